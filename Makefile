@@ -1,0 +1,66 @@
+# make demo | test | lint | wheel | clean. Each creates .venv and installs what it needs; the second time is quick.
+#
+# Which build of torch gets installed (CPU, CUDA, ROCm) is decided by pip's own settings: point PIP_EXTRA_INDEX_URL or
+# PIP_FIND_LINKS at the builds you want, or install torch into .venv yourself before the first make.
+
+# The first of these that runs and has the right version; or say `make PYTHON=/path/to/python3.11 ...`.
+RIGHT_VERSION := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c '$(RIGHT_VERSION)' 2>/dev/null && echo $(p))))
+CXX ?= g++
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PACKAGE := pyproject.toml setup.py constraints.txt
+
+.PHONY: demo test lint wheel clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.package
+	@$(PY) scripts/demo.py
+
+test: .venv/.dev
+	@$(PY) -m pytest -q
+
+lint: .venv/.dev
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+wheel: .venv/.dev
+	@rm -rf build dist
+	@$(PY) -m build
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps: a file in .venv says that a step is done, and is older than what would make it out of date.
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 found. Install one and say: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c '$(RIGHT_VERSION)' || { echo "$(PYTHON) is not Python 3.11 or 3.12. Say: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Creating .venv with $(PYTHON)"
+	@"$(PYTHON)" -m venv .venv || { echo "The venv module does not work. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/.torch: constraints.txt | .venv/.python
+	@if nvidia-smi -L >/dev/null 2>&1; then \
+	    echo "Installing torch $(TORCH) (a CUDA device is present; a download of some gigabytes)"; \
+	    $(PIP) install -q "torch==$(TORCH)"; \
+	else \
+	    echo "Installing torch $(TORCH) (no CUDA device: the CPU build where pip's settings offer it)"; \
+	    $(PIP) install -q "torch==$(TORCH)+cpu" 2>/dev/null || $(PIP) install -q "torch==$(TORCH)"; \
+	fi
+	@touch $@
+
+.venv/.package: $(PACKAGE) .venv/.torch
+	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): DenseCRF is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
+	@echo "Installing pseudolabel and its dependencies (a few minutes the first time)"
+	@$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.package
+	@echo "Installing the tools for training, tests and linting"
+	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
+	@touch $@

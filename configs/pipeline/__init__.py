@@ -1,0 +1,1 @@
+"""The experiment files that ship with the package; installed as `pseudolabel.pipelines`."""

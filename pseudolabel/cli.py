@@ -1,0 +1,208 @@
+"""The commands. Each is a few lines: take the experiment, call a stage, report."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from pseudolabel.config import Experiment
+from pseudolabel.errors import UserError
+
+
+def shapes(out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
+    """Write Shapes, a procedural data set in VOC layout, to try everything on.
+
+    Args:
+        out: folder to write; it must be empty, absent, or hold Shapes already.
+        train: number of training images.
+        val: number of validation images.
+        seed: another seed draws other images.
+    """
+    from pseudolabel.sources.shapes_dataset import write_shapes
+    from pseudolabel.stages.progress import show_progress
+
+    with show_progress("shapes", train + val) as meter:
+        write_shapes(out, train, val, seed, lambda done, total: meter.update(done, 0))
+    print(f"{train} training and {val} validation images -> {out}")
+    return 0
+
+
+def caption(experiment: Experiment) -> int:
+    """Write a BLIP caption for every image and class that has none yet, into --captions.source."""
+    from pseudolabel.stages.caption import write_captions
+    from pseudolabel.stages.units import current_rank
+
+    rank = current_rank()
+    count = write_captions(experiment, rank)
+    print(f"rank {rank.index}: {count} captions written -> {experiment.captions.source}")
+    return 0
+
+
+def cams(experiment: Experiment, retry_failed: bool = False) -> int:
+    """Write class activation maps of images with image-level labels as WebDataset shards in OUT/cams.
+
+    Run it with `accelerate launch -m pseudolabel cams ...` to use several devices. A run that was stopped goes on where
+    it was when the same command is given again, with any number of processes.
+
+    Args:
+        retry_failed: also take up the failed samples of finished shards.
+    """
+    from pseudolabel.stages.cams import write_cams
+    from pseudolabel.stages.job import report
+    from pseudolabel.stages.units import current_rank
+
+    return report(write_cams(experiment, current_rank(), retry_failed))
+
+
+def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = False) -> int:
+    """Turn OUT/cams into pseudo-masks with DenseCRF on all cores, as WebDataset shards in OUT/masks.
+
+    Args:
+        follow: work behind a `cams` run that is still writing, until its last shard.
+        retry_failed: also take up shards with failed samples.
+    """
+    from pseudolabel.stages.job import report
+    from pseudolabel.stages.refine import write_masks
+    from pseudolabel.stages.units import current_rank
+
+    return report(write_masks(experiment, current_rank(), follow, retry_failed))
+
+
+def generate(experiment: Experiment, retry_failed: bool = False) -> int:
+    """Write CAMs and pseudo-masks in one run: the device labels while the cores refine (`cams` and `refine --follow`).
+
+    Args:
+        retry_failed: also take up the failed samples of finished shards.
+    """
+    from pseudolabel.stages.generate import generate as run
+    from pseudolabel.stages.job import report
+    from pseudolabel.stages.units import current_rank
+
+    return max([report(summary) for summary in run(experiment, current_rank(), retry_failed)])
+
+
+def evaluate(experiment: Experiment, kind: Literal["cams", "masks"], predictions: str = "") -> int:
+    """Score OUT/cams or OUT/masks against ground truth; writes OUT/metrics.json and plots.
+
+    Args:
+        kind: `cams` sweeps every background threshold in one pass, `masks` scores labels as they are.
+        predictions: folder of shards, or for masks of PNG files, instead of OUT's own.
+    """
+    from pseudolabel.evaluation.report import print_report
+    from pseudolabel.stages.evaluate import evaluate as run
+    from pseudolabel.stages.units import current_rank
+
+    print_report(run(experiment, kind, current_rank(), predictions), Console())
+    return 0
+
+
+def ablate(experiment: Experiment, table: Literal["components", "timesteps"]) -> int:
+    """Score DiffSegmenter's variants side by side on images with ground truth; writes OUT/ablate-TABLE.json.
+
+    Args:
+        table: `components` is the paper's Table 4 (cross-attention alone, self-attention, weights, captions, emphasis),
+            `timesteps` its Table 5.
+    """
+    from pseudolabel.stages.ablate import ablate as run
+    from pseudolabel.stages.units import current_rank
+
+    return run(experiment, table, current_rank())
+
+
+def verify(folder: str) -> int:
+    """Check every hash, count and member of a folder of CAM or mask shards.
+
+    Args:
+        folder: such as runs/voc/masks.
+    """
+    from pseudolabel.shards.folder import Folder
+    from pseudolabel.shards.verify import verify as run
+    from pseudolabel.stages.progress import show_progress
+
+    with show_progress("verify", 0, show=sys.stderr.isatty()) as meter:
+        faults = run(Folder(folder), lambda done, total: meter.update(done, 0))
+    for fault in faults:
+        print(fault)
+    print(f"{folder}: {len(faults)} faults" if faults else f"{folder}: sound and whole")
+    return 1 if faults else 0
+
+
+def doctor() -> int:
+    """Print versions and devices, what is missing, and the command that mends it."""
+    from pseudolabel.stages.doctor import doctor as run
+
+    return run()
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "shapes": shapes,
+    "caption": caption,
+    "cams": cams,
+    "refine": refine,
+    "generate": generate,
+    "evaluate": evaluate,
+    "ablate": ablate,
+    "verify": verify,
+    "doctor": doctor,
+}
+FREE_OF_EXPERIMENT = ("shapes", "verify", "doctor")
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="pseudolabel",
+        description="From images with image-level labels to pixel-level pseudo-masks with a frozen diffusion model.",
+        epilog="Begin with 'pseudolabel doctor'; 'pseudolabel COMMAND --help' explains every setting.",
+    )
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, function in COMMANDS.items():
+        command = ArgumentParser(description=function.__doc__.split("\n\n    Args")[0])
+        if name not in FREE_OF_EXPERIMENT:
+            command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
+            command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
+        command.add_function_arguments(function, skip={"experiment"}, as_group=False, as_positional=name != "shapes")
+        commands.add_subcommand(name, command, help=function.__doc__.split("\n")[0])
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    parser = build_parser()
+    parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return _run(parsed.command, parser.instantiate_classes(parsed)[parsed.command])
+    except UserError as error:
+        print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(name: str, settings: Namespace) -> int:
+    values = dict(settings)
+    values.pop("config", None)
+    if name not in FREE_OF_EXPERIMENT:
+        names = [field.name for field in fields(Experiment)]
+        values["experiment"] = Experiment(**{name: values.pop(name) for name in names})
+    return COMMANDS[name](**values)
+
+
+SHIPPED_FILES = {"--config": "pseudolabel.pipelines", "--crf": "pseudolabel.refine.presets"}
+
+
+def _resolve_shipped(arguments: list[str]) -> list[str]:
+    """Let `--config NAME` and `--crf NAME` stand for files that ship with the package, where no such file is here."""
+    resolved = list(arguments)
+    for place, (flag, value) in enumerate(pairwise(arguments), 1):
+        if flag in SHIPPED_FILES and not Path(value).exists():
+            shipped = resources.files(SHIPPED_FILES[flag]) / f"{value}.yaml"
+            resolved[place] = str(shipped) if shipped.is_file() else value
+    return resolved
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The typed settings of every stage; the only place with defaults.
+
+An experiment is one YAML file (`configs/pipeline/*.yaml`) that fills `Experiment`; every command takes the whole
+experiment, so that `cams`, `refine` and `evaluate` speak of the same data, model and output folder.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Layer weights of DiffSegmenter on Stable Diffusion: the paper's .3/.5/.1/.1 for maps of 8/16/32/64 at 512 pixels.
+SD_LEVEL_WEIGHTS = {64: 0.3, 32: 0.5, 16: 0.1, 8: 0.1}
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where images and image-level labels come from.
+
+    Args:
+        kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
+            with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars).
+        path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs work.
+        split: name of the image list, such as `train`: a VOC list in ImageSets/Segmentation, or for the other kinds a label in reports.
+        labels: for `voc`: `xml`, `masks`, or the path of a JSON or npz file of image id to class names or indices.
+        masks: folder of ground-truth masks for scoring and for `labels: masks`; VOC uses SegmentationClass by itself.
+        unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
+        max_pixels: larger images are recorded and skipped before they are decoded.
+        limit: take only the first so many images of the sorted list; 0 takes all.
+    """
+
+    kind: Literal["voc", "table", "folder", "shards"] = "voc"
+    path: str = ""
+    split: str = "train"
+    labels: str = "xml"
+    masks: str = ""
+    unlabelled: Literal["skip", "background"] = "skip"
+    max_pixels: int = 100_000_000
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen text-to-image diffusion model.
+
+    Args:
+        name: hub id or folder of a Stable Diffusion 1.x or 2.x checkpoint in diffusers' layout, or `shapes`, the small
+            model that ships with the package.
+        revision: branch, tag or commit on the hub.
+        variant: file variant on the hub, such as `fp16`; empty for none.
+        dtype: precision of weights and activations; `auto` is bfloat16 on CUDA devices that have it, float16 on other
+            CUDA devices, and float32 elsewhere.
+        image_size: side in pixels of the square the image is squashed to; 0 is the size the checkpoint was trained for.
+    """
+
+    name: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    revision: str = "main"
+    variant: str = ""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    image_size: int = 0
+
+
+@dataclass(frozen=True)
+class DiffSegmenterConfig:
+    """The switches of DiffSegmenter (Wang et al. 2023); the defaults are ours, docs/methods.md tells the papers' and the code's.
+
+    Args:
+        timesteps: noise levels at which attention is read, each in one forward pass.
+        level_weights: weight of the cross-attention maps of each downsampling factor (image side / map side), Eq. 5.
+        self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
+            or the downsampling factors given in `self_attention_factors`.
+        self_attention_factors: the factors used where `self_attention` is `factors`.
+        level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, the paper's text).
+        class_tokens: read the `mean` of a class name's tokens or only the `last` (the released code).
+        modifiers: `ing_next` averages in a word ending in "ing" right after the class name, as released; `none` does not.
+        class_weight: factor on the class tokens' text encoding relative to the empty prompt's; compel's `++` is 1.21.
+        timestep_average: `mean_of_products` (Eq. 7 per timestep) or `product_of_means`.
+        vae: encode the image to the posterior's `mean` or draw a `sample`.
+        noise: draw noise once `per_image` and share it between timesteps, or `per_timestep`.
+    """
+
+    timesteps: list[int] = field(default_factory=lambda: [1, 50, 100, 150])
+    level_weights: dict[int, float] = field(default_factory=lambda: dict(SD_LEVEL_WEIGHTS))
+    self_attention: Literal["highest", "all", "none", "factors"] = "highest"
+    self_attention_factors: list[int] = field(default_factory=list)
+    level_norm: Literal["after", "before", "none"] = "after"
+    class_tokens: Literal["mean", "last"] = "mean"
+    modifiers: Literal["ing_next", "none"] = "ing_next"
+    class_weight: float = 1.21
+    timestep_average: Literal["mean_of_products", "product_of_means"] = "mean_of_products"
+    vae: Literal["mean", "sample"] = "mean"
+    noise: Literal["per_image", "per_timestep"] = "per_image"
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """Sentences that continue the prompt after the class name.
+
+    Args:
+        source: `none`, or the path of a captions file (JSONL with `key`, `class`, `caption`) or of a folder of such
+            files, such as the one that `pseudolabel caption` writes.
+        model: hub id or folder of the BLIP checkpoint that `pseudolabel caption` runs.
+        max_new_tokens: length of a caption.
+        batch: prompts per forward pass.
+    """
+
+    source: str = "none"
+    model: str = "Salesforce/blip-image-captioning-large"
+    max_new_tokens: int = 20
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class WorkConfig:
+    """How the work is cut and fed; none of it depends on the number of processes.
+
+    Args:
+        unit: samples per work unit; one unit becomes one shard.
+        batch: (image, class, timestep) triples per U-Net forward.
+        seed: noise is drawn from (seed, key).
+        workers: processes per rank that run DenseCRF or scoring; 0 shares all cores between the ranks of a machine.
+        loaders: threads per rank that read and decode images ahead of the model.
+    """
+
+    unit: int = 256
+    batch: int = 16
+    seed: int = 0
+    workers: int = 0
+    loaders: int = 4
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """DenseCRF (Kraehenbuehl and Koltun 2011) over background and the image's classes.
+
+    The defaults are CLIP-ES's for VOC, the preset `clip-es`.
+
+    Args:
+        iterations: mean-field steps; 0 skips the CRF and takes the largest score (the preset `none`).
+        gaussian_sxy: deviation in pixels of the smoothness kernel.
+        gaussian_weight: weight of the smoothness kernel.
+        bilateral_sxy: deviation in pixels of the appearance kernel.
+        bilateral_srgb: deviation in grey levels of the appearance kernel.
+        bilateral_weight: weight of the appearance kernel.
+        background: score of background: `power` is (1 - largest CAM) ** value, `threshold` is the value itself.
+        background_value: exponent or threshold.
+        ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
+        image: feed RGB as it is, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
+    """
+
+    iterations: int = 10
+    gaussian_sxy: float = 1.0
+    gaussian_weight: float = 3.0
+    bilateral_sxy: float = 67.0
+    bilateral_srgb: float = 3.0
+    bilateral_weight: float = 4.0
+    background: Literal["power", "threshold"] = "power"
+    background_value: float = 1.0
+    ignore_below: float = 0.95
+    image: Literal["rgb", "wrapped"] = "rgb"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scoring against ground truth.
+
+    Args:
+        threshold: the fixed background threshold of CAM scores; choose it on other images than the ones scored.
+        threshold_chosen_on: the split on which that threshold was chosen, printed beside the score.
+        plots: write PNG plots beside the metrics.
+    """
+
+    threshold: float = 0.45
+    threshold_chosen_on: str = "not chosen (default)"
+    plots: bool = True
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run needs: data, vocabulary, model, method, refinement and the output folder.
+
+    Args:
+        out: folder of the results: `cams/`, `masks/`, `captions/` and `metrics.json` appear in it; fsspec URLs work.
+        vocabulary: `voc`, `shapes`, or the path of a YAML file with the class names.
+        source: where images and image-level labels come from.
+        model: the diffusion model.
+        method: DiffSegmenter's switches.
+        captions: sentences that continue the prompt.
+        work: units, batches and workers.
+        crf: DenseCRF's parameters.
+        evaluate: how scores are reported.
+    """
+
+    out: str = "runs/pseudolabel"
+    vocabulary: str = "voc"
+    source: SourceConfig = field(default_factory=SourceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: DiffSegmenterConfig = field(default_factory=DiffSegmenterConfig)
+    captions: CaptionConfig = field(default_factory=CaptionConfig)
+    work: WorkConfig = field(default_factory=WorkConfig)
+    crf: CrfConfig = field(default_factory=CrfConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -1,0 +1,44 @@
+"""The attention layers of a diffusers U-Net: where they are, what they attend to, at which resolution."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusers import UNet2DConditionModel
+
+_EXECUTION_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """One attention layer.
+
+    Attributes:
+        name: the module's path in the U-Net, such as `up_blocks.3.attentions.2.transformer_blocks.0.attn1`.
+        kind: `self` attends to the image's own positions, `cross` to the text's tokens.
+        factor: image side over the side of the layer's maps; 8 to 64 in Stable Diffusion.
+    """
+
+    name: str
+    kind: Literal["self", "cross"]
+    factor: int
+
+
+def attention_layers(unet: UNet2DConditionModel, vae_factor: int) -> list[AttentionLayer]:
+    """All attention layers of a U-Net in the order in which a forward pass reaches them."""
+    last = len(unet.config.block_out_channels) - 1
+    names = [name.removesuffix(".processor") for name in unet.attn_processors]
+    names.sort(key=lambda name: _EXECUTION_ORDER[name.split(".")[0]])
+    return [AttentionLayer(name, _kind(name), vae_factor * 2 ** _level(name, last)) for name in names]
+
+
+def _kind(name: str) -> Literal["self", "cross"]:
+    return "self" if name.endswith("attn1") else "cross"
+
+
+def _level(name: str, last: int) -> int:
+    """How often the latent has been halved where the layer sits."""
+    part, *rest = name.split(".")
+    if part == "mid_block":
+        return last
+    block = int(rest[0])
+    return block if part == "down_blocks" else last - block

@@ -1,0 +1,90 @@
+"""Loading a diffusion model: Stable Diffusion from the hub or a folder, or the small model that ships with the package."""
+
+import hashlib
+import os
+from importlib import resources
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import UserError
+
+SHIPPED_MODELS = ("shapes",)
+FINGERPRINT_VALUES = 256
+
+
+class ModelError(UserError):
+    """The diffusion model cannot be loaded; the message says what to try."""
+
+
+def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
+    """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
+
+    Raises:
+        ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1.x or 2.x.
+    """
+    dtype = resolve_dtype(config.dtype, device)
+    folder = str(resources.files("pseudolabel") / "models" / config.name) if config.name in SHIPPED_MODELS else config.name
+    origin = {} if os.path.isdir(folder) else {"revision": config.revision}
+    weights = {**origin, "use_safetensors": True, "dtype": dtype}
+    if config.variant:
+        weights["variant"] = config.variant
+    diffusers_weights = {("torch_dtype" if name == "dtype" else name): value for name, value in weights.items()}
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **diffusers_weights)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **diffusers_weights)
+        text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights)
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
+        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
+    except (OSError, ValueError) as error:
+        raise ModelError(_explain(config, folder, error)) from error
+    del vae.decoder, vae.post_quant_conv  # labelling only encodes
+    model = DiffusionModel(
+        vae=vae.to(device).eval().requires_grad_(False),
+        unet=unet.to(device).eval().requires_grad_(False),
+        text_encoder=text_encoder.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        alphas_cumprod=scheduler.alphas_cumprod,
+        image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
+    )
+    _check_size(model)
+    return model
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere."""
+    if name != "auto":
+        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def fingerprint(model: DiffusionModel) -> str:
+    """A short digest of the weights: the first values of every tensor, so that another checkpoint gives another digest."""
+    digest = hashlib.sha256()
+    for part in (model.vae, model.unet, model.text_encoder):
+        for name, tensor in part.state_dict().items():
+            head = tensor.flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + head.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
+    if os.path.isdir(folder):
+        mend = "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/ with .safetensors files"
+    else:
+        mend = (
+            "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant fp16 "
+            "if only half-precision files exist, or give the folder of a downloaded checkpoint"
+        )
+    return f"cannot load the diffusion model '{config.name}' (--model.name): {mend}.\n{type(error).__name__}: {error}"
+
+
+def _check_size(model: DiffusionModel) -> None:
+    deepest = model.vae_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    if model.image_size % deepest:
+        raise ModelError(f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs")

@@ -1,0 +1,80 @@
+"""A frozen text-to-image latent diffusion model, read but never sampled from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The parts of a Stable Diffusion checkpoint that labelling needs, on one device in one dtype.
+
+    Attributes:
+        vae: encodes images to latents.
+        unet: the denoiser whose attention is read.
+        text_encoder, tokenizer: CLIP's, of the checkpoint.
+        alphas_cumprod: float32 (T,) on the CPU, the share of signal variance left at each timestep.
+        image_size: side of the square images the U-Net is fed.
+    """
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    alphas_cumprod: torch.Tensor
+    image_size: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def vae_factor(self) -> int:
+        """Image side over latent side; 8 in Stable Diffusion."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = self.image_size // self.vae_factor
+        return (self.unet.config.in_channels, side, side)
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Squash an RGB image to the model's square, bilinear with antialiasing: float32 (3, size, size) in [-1, 1]."""
+        square = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+
+    @torch.inference_mode()
+    def encode(self, pixels: torch.Tensor, posterior_noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Scaled latents of images.
+
+        Args:
+            pixels: (B, 3, size, size) in [-1, 1].
+            posterior_noise: standard normal (B, c, h, w) to draw from the posterior; None takes its mean.
+
+        Returns:
+            float32 (B, c, h, w) on the model's device.
+        """
+        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
+        latents = posterior.mean.float()
+        if posterior_noise is not None:
+            latents = latents + posterior.std.float() * posterior_noise.to(self.device)
+        return latents * self.vae.config.scaling_factor
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise, row by row; timesteps int64 (B,)."""
+        signal = self.alphas_cumprod[timesteps.cpu()].to(latents.device).view(-1, 1, 1, 1)
+        return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        """Text encoder output of prompts, cut to the tokenizer's length: (B, tokens, width) in the model's dtype."""
+        ids = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.text_encoder(ids.to(self.device))[0]

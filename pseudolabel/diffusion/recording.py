@@ -1,0 +1,134 @@
+"""Reading attention out of a frozen U-Net: only what a method asks for, only as far as it is needed."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from pseudolabel.diffusion.layers import AttentionLayer, attention_layers
+
+
+@dataclass
+class Recording:
+    """Attention of one forward pass over a batch of B latents, by downsampling factor, in the layers' order.
+
+    Attributes:
+        cross: float32 (B, h*w) maps per layer: softmax over all tokens (Eq. 4), mean over heads, weighted over tokens.
+        queries_keys: (B, heads, h*w, d) queries and keys per self-attention layer, in the model's dtype.
+    """
+
+    cross: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    queries_keys: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+
+
+class _LastLayerReached(Exception):
+    """Ends a forward pass once nothing further is wanted."""
+
+
+@contextmanager
+def record_attention(
+    unet: UNet2DConditionModel,
+    vae_factor: int,
+    token_weights: torch.Tensor,
+    cross_factors: Collection[int],
+    self_factors: Collection[int],
+) -> Iterator[Recording]:
+    """Record while the context lasts; the forward pass ends early, without a result, after the last wanted layer.
+
+    Args:
+        unet: the U-Net; its attention processors are put back at the end.
+        vae_factor: image side over latent side.
+        token_weights: float32 (B, tokens); the weight of each token's column in the cross-attention map.
+        cross_factors: downsampling factors whose cross-attention is recorded.
+        self_factors: downsampling factors whose self-attention queries and keys are recorded.
+
+    Raises:
+        ValueError: if the U-Net has no such layer.
+    """
+    wanted = _wanted_layers(attention_layers(unet, vae_factor), cross_factors, self_factors)
+    recording = Recording()
+    before = dict(unet.attn_processors)
+    processors = dict(before)
+    for layer in wanted:
+        is_last = layer is wanted[-1]
+        if layer.kind == "cross":
+            processor = _RecordCross(recording, layer.factor, token_weights, is_last)
+        else:
+            processor = _RecordSelf(recording, layer.factor, is_last)
+        processors[f"{layer.name}.processor"] = processor
+    unet.set_attn_processor(processors)
+    try:
+        yield recording
+    except _LastLayerReached:
+        pass
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _wanted_layers(
+    layers: list[AttentionLayer], cross_factors: Collection[int], self_factors: Collection[int]
+) -> list[AttentionLayer]:
+    for kind, factors in (("cross", cross_factors), ("self", self_factors)):
+        known = sorted({layer.factor for layer in layers if layer.kind == kind})
+        missing = sorted(set(factors) - set(known))
+        if missing:
+            raise ValueError(f"the U-Net has no {kind}-attention at downsampling factor {missing[0]}; it has {known}")
+    factors = {"cross": cross_factors, "self": self_factors}
+    return [layer for layer in layers if layer.factor in factors[layer.kind]]
+
+
+class _RecordCross:
+    """Attention processor of a cross-attention layer whose token columns are wanted."""
+
+    def __init__(self, recording: Recording, factor: int, token_weights: torch.Tensor, is_last: bool) -> None:
+        self.maps = recording.cross.setdefault(factor, [])
+        self.token_weights = token_weights
+        self.is_last = is_last
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: object
+    ) -> torch.Tensor:
+        query, key, value = _project(attn, hidden_states, encoder_hidden_states)
+        if attn.upcast_attention:
+            query, key = query.float(), key.float()
+        # The 77 columns are few: one softmax serves both the record and the layer's own output.
+        probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
+        columns = probabilities @ self.token_weights[:, None, :, None]
+        self.maps.append(columns.mean(dim=1).squeeze(-1))
+        if self.is_last:
+            raise _LastLayerReached
+        return _output(attn, probabilities.to(value.dtype) @ value)
+
+
+class _RecordSelf:
+    """Attention processor of a self-attention layer whose queries and keys are wanted."""
+
+    def __init__(self, recording: Recording, factor: int, is_last: bool) -> None:
+        self.queries_keys = recording.queries_keys.setdefault(factor, [])
+        self.is_last = is_last
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: None = None, **_: object
+    ) -> torch.Tensor:
+        query, key, value = _project(attn, hidden_states, hidden_states)
+        self.queries_keys.append((query, key))
+        if self.is_last:
+            raise _LastLayerReached
+        return _output(attn, F.scaled_dot_product_attention(query, key, value, scale=attn.scale))
+
+
+def _project(
+    attn: Attention, hidden_states: torch.Tensor, context: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Query, key and value, each (B, heads, positions, d)."""
+    query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+    return tuple(x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
+
+
+def _output(attn: Attention, heads: torch.Tensor) -> torch.Tensor:
+    """From (B, heads, positions, d) to (B, positions, channels); dropout is off in a frozen model."""
+    return attn.to_out[0](heads.transpose(1, 2).flatten(2))

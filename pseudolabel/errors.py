@@ -1,0 +1,9 @@
+"""Errors that the user can mend: the command line prints them as one message, without a traceback."""
+
+
+class UserError(Exception):
+    """Something outside the code is wrong; the message names it, the value, and the mend."""
+
+
+class SettingError(UserError, ValueError):
+    """A setting makes no sense, or none for this model; the message names it."""

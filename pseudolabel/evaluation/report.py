@@ -1,0 +1,186 @@
+"""The scores of one evaluation, as they go into metrics.json and onto the terminal."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from rich import box
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pseudolabel.evaluation.confusion import Confusion
+from pseudolabel.evaluation.threshold_sweep import STEPS, THRESHOLDS, ThresholdSweep
+
+ORACLE_ORIGIN = "the scored images themselves"
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class in [0, 1]; NaN where the class has nothing to divide by."""
+
+    iou: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The best mean IoU over all thresholds, in [0, 1], and its threshold: chosen with the scored images' own truth."""
+
+    miou: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Mean IoU in [0, 1] at a threshold that was chosen beforehand, on the split `chosen_on`."""
+
+    miou: float
+    threshold: float
+    chosen_on: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean IoU in [0, 1] at each of the thresholds."""
+
+    thresholds: tuple[float, ...]
+    miou: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of class activation maps or of pseudo-masks against ground truth.
+
+    Attributes:
+        kind: `cams`, whose scores except oracle and curve are those at the fixed threshold, or `masks`.
+        split: name of the scored images.
+        images: their number.
+        miou: mean IoU over all classes and background, in [0, 1]; pixels predicted 255 are misses of their class.
+        miou_covered: the same over the pixels that were not predicted 255.
+        coverage: the share of those pixels.
+        per_class: scores by class name, background first.
+        oracle: only of CAMs.
+        fixed: only of CAMs.
+        curve: only of CAMs.
+    """
+
+    kind: Literal["cams", "masks"]
+    split: str
+    images: int
+    miou: float
+    miou_covered: float
+    coverage: float
+    per_class: dict[str, ClassScores]
+    oracle: Oracle | None = None
+    fixed: Fixed | None = None
+    curve: Curve | None = None
+
+    @classmethod
+    def of_masks(cls, confusion: Confusion, names: tuple[str, ...], split: str, images: int) -> Self:
+        """Report on pseudo-masks.
+
+        Args:
+            confusion: counted over the images.
+            names: the vocabulary's names, background first.
+            split: name of the scored images.
+            images: their number.
+
+        Raises:
+            ValueError: if there are not as many names as labels.
+        """
+        return cls("masks", split, images, **_scores(confusion, names))
+
+    @classmethod
+    def of_cams(
+        cls, sweep: ThresholdSweep, names: tuple[str, ...], split: str, images: int, threshold: float, chosen_on: str
+    ) -> Self:
+        """Report on class activation maps.
+
+        Args:
+            sweep: counted over the images.
+            names: the vocabulary's names, background first.
+            split: name of the scored images.
+            images: their number.
+            threshold: the fixed threshold, a multiple of .01.
+            chosen_on: the split on which it was chosen.
+
+        Raises:
+            ValueError: if there are not as many names as labels, or the threshold is not one that was swept.
+        """
+        confusion = sweep.at(threshold)
+        curve = Curve(tuple(step / STEPS for step in range(len(THRESHOLDS))), tuple(sweep.curve().tolist()))
+        fixed = Fixed(confusion.miou, threshold, chosen_on)
+        scores = _scores(confusion, names)
+        return cls("cams", split, images, **scores, oracle=Oracle(*sweep.oracle()), fixed=fixed, curve=curve)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for metrics.json: plain types, None for NaN, and without oracle, fixed and curve of masks."""
+        return {field: _plain(value) for field, value in asdict(self).items() if value is not None}
+
+
+def _scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
+    rows = zip(names, confusion.iou.tolist(), confusion.precision.tolist(), confusion.recall.tolist(), strict=True)
+    return {
+        "miou": confusion.miou,
+        "miou_covered": confusion.miou_covered,
+        "coverage": confusion.coverage,
+        "per_class": {name: ClassScores(*scores) for name, *scores in rows},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the report: the headline scores, then a line for each class."""
+    what = "Class activation maps" if report.kind == "cams" else "Pseudo-masks"
+    console.print(
+        Text.assemble((what, "bold"), f" on {report.split}, {report.images:,} image{'s' * (report.images != 1)}")
+    )
+    console.print(_headline(report))
+    console.print(_class_table(report))
+
+
+def _headline(report: Report) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    if report.fixed and report.oracle:
+        fixed, oracle = report.fixed, report.oracle
+        note = f"threshold {fixed.threshold:.2f}, chosen on: {fixed.chosen_on}"
+        table.add_row("mIoU, fixed threshold", _score(fixed.miou), Text(note), style="bold")
+        note = f"threshold {oracle.threshold:.2f}, chosen on: {ORACLE_ORIGIN}"
+        table.add_row("mIoU, oracle threshold", _score(oracle.miou), Text(note))
+        return table
+    table.add_row("mIoU", _score(report.miou), "ignored pixels (255) count as misses", style="bold")
+    table.add_row("mIoU, covered pixels", _score(report.miou_covered), "ignored pixels left out")
+    table.add_row("coverage", _score(report.coverage), "share of pixels not ignored")
+    return table
+
+
+def _class_table(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class")
+    for heading in ("IoU", "precision", "recall"):
+        table.add_column(heading, justify="right")
+    table.add_column("", width=24)
+    for name, scores in report.per_class.items():
+        numbers = (_score(value) for value in (scores.iou, scores.precision, scores.recall))
+        length = 0.0 if math.isnan(scores.iou) else scores.iou
+        table.add_row(Text(name), *numbers, Bar(1, 0, length, width=24, color="cyan"))
+    return table
+
+
+def _score(value: float) -> str:
+    """A share as per cent; a dash for NaN."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"

@@ -1,0 +1,132 @@
+"""DiffSegmenter (Wang et al. 2023): cross-attention of a class's tokens, completed by self-attention."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from pseudolabel.config import DiffSegmenterConfig
+from pseudolabel.diffusion.layers import attention_layers
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.recording import Recording, record_attention
+from pseudolabel.errors import SettingError
+
+
+class DiffSegmenter:
+    """Score maps of (image, class) pairs from one noised forward pass per timestep."""
+
+    def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig) -> None:
+        """Check the switches against the model.
+
+        Raises:
+            SettingError: if a timestep, a downsampling factor or all weights together make no sense for this model.
+        """
+        self.model, self.config = model, config
+        layers = attention_layers(model.unet, model.vae_factor)
+        self.cross_factors = _weighted_factors(config.level_weights, {x.factor for x in layers if x.kind == "cross"})
+        self.self_factors = _completing_factors(config, {x.factor for x in layers if x.kind == "self"})
+        steps = len(model.alphas_cumprod)
+        if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
+            raise SettingError(f"method.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
+
+    @torch.inference_mode()
+    def __call__(
+        self, latents: torch.Tensor, noise: torch.Tensor, states: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        """Score maps M_c of P pairs, Eq. 7 without its normalisation.
+
+        Args:
+            latents: (P, c, h, w) scaled latents.
+            noise: (P, T or 1, c, h, w) standard normal noise per timestep, or one for all.
+            states: (P, tokens, width) text encodings of the pairs' prompts.
+            columns: (P, tokens) weights of the tokens whose columns make the map; rows sum to one.
+
+        Returns:
+            float32 (P, h, w).
+        """
+        model, steps = self.model, torch.tensor(self.config.timesteps)
+        pairs, count = len(latents), len(steps)
+        timesteps = steps.repeat(pairs)
+        noise = noise.expand(-1, count, -1, -1, -1).flatten(0, 1).to(model.device)
+        noised = model.add_noise(latents.to(model.device).repeat_interleave(count, 0), noise, timesteps)
+        states = states.to(model.device, model.dtype).repeat_interleave(count, 0)
+        weights = columns.to(model.device).float().repeat_interleave(count, 0)
+        with record_attention(model.unet, model.vae_factor, weights, self.cross_factors, self.self_factors) as recording:
+            model.unet(noised.to(model.dtype), timesteps.to(model.device), states)
+        fused = self._fuse(recording.cross, noised.shape[-1])
+        if self.config.timestep_average == "product_of_means":
+            fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)
+        return self._complete(fused, recording).unflatten(0, (pairs, count)).mean(1)
+
+    def _fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
+        """Weighted sum over resolutions (Eq. 5): float32 (B, side, side)."""
+        total = torch.zeros(())
+        for factor in self.cross_factors:
+            maps = _square(torch.stack(cross[factor]).mean(0))
+            if self.config.level_norm == "before":
+                maps = min_max(maps)
+            maps = _resize(maps, side)
+            if self.config.level_norm == "after":
+                maps = min_max(maps)
+            total = total.to(maps) + self.config.level_weights[factor] * maps
+        return total
+
+    def _complete(self, fused: torch.Tensor, recording: Recording) -> torch.Tensor:
+        """Mean over the chosen self-attention layers of A vec(fused), each at its own resolution (Eqs. 6 and 7)."""
+        layers = [layer for factor in self.self_factors for layer in recording.queries_keys[factor]]
+        if not layers:
+            return fused
+        side, total = fused.shape[-1], torch.zeros_like(fused)
+        for query, key in layers:
+            own = int(query.shape[2] ** 0.5)
+            total += _resize(_square(propagate(query, key, _resize(fused, own).flatten(1))), side)
+        return total / len(layers)
+
+
+def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Mean over heads of softmax(Q K^T / sqrt d) v, without ever holding the attention matrix.
+
+    Args:
+        query, key: (B, heads, n, d).
+        values: float32 (B, n).
+
+    Returns:
+        float32 (B, n).
+    """
+    # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.
+    padded = F.pad(values.to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1), (0, query.shape[-1] - 1))
+    return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1)
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Scale each (h, w) map to [0, 1]; a constant map becomes zeros."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    span = high - low
+    return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
+
+
+def _square(rows: torch.Tensor) -> torch.Tensor:
+    side = int(rows.shape[-1] ** 0.5)
+    return rows.unflatten(-1, (side, side))
+
+
+def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
+    if maps.shape[-1] == side:
+        return maps
+    return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int]:
+    chosen = sorted(factor for factor, weight in weights.items() if weight)
+    if not chosen or not set(chosen) <= known:
+        raise SettingError(f"method.level_weights {dict(weights)}: this model has cross-attention at factors {sorted(known)}")
+    return chosen
+
+
+def _completing_factors(config: DiffSegmenterConfig, known: set[int]) -> list[int]:
+    if config.self_attention == "factors":
+        chosen = sorted(set(config.self_attention_factors))
+        if not chosen or not set(chosen) <= known:
+            raise SettingError(f"method.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}")
+        return chosen
+    return {"none": [], "all": sorted(known), "highest": [min(known)]}[config.self_attention]

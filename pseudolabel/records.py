@@ -1,0 +1,57 @@
+"""The three records that travel from station to station: `Sample`, `ScoreMaps`, `LabelMap`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+BACKGROUND = 0
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its image-level labels, ready for a method.
+
+    Attributes:
+        key: unique within its source and safe as a tar member name: no dots, no leading slash, no `..`.
+        image: upright RGB image.
+        classes: sorted vocabulary indices, 1..N; background (0) is never among them.
+        original: the source's bytes where they are an upright RGB JPEG already, else None.
+    """
+
+    key: str
+    image: Image.Image
+    classes: tuple[int, ...]
+    original: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """The class activation maps (CAMs) of one sample.
+
+    Attributes:
+        key: the sample's key.
+        classes: the C vocabulary indices that the maps belong to, in the maps' order.
+        maps: float16 (C, h, w) at the attention's resolution. They are min-max scaled to [0, 1] only
+            when drawn or thresholded at image size (`pseudolabel.methods.score_maps.at_image_size`).
+        size: (height, width) of the image.
+    """
+
+    key: str
+    classes: tuple[int, ...]
+    maps: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A pseudo-mask or a ground-truth mask.
+
+    Attributes:
+        key: the sample's key.
+        labels: uint8 (H, W); 0 is background, 1..N are vocabulary classes, 255 is ignored.
+    """
+
+    key: str
+    labels: np.ndarray

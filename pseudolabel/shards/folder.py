@@ -1,0 +1,152 @@
+"""An output folder, local or behind any fsspec URL, whose files appear whole or not at all."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pseudolabel.errors import UserError
+from pseudolabel.sources.files import open_filesystem
+
+TEMPORARY_PREFIX = ".unfinished-"
+
+
+class OutputError(UserError):
+    """The output folder cannot be used; the message says what is safe and what to mend."""
+
+
+class Folder:
+    """A folder of results.
+
+    Attributes:
+        path: the folder as the user wrote it.
+        local: its path on this machine's file system, or None behind a URL.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path.rstrip("/") or path
+        self._fs, self._root = open_filesystem(self.path)
+        self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(f"{self.path}/{name}")
+
+    def prepare(self) -> None:
+        """Create the folder and make sure that it can be written.
+
+        Raises:
+            OutputError: if it cannot.
+        """
+        with self._explained():
+            self._fs.makedirs(self._root, exist_ok=True)
+        name = f"{TEMPORARY_PREFIX}probe-{os.getpid()}"
+        self.write_bytes(name, b"")
+        with self._explained():
+            self._fs.rm_file(self._name(name))
+
+    def exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._name(name)))
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        try:
+            return int(self._fs.size(self._name(name)))
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> list[str]:
+        """Names of the finished files directly in the folder, sorted; none where it does not exist."""
+        if not self._fs.isdir(self._root):
+            return []
+        found = self._fs.ls(self._root, detail=False, refresh=True)
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+        return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
+
+    def read_bytes(self, name: str) -> bytes:
+        return self._fs.cat_file(self._name(name))
+
+    def open(self, name: str) -> BinaryIO:
+        return self._fs.open(self._name(name), "rb")
+
+    def remove(self, name: str) -> None:
+        with self._explained():
+            self._fs.rm_file(self._name(name))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file whole.
+
+        Raises:
+            OutputError: if the folder is full or cannot be written.
+        """
+        with self.write(name) as file:
+            file.write(data)
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[BinaryIO]:
+        """A file that appears under its name only once it is complete and, on a local disk, synced.
+
+        Raises:
+            OutputError: if the folder is full or cannot be written.
+        """
+        with self._explained():
+            if self.local is None:
+                with self._upload(name) as file:
+                    yield file
+            else:
+                with _replace(self.local / name) as file:
+                    yield file
+
+    @contextmanager
+    def _upload(self, name: str) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with self._fs.open(self._name(name), "wb") as remote:
+                while chunk := file.read(1 << 22):
+                    remote.write(chunk)
+
+    def _name(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(self._explain(error)) from error
+
+    def _explain(self, error: OSError) -> str:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                f"no space left in '{self.path}'; every finished shard is safe. Free some space and run the same command "
+                "again: it goes on where it stopped"
+            )
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"'{self.path}' cannot be written ({error.strerror}); choose another --out or change its permissions"
+        return f"'{self.path}' cannot be used: {error}"
+
+
+@contextmanager
+def _replace(target: Path) -> Iterator[BinaryIO]:
+    """Write beside the target, sync, rename over it, sync the folder; nothing is left behind where writing fails."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{target.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,155 @@
+"""The ledger: what every shard of an output folder holds, and the fingerprint of the run that wrote it."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pseudolabel.shards.folder import Folder, OutputError
+
+RUN = "run.json"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be labelled: its key, where it was named, a status word and the message."""
+
+    key: str
+    origin: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """The record of one finished work unit, written after its shard.
+
+    Attributes:
+        unit: number of the work unit.
+        shard: file name of its shard.
+        samples: samples in the shard.
+        statuses: how many of the unit's samples ended how; `ok` are the ones in the shard.
+        failures: every sample that is not in the shard.
+        size, sha256: of the shard's bytes.
+        inputs: digest of what went in: the unit's listed samples, or the sha256 of the shard it was made from.
+        fingerprint: of the run's settings.
+        seconds: how long the unit took.
+    """
+
+    unit: int
+    shard: str
+    samples: int
+    statuses: dict[str, int]
+    failures: tuple[Failure, ...]
+    size: int
+    sha256: str
+    inputs: str
+    fingerprint: str
+    seconds: float
+
+    @classmethod
+    def parse(cls, data: bytes) -> "LedgerEntry":
+        """Raises ValueError, KeyError or TypeError where the bytes are no ledger entry."""
+        fields = json.loads(data)
+        return cls(**{**fields, "failures": tuple(Failure(**failure) for failure in fields["failures"])})
+
+
+def shard_name(kind: str, unit: int) -> str:
+    return f"{kind}-{unit:06d}.tar"
+
+
+def entry_name(kind: str, unit: int) -> str:
+    return f"{kind}-{unit:06d}.json"
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON-ready value, the same for the same content."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def encode_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+class Ledger:
+    """The ledger of one output folder of one kind of shard (`cams` or `masks`)."""
+
+    def __init__(self, folder: Folder, kind: str) -> None:
+        self.folder, self.kind = folder, kind
+
+    def start(self, settings: Mapping[str, Any]) -> str:
+        """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
+
+        Raises:
+            OutputError: if the folder holds another run's shards; the message shows the difference.
+        """
+        settings = json.loads(encode_json(settings))
+        fingerprint = digest(settings)
+        before = self.settings()
+        if before is None or not self.units():  # without a finished shard nothing can be mixed
+            self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
+        elif digest(before) != fingerprint:
+            raise OutputError(
+                f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
+                + "\n".join(f"  {line}" for line in differences(before, settings))
+                + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
+            )
+        return fingerprint
+
+    def settings(self) -> dict[str, Any] | None:
+        """The settings of the run in the folder, None where there is none yet.
+
+        Raises:
+            OutputError: if they cannot be read.
+        """
+        if not self.folder.exists(RUN):
+            return None
+        try:
+            return json.loads(self.folder.read_bytes(RUN))["settings"]
+        except (ValueError, KeyError) as error:
+            raise OutputError(f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out") from error
+
+    def entry(self, unit: int) -> LedgerEntry | None:
+        """The entry of a finished unit whose shard is there; None where the unit has to be done."""
+        name = entry_name(self.kind, unit)
+        try:
+            entry = LedgerEntry.parse(self.folder.read_bytes(name))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return entry if self.folder.size(entry.shard) == entry.size else None
+
+    def units(self) -> set[int]:
+        """Numbers of the units that have an entry, from the folder's listing alone."""
+        names = self.folder.names()
+        return {
+            int(number)
+            for name in names
+            if name.startswith(f"{self.kind}-") and (number := name[len(self.kind) + 1 : -5]).isdigit() and name.endswith(".json")
+        }
+
+    def write(self, entry: LedgerEntry) -> None:
+        self.folder.write_bytes(entry_name(self.kind, entry.unit), encode_json(asdict(entry)))
+
+    def write_index(self, entries: list[LedgerEntry], fingerprint: str) -> None:
+        """List all shards; written last, so that its presence says that the output is whole."""
+        shards = [
+            {"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries
+        ]
+        statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
+        index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}
+        self.folder.write_bytes(INDEX, encode_json({**index, "statuses": statuses, "shards": shards}))
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """One line for every setting that differs: `method.class_weight: 1.21 -> 1.0`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(set(before) | set(now))
+        return [
+            line
+            for key in keys
+            for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name}: {before} -> {now}"]

@@ -1,0 +1,89 @@
+"""What a shard holds of one sample: `.jpg .cam.npz .json` in CAM shards, `.jpg .png .json` in mask shards."""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pseudolabel.records import IGNORE, LabelMap, Sample, ScoreMaps
+from pseudolabel.shards.ledger import encode_json
+from pseudolabel.shards.tar import Members
+from pseudolabel.vocabulary import Vocabulary
+
+JPEG_QUALITY = 95
+CAM_MEMBERS = frozenset({"jpg", "cam.npz", "json"})
+MASK_MEMBERS = frozenset({"jpg", "png", "json"})
+
+
+class ShardSampleError(ValueError):
+    """A shard's sample does not hold what it should."""
+
+
+def encode_image(sample: Sample) -> bytes:
+    """The source's own bytes where they are an upright RGB JPEG, else an upright re-encoding of the same size."""
+    if sample.original is not None:
+        return sample.original
+    buffer = io.BytesIO()
+    sample.image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_cams(sample: Sample, scores: ScoreMaps, vocabulary: Vocabulary) -> Members:
+    """Members of a CAM shard."""
+    buffer = io.BytesIO()
+    np.savez(buffer, maps=scores.maps, classes=np.array(scores.classes, np.int64))
+    return {"jpg": encode_image(sample), "cam.npz": buffer.getvalue(), "json": _describe(scores, vocabulary)}
+
+
+def _describe(scores: ScoreMaps, vocabulary: Vocabulary) -> bytes:
+    return encode_json(
+        {
+            "key": scores.key,
+            "classes": list(scores.classes),
+            "names": [vocabulary.names[index] for index in scores.classes],
+            "height": scores.size[0],
+            "width": scores.size[1],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class CamSample:
+    """A sample of a CAM shard: the JPEG's bytes, the score maps, and the JSON member's fields."""
+
+    jpeg: bytes
+    scores: ScoreMaps
+    fields: dict[str, Any]
+
+
+def decode_cams(key: str, members: Members) -> CamSample:
+    """Raises ShardSampleError where a member is missing or unreadable; nothing is unpickled."""
+    _check(key, members, CAM_MEMBERS)
+    try:
+        fields = json.loads(members["json"])
+        with np.load(io.BytesIO(members["cam.npz"]), allow_pickle=False) as arrays:
+            maps, classes = arrays["maps"], tuple(int(index) for index in arrays["classes"])
+        scores = ScoreMaps(key, classes, maps, (int(fields["height"]), int(fields["width"])))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ShardSampleError(f"sample '{key}': {error!r}") from error
+    if maps.ndim != 3 or len(maps) != len(classes):
+        raise ShardSampleError(f"sample '{key}': maps of shape {maps.shape} for {len(classes)} classes")
+    return CamSample(members["jpg"], scores, fields)
+
+
+def encode_mask(jpeg: bytes, mask: LabelMap, fields: dict[str, Any], vocabulary: Vocabulary) -> Members:
+    """Members of a mask shard; the mask is a palette PNG, and the JSON gains the share of ignored pixels."""
+    image = Image.fromarray(mask.labels)
+    image.putpalette(vocabulary.palette.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    ignored = round(float((mask.labels == IGNORE).mean()), 6)
+    return {"jpg": jpeg, "png": buffer.getvalue(), "json": encode_json({**fields, "ignored": ignored})}
+
+
+def _check(key: str, members: Members, wanted: frozenset[str]) -> None:
+    if set(members) != wanted:
+        raise ShardSampleError(f"sample '{key}' has members {sorted(members)} instead of {sorted(wanted)}")

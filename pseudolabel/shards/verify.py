@@ -1,0 +1,101 @@
+"""Checking every hash, count and member of an output folder."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+
+from PIL import Image
+
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry
+from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, ShardSampleError, decode_cams
+from pseudolabel.shards.tar import Members, read_tar
+from pseudolabel.sources.entry import BadSample
+from pseudolabel.sources.images import read_mask
+
+KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS}
+
+
+def kind_of(folder: Folder) -> str | None:
+    """Which kind of shards the folder holds; None where it holds none."""
+    names = folder.names()
+    return next((kind for kind in KINDS if any(name.startswith(f"{kind}-") for name in names)), None)
+
+
+def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+    """Everything that is wrong with a folder of shards, one line each; an empty list says it is sound and whole.
+
+    Args:
+        folder: holds `cams-*.tar` or `masks-*.tar` with their ledger.
+        on_shard: called after each shard with how many of how many are checked.
+    """
+    kind = kind_of(folder)
+    if kind is None:
+        return [f"'{folder.path}' holds no CAM or mask shards"]
+    ledger = Ledger(folder, kind)
+    numbers = sorted(ledger.units())
+    faults = _check_names(folder, kind, set(numbers))
+    entries = []
+    for done, number in enumerate(numbers, 1):
+        entry = ledger.entry(number)
+        if entry is None:
+            faults.append(f"{kind}-{number:06d}: the ledger entry is damaged, or its shard is missing or of another size")
+        else:
+            entries.append(entry)
+            faults += _check_shard(folder, kind, entry)
+        on_shard(done, len(numbers))
+    return faults + _check_index(folder, entries)
+
+
+def _check_names(folder: Folder, kind: str, numbers: set[int]) -> list[str]:
+    faults = [] if folder.exists(RUN) else [f"{RUN} is missing"]
+    for name in folder.names():
+        stem, _, suffix = name.rpartition(".")
+        if suffix == "tar" and stem.startswith(f"{kind}-") and int(stem.removeprefix(f"{kind}-")) not in numbers:
+            faults.append(f"{name} has no ledger entry")
+    return faults
+
+
+def _check_shard(folder: Folder, kind: str, entry: LedgerEntry) -> list[str]:
+    data = folder.read_bytes(entry.shard)
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        return [f"{entry.shard}: the bytes differ from those that were written (sha256)"]
+    faults, count = [], 0
+    try:
+        for key, members in read_tar(io.BytesIO(data)):
+            count += 1
+            faults += [f"{entry.shard}: {fault}" for fault in _check_sample(kind, key, members)]
+    except (tarfile.TarError, ValueError) as error:
+        faults.append(f"{entry.shard}: not a readable tar ({error})")
+    if count != entry.samples:
+        faults.append(f"{entry.shard}: {count} samples where the ledger says {entry.samples}")
+    return faults
+
+
+def _check_sample(kind: str, key: str, members: Members) -> list[str]:
+    if set(members) != KINDS[kind]:
+        return [f"sample '{key}' has members {sorted(members)} instead of {sorted(KINDS[kind])}"]
+    try:
+        width, height = Image.open(io.BytesIO(members["jpg"])).size
+        if kind == "cams":
+            size = decode_cams(key, members).scores.size
+        else:
+            fields = json.loads(members["json"])
+            size = read_mask(members["png"], key).shape
+            if fields["key"] != key:
+                return [f"sample '{key}' describes itself as '{fields['key']}'"]
+    except (ShardSampleError, BadSample, OSError, ValueError, KeyError) as error:
+        return [f"sample '{key}' cannot be read: {error}"]
+    return [] if size == (height, width) else [f"sample '{key}': image {(height, width)} but {size} beside it"]
+
+
+def _check_index(folder: Folder, entries: list[LedgerEntry]) -> list[str]:
+    if not folder.exists(INDEX):
+        return [f"{INDEX} is missing: the run is not finished"]
+    index = json.loads(folder.read_bytes(INDEX))
+    listed = [(shard["shard"], shard["samples"], shard["sha256"]) for shard in index["shards"]]
+    if listed != [(entry.shard, entry.samples, entry.sha256) for entry in entries]:
+        return [f"{INDEX} does not list the shards that the ledger has"]
+    return []

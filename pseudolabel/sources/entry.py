@@ -1,0 +1,58 @@
+"""What a source lists before anything is opened: one `Entry` per image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudolabel.errors import UserError
+
+
+class SourceError(UserError, ValueError):
+    """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
+
+
+class BadSample(Exception):
+    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to mend."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a source's list; cheap, so that a million of them fit in memory.
+
+    Attributes:
+        key: unique within the source and tar-safe.
+        path: where the image is: a local path or any fsspec URL.
+        classes: sorted vocabulary indices (1..N) of the image-level labels.
+        origin: the file and line (or the shard and member) that named the image, for messages.
+        problem: `(status, message)` of a fault found while listing, such as an unknown class; else None.
+        offset, length: the image's bytes inside `path` where that is a tar shard; else None.
+    """
+
+    key: str
+    path: str
+    classes: tuple[int, ...]
+    origin: str
+    problem: tuple[str, str] | None = None
+    offset: int | None = None
+    length: int | None = None
+
+
+def key_of(path: str | Path) -> str:
+    """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, `..` refused.
+
+    WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`.
+
+    Raises:
+        SourceError: if nothing remains of the name.
+    """
+    # Text instead of pathlib, which takes longer than all the rest of listing a table.
+    parts = [part for part in str(path).split("/") if part not in ("", ".", "..")]
+    if not parts:
+        raise SourceError(f"'{path}' gives no key; name the file or set a key column")
+    dot = parts[-1].rfind(".")
+    if 0 < dot < len(parts[-1]) - 1:
+        parts[-1] = parts[-1][:dot]
+    return "/".join(parts).replace(".", "_")

@@ -1,0 +1,205 @@
+"""Shapes: a procedural world of six textured shape classes on textured backgrounds, with exact masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 128
+RADIUS = (20.0, 42.0)
+VISIBLE_SHARE = 0.5
+SUPERSAMPLING = 4
+PLACEMENT_TRIES = 40
+BACKGROUNDS = ("grass", "sand", "water", "stone")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn image with everything that is known about it.
+
+    Attributes:
+        image: RGB, `size` x `size`.
+        labels: uint8 (size, size); 0 is background, 1..6 the classes of the `shapes` vocabulary.
+        objects: uint8 (size, size); 0 is background, 1.. the objects in drawing order.
+        classes: sorted class indices that are visible in `labels`.
+        background: one of `BACKGROUNDS`.
+    """
+
+    image: Image.Image
+    labels: np.ndarray
+    objects: np.ndarray
+    classes: tuple[int, ...]
+    background: str
+
+
+def _star_outline(points: int, inner: float) -> np.ndarray:
+    angles = np.arange(2 * points) * np.pi / points - np.pi / 2
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+
+
+def _regular_outline(points: int, turn: float = 0.0) -> np.ndarray:
+    angles = np.arange(points) * 2 * np.pi / points - np.pi / 2 + turn
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _cross_outline(arm: float) -> np.ndarray:
+    corner = [(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm)]
+    return np.array(corner + [(-x, -y) for x, y in corner], dtype=float)
+
+
+def _heart_outline() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x, y], 1) / 16
+
+
+def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(u * 1.1)
+
+
+def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sign(np.sin(u * 0.55) * np.sin(v * 0.55))
+
+
+def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.where(np.cos(u * 0.7) + np.cos(v * 0.7) > 0.9, 1.0, -0.6)
+
+
+def _rings(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(np.hypot(u, v) * 0.9)
+
+
+def _waves(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(v * 0.9 + 2.0 * np.sin(u * 0.3))
+
+
+def _weave(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return 0.7 * (np.sin((u + v) * 0.8) + np.sin((u - v) * 0.8))
+
+
+@dataclass(frozen=True)
+class ShapeClass:
+    """Outline as (points, 2) in the unit circle, hue in [0, 1) and texture in [-1, 1] over pixel coordinates."""
+
+    outline: np.ndarray
+    hue: float
+    texture: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+# In the order of vocabularies/shapes.yaml: circle, square, triangle, star, cross, heart.
+SHAPE_CLASSES = (
+    ShapeClass(_regular_outline(72), 0.00, _stripes),
+    ShapeClass(_regular_outline(4, np.pi / 4), 0.61, _checks),
+    ShapeClass(_regular_outline(3), 0.35, _dots),
+    ShapeClass(_star_outline(5, 0.5), 0.14, _rings),
+    ShapeClass(_cross_outline(0.42), 0.77, _waves),
+    ShapeClass(_heart_outline(), 0.92, _weave),
+)
+
+
+def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
+    """Draw 1 to 3 objects of distinct classes, each at least half visible, on a textured background.
+
+    Args:
+        rng: the only source of randomness.
+        size: side of the image in pixels; objects scale with it.
+    """
+    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+    pixels = _draw_background(rng, background, size)
+    objects = np.zeros((size, size), np.uint8)
+    areas: list[int] = []
+    drawn: list[int] = []
+    wanted = rng.choice(len(SHAPE_CLASSES), rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]), replace=False)
+    for index in wanted:
+        placed = _place(rng, SHAPE_CLASSES[index], objects, areas, size)
+        if placed is None:
+            continue
+        coverage, centre, angle = placed
+        colour = _paint(rng, SHAPE_CLASSES[index], coverage, centre, angle)
+        pixels += coverage[..., None] * (colour - pixels)
+        drawn.append(int(index) + 1)
+        objects[coverage >= 0.5] = len(drawn)
+        areas.append(int((coverage >= 0.5).sum()))
+    pixels += rng.normal(0, 0.02, pixels.shape)
+    labels = np.array([0, *drawn], np.uint8)[objects]
+    image = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
+    return Scene(image, labels, objects, tuple(sorted(drawn)), background)
+
+
+def _place(
+    rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, areas: list[int], size: int
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Find a place that leaves every object drawn before mostly visible; None where the image is too full."""
+    for _ in range(PLACEMENT_TRIES):
+        radius = rng.uniform(*RADIUS) * size / SIZE
+        centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
+        angle = rng.uniform(-0.5, 0.5)
+        coverage = _rasterise(shape.outline, centre, radius, angle, size)
+        left = np.bincount(objects[coverage < 0.5], minlength=len(areas) + 1)[1:]
+        if all(left >= VISIBLE_SHARE * np.array(areas)):
+            return coverage, centre, angle
+    return None
+
+
+def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: float, size: int) -> np.ndarray:
+    """Share of each pixel inside the outline: float (size, size) in [0, 1]."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (outline @ turn.T * radius + centre) * SUPERSAMPLING
+    canvas = Image.new("L", (size * SUPERSAMPLING,) * 2)
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in points], fill=255)
+    return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+
+
+def _paint(
+    rng: np.random.Generator, shape: ShapeClass, coverage: np.ndarray, centre: np.ndarray, angle: float
+) -> np.ndarray:
+    """Colour of every pixel the object would have: float (size, size, 3), with the class's hue, texture and a dark rim."""
+    rows, columns = np.mgrid[: coverage.shape[0], : coverage.shape[1]] * (SIZE / coverage.shape[0])
+    x, y = columns - centre[0], rows - centre[1]
+    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    brightness = rng.uniform(0.7, 0.9) + 0.17 * shape.texture(u, v)
+    colour = brightness[..., None] * _hue(shape.hue + rng.uniform(-0.025, 0.025), rng.uniform(0.7, 0.95))
+    solid = Image.fromarray((coverage >= 0.5).astype(np.uint8) * 255)
+    inside = np.asarray(solid.filter(ImageFilter.MinFilter(5))) > 0
+    return np.where(inside[..., None], colour, 0.45 * colour)
+
+
+def _hue(hue: float, saturation: float) -> np.ndarray:
+    """RGB in [0, 1] of a hue at full value."""
+    channels = np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+    return 1 - saturation * (1 - channels.clip(0, 1))
+
+
+def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
+    """Float (size, size, 3) in about [0, 1]: a dull colour, large shades and a texture of the kind's own."""
+    colour = {
+        "grass": (0.42, 0.5, 0.34),
+        "sand": (0.66, 0.6, 0.48),
+        "water": (0.4, 0.5, 0.56),
+        "stone": (0.5, 0.5, 0.5),
+    }
+    rows, columns = np.mgrid[:size, :size] * (SIZE / size)
+    shade = 0.12 * _noise(rng, size, 4) + 0.05 * _noise(rng, size, 16)
+    if kind == "grass":
+        shade += 0.09 * _noise(rng, size, 48)
+    elif kind == "sand":
+        shade += rng.normal(0, 0.05, (size, size))
+    elif kind == "water":
+        shade += 0.08 * np.sin(rows * 0.5 + 3 * _noise(rng, size, 5))
+    else:
+        shade += 0.09 * np.sign(_noise(rng, size, 12))
+    return (np.array(colour[kind]) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03, 3)) * (1 + shade[..., None])
+
+
+def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    """Smooth noise with about `cells` bumps a side: float (size, size), mostly in [-1, 1]."""
+    coarse = Image.fromarray(rng.normal(0, 0.6, (cells, cells)).astype(np.float32))
+    return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
+
+
+def caption(names: list[str], background: str) -> str:
+    """The sentence a person would write under a scene: `a photograph of circle and star on grass`."""
+    return f"a photograph of {' and '.join(names)} on {background}"

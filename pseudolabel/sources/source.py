@@ -1,0 +1,136 @@
+"""A source: the sorted list of images, and each of them read when it is asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
+
+import numpy as np
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.records import IGNORE, LabelMap, Sample
+from pseudolabel.sources.entry import BadSample, Entry, SourceError
+from pseudolabel.sources.files import Location, read_bytes
+from pseudolabel.sources.folder import list_folder
+from pseudolabel.sources.images import decode_image, read_mask
+from pseudolabel.sources.listing import Listing
+from pseudolabel.sources.masks import MaskLocator
+from pseudolabel.sources.shards import list_shards
+from pseudolabel.sources.table import list_table
+from pseudolabel.sources.voc import list_voc
+from pseudolabel.vocabulary import Vocabulary
+
+# A new layout of data is one file with one such function, and one line here.
+KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
+    "voc": list_voc,
+    "table": list_table,
+    "folder": list_folder,
+    "shards": list_shards,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images with image-level labels, and ground truth for those who score. Threads and processes may share it.
+
+    Attributes:
+        entries: sorted by key, keys unique.
+        mask_of: gives the place of an entry's ground-truth mask; None where the source has no masks.
+        classes: number of classes without background.
+        max_pixels: largest width * height that is decoded.
+        background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
+    """
+
+    entries: list[Entry]
+    mask_of: MaskLocator | None
+    classes: int
+    max_pixels: int
+    background_where_unlabelled: bool
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether there are masks at all; single images may still lack one."""
+        return self.mask_of is not None
+
+    def read(self, entry: Entry) -> Sample:
+        """Read one image with its labels.
+
+        Raises:
+            BadSample: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
+        """
+        if entry.problem is not None:
+            raise BadSample(*entry.problem)
+        if not entry.classes and not self.background_where_unlabelled:
+            raise BadSample(
+                "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
+            )
+        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        image, original = decode_image(data, _describe(entry), self.max_pixels)
+        return Sample(entry.key, image, entry.classes, original)
+
+    def ground_truth(self, entry: Entry, size: tuple[int, int] | None = None) -> LabelMap | None:
+        """Read the ground-truth mask of one image; None where there is none.
+
+        Args:
+            entry: one of `entries`.
+            size: (height, width) of the image, where the caller knows it.
+
+        Raises:
+            BadSample: `missing` where the data set names a mask that is not there, `size_mismatch`, `unknown_class`
+                where the mask holds values beyond the vocabulary, or what `read_mask` finds.
+        """
+        location = self.mask_of(entry) if self.mask_of is not None else None
+        if location is None:
+            return None
+        origin = f"mask of '{entry.key}' in '{location.path}'"
+        labels = read_mask(read_bytes(location), origin, self.max_pixels)
+        if size is not None and labels.shape != tuple(size):
+            raise BadSample(
+                "size_mismatch", f"{origin}: {labels.shape} where the image is {tuple(size)} (height, width)"
+            )
+        unknown = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1)[self.classes + 1 : IGNORE])
+        if unknown.size:
+            value = int(unknown[0]) + self.classes + 1
+            raise BadSample("unknown_class", f"{origin}: label value {value}; the vocabulary ends at {self.classes}")
+        return LabelMap(entry.key, labels)
+
+
+def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
+    """List a data set; no image is opened.
+
+    Raises:
+        SourceError: if the list cannot be made, is empty, or holds a key twice.
+    """
+    if not config.path:
+        raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
+    if config.kind not in KINDS:
+        raise SourceError(f"no source kind '{config.kind}'; --source.kind is one of {', '.join(KINDS)}")
+    if config.limit < 0:
+        raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
+    listing = KINDS[config.kind](config, vocabulary)
+    if not listing.entries:
+        raise SourceError(
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+        )
+    entries = sorted(listing.entries, key=attrgetter("key"))
+    _check_unique(entries)
+    return Source(
+        entries=entries[: config.limit or None],
+        mask_of=listing.mask_of,
+        classes=len(vocabulary),
+        max_pixels=config.max_pixels,
+        background_where_unlabelled=config.unlabelled == "background",
+    )
+
+
+def _check_unique(entries: list[Entry]) -> None:
+    for before, entry in pairwise(entries):
+        if before.key == entry.key:
+            raise SourceError(
+                f"key '{entry.key}' belongs to two images: {before.path} ({before.origin}) and {entry.path} "
+                f"({entry.origin}); remove or rename one of them"
+            )
+
+
+def _describe(entry: Entry) -> str:
+    return entry.path if entry.path == entry.origin else f"{entry.path} ({entry.origin})"

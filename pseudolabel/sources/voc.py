@@ -1,0 +1,136 @@
+"""PASCAL VOC's layout: JPEGImages, ImageSets/Segmentation, Annotations, SegmentationClass."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
+from pseudolabel.sources.files import Location, is_folder, join, open_filesystem, read_bytes, read_text
+from pseudolabel.sources.images import read_mask
+from pseudolabel.sources.label_file import load_label_file
+from pseudolabel.sources.labels import LabelReader, Labels
+from pseudolabel.sources.listing import Listing
+from pseudolabel.sources.masks import open_mask_folder
+from pseudolabel.vocabulary import Vocabulary
+
+_THREADS = 8  # annotations are one small file per image; on remote storage waiting for them is all the time there is
+
+LabelsOf = Callable[[str], Labels]
+
+
+def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
+    """List the images of `ImageSets/Segmentation/<split>.txt` with labels from annotations, masks or a label file.
+
+    Every object of an annotation counts, difficult and truncated ones too. Ground truth comes from `config.masks`, or
+    from SegmentationClass where that folder exists.
+
+    Raises:
+        SourceError: if the layout, the split, or the labels as a whole are not there.
+    """
+    root = config.path.rstrip("/") or "/"
+    images, masks = join(root, "JPEGImages"), config.masks or join(root, "SegmentationClass")
+    if not is_folder(images):
+        raise SourceError(
+            f"no folder '{images}'; --source.path needs the folder that holds JPEGImages, such as VOCdevkit/VOC2012"
+        )
+    has_masks = bool(config.masks) or is_folder(masks)
+    mask_of = open_mask_folder(masks, images) if has_masks else None
+    split = _read_split(root, config.split)
+    labels_of = _choose_labels(config, root, masks, list(split), vocabulary)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        labels = list(pool.map(labels_of, split))
+    entries = [
+        Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), classes, origin, problem)
+        for (name, origin), (classes, problem) in zip(split.items(), labels, strict=True)
+    ]
+    return Listing(entries, mask_of)
+
+
+def _read_split(root: str, split: str) -> dict[str, str]:
+    """Image id to the line that names it; a second column, as in the lists of ImageSets/Main, is left out."""
+    folder = join(root, "ImageSets/Segmentation")
+    path = join(folder, f"{split}.txt")
+    text = read_text(path, f"--source.split can be {_names_of_lists(folder)}")
+    origins: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        name, origin = line.split()[0], f"{path} line {number}"
+        if name in origins:
+            raise SourceError(f"'{name}' is listed twice: {origins[name]} and {origin}; remove one of the lines")
+        origins[name] = origin
+    return origins
+
+
+def _names_of_lists(folder: str) -> str:
+    fs, name = open_filesystem(folder)
+    lists = sorted(path.rpartition("/")[2].removesuffix(".txt") for path in fs.glob(f"{name}/*.txt"))
+    return ", ".join(lists) or f"the name of a list once there is one in '{folder}'"
+
+
+def _choose_labels(config: SourceConfig, root: str, masks: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
+    if config.labels == "xml":
+        return _labels_from_xml(join(root, "Annotations"), LabelReader(vocabulary))
+    if config.labels == "masks":
+        return _labels_from_masks(masks, len(vocabulary), config.max_pixels)
+    return _labels_from_file(config.labels, names, vocabulary)
+
+
+def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
+    if not is_folder(folder):
+        raise SourceError(
+            f"no folder '{folder}'; take labels from elsewhere: --source.labels masks, or the path of a label file"
+        )
+
+    def labels_of(name: str) -> Labels:
+        path = join(folder, f"{name}.xml")
+        try:
+            annotation = ElementTree.fromstring(read_bytes(Location(path)))
+        except BadSample as error:
+            return (), (error.status, f"labels: {error}")
+        except ElementTree.ParseError as error:
+            return (), ("unreadable", f"labels: '{path}' is not XML: {error}")
+        names = [(entry.findtext("name") or "").strip() for entry in annotation.findall("object")]
+        return reader.read(names, path)
+
+    return labels_of
+
+
+def _labels_from_masks(folder: str, classes: int, max_pixels: int) -> LabelsOf:
+    open_mask_folder(folder)
+
+    def labels_of(name: str) -> Labels:
+        path = join(folder, f"{name}.png")
+        try:
+            values = np.unique(read_mask(read_bytes(Location(path)), path, max_pixels))
+        except BadSample as error:
+            return (), (error.status, f"labels: {error}")
+        found = tuple(int(value) for value in values if value not in (BACKGROUND, IGNORE))
+        if found and found[-1] > classes:
+            return (), (
+                "unknown_class",
+                f"{path}: label value {found[-1]} is beyond the vocabulary's {classes} classes",
+            )
+        return found, None
+
+    return labels_of
+
+
+def _labels_from_file(path: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
+    labels = load_label_file(path, len(vocabulary))
+    if names and not any(name in labels for name in names):
+        raise SourceError(
+            f"'{path}' labels none of the images, such as '{names[0]}'; it may belong to another data set"
+        )
+    reader = LabelReader(vocabulary)
+
+    def labels_of(name: str) -> Labels:
+        if name not in labels:
+            return (), ("missing", f"labels: '{path}' has none for '{name}'; write [] for an image without objects")
+        return reader.read(labels[name], f"{path} '{name}'")
+
+    return labels_of

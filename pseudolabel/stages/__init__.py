@@ -1,0 +1,1 @@
+"""Stages: the only place where files, ranks and models meet."""

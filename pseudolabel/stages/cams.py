@@ -1,0 +1,221 @@
+"""The labelling stage: images with labels in, shards of class activation maps out."""
+
+import hashlib
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pseudolabel.batching import batched
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.load import fingerprint, load_model
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.methods.diffsegmenter import DiffSegmenter
+from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import Failure, LedgerEntry, digest
+from pseudolabel.shards.sample import encode_cams
+from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.job import Job, Summary, open_job
+from pseudolabel.stages.prefetch import prefetch
+from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.text.captions import check_complete, load_captions
+from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.prompts import PromptError, TokenWeights, build_prompt, token_weights
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+READ_AHEAD = 64
+KIND = "cams"
+
+
+def write_cams(
+    experiment: Experiment,
+    rank: Rank,
+    retry_failed: bool = False,
+    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
+) -> Summary | None:
+    """Label this rank's share of the work units.
+
+    Args:
+        experiment: everything that is to be done.
+        rank: who this process is.
+        retry_failed: also take up the failed samples of finished units.
+        on_shard: called with every shard this rank has written.
+
+    Returns:
+        The summary of the whole job where this call finished it, None where other ranks are still at work.
+    """
+    vocabulary = load_vocabulary(experiment.vocabulary)
+    source = open_source(experiment.source, vocabulary)
+    captions = _captions(experiment, source, vocabulary)
+    model = load_model(experiment.model, rank.device)
+    labeller = Labeller(experiment, model, vocabulary, captions)
+    units = cut_units(source.entries, experiment.work.unit)
+    settings = run_settings(experiment, model, source, vocabulary, captions)
+    with open_job(Folder(experiment.out) / KIND, KIND, settings, units, _inputs, rank) as job:
+        pending = job.choose(rank.share(units), retry_failed)
+        work = [(unit, job.finished_samples(unit) if retry_failed else {}) for unit in pending]
+        entries = [entry for unit, finished in work for entry in unit.entries if entry.key not in finished]
+        read = prefetch(lambda entry: _read(source, entry), entries, experiment.work.loaders, READ_AHEAD)
+        for unit, finished in work:
+            on_shard(_label_unit(job, labeller, unit, finished, read))
+        return job.finish()
+
+
+def _label_unit(
+    job: Job, labeller: "Labeller", unit: Unit, finished: dict[str, Any], read: Iterator[Sample | Failure]
+) -> LedgerEntry:
+    began = time.monotonic()
+    results = [next(read) for entry in unit.entries if entry.key not in finished]
+    failures = [result for result in results if isinstance(result, Failure)]
+    done = dict(finished)
+    for sample, outcome in labeller([result for result in results if isinstance(result, Sample)]):
+        if isinstance(outcome, ScoreMaps):
+            done[sample.key] = encode_cams(sample, outcome, labeller.vocabulary)
+        else:
+            origin = next(entry.origin for entry in unit.entries if entry.key == sample.key)
+            failures.append(Failure(sample.key, origin, outcome.status, str(outcome)))
+        job.look(len(done) + len(failures))
+    samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
+    failures.sort(key=lambda failure: failure.key)
+    return job.write(unit, samples, failures, began)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A sample and the prompt of one of its classes."""
+
+    sample: Sample
+    tokens: TokenWeights
+
+
+class Labeller:
+    """Score maps of samples, in batches that never mix two calls."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: DiffusionModel,
+        vocabulary: Vocabulary,
+        captions: dict[tuple[str, str], str] | None,
+    ) -> None:
+        self.model, self.vocabulary, self.captions = model, vocabulary, captions
+        self.config, self.seed = experiment.method, experiment.work.seed
+        self.method = DiffSegmenter(model, experiment.method)
+        # The timesteps of a pair go through the U-Net together, so their mean needs no memory of earlier batches.
+        self.pairs = max(1, experiment.work.batch // len(experiment.method.timesteps))
+
+    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, ScoreMaps | BadSample]]:
+        """Every sample with its score maps, or with what is wrong with it, in their order."""
+        faults: dict[str, BadSample] = {}
+        pairs: list[Pair] = []
+        for sample in samples:
+            try:
+                pairs += self._pairs(sample)
+            except PromptError as error:
+                faults[sample.key] = BadSample("prompt", str(error))
+        maps = self._maps(pairs)
+        for sample in samples:
+            yield sample, faults[sample.key] if sample.key in faults else self._collect(sample, maps)
+
+    def _collect(self, sample: Sample, maps: Iterator[torch.Tensor]) -> ScoreMaps:
+        rows = [next(maps).half().numpy() for _ in sample.classes]
+        stack = np.stack(rows) if rows else np.zeros((0, *self.model.latent_shape[1:]), np.float16)
+        return ScoreMaps(sample.key, sample.classes, stack, (sample.image.height, sample.image.width))
+
+    def _pairs(self, sample: Sample) -> list[Pair]:
+        return [Pair(sample, self._tokens(sample.key, index)) for index in sample.classes]
+
+    def _tokens(self, key: str, index: int) -> TokenWeights:
+        caption = self.captions.get((key, self.vocabulary.names[index]), "") if self.captions else ""
+        prompt = build_prompt(self.vocabulary.template, self.vocabulary.prompt(index), caption)
+        return token_weights(self.model.tokenizer, prompt, self.config)
+
+    def _maps(self, pairs: list[Pair]) -> Iterator[torch.Tensor]:
+        """float32 (h, w) maps on the CPU, pair by pair; batches have one size, the last one filled up by repetition."""
+        encodings = TextEncodings(self.model, [pair.tokens.text for pair in pairs])
+        for batch in batched(zip(pairs, self._latents(pairs), strict=True), self.pairs):
+            missing = self.pairs - len(batch) if len(pairs) > self.pairs else 0
+            filled = [*batch, *[batch[-1]] * missing]
+            maps = self.method(
+                torch.stack([latent for _, latent in filled]),
+                torch.stack([self._noise(pair.sample.key) for pair, _ in filled]),
+                torch.stack([encodings.emphasised(pair.tokens.text, pair.tokens.emphasis) for pair, _ in filled]),
+                torch.stack([pair.tokens.columns for pair, _ in filled]),
+            )
+            yield from maps[: len(batch)].cpu()
+
+    def _latents(self, pairs: list[Pair]) -> Iterator[torch.Tensor]:
+        """The latent of each pair's image; an image is encoded once however many classes it has."""
+        samples = {pair.sample.key: pair.sample for pair in pairs}
+        count = Counter(pair.sample.key for pair in pairs)
+        for batch in batched(samples.values(), self.pairs):
+            pixels = torch.stack([self.model.pixels(sample.image) for sample in batch])
+            drawn = None
+            if self.config.vae == "sample":
+                drawn = torch.stack([self._draw(sample.key, "posterior", 1)[0] for sample in batch])
+            for sample, latent in zip(batch, self.model.encode(pixels, drawn), strict=True):
+                yield from [latent] * count[sample.key]
+
+    def _noise(self, key: str) -> torch.Tensor:
+        """Standard normal (T or 1, c, h, w) of one image."""
+        return self._draw(key, "noise", len(self.config.timesteps) if self.config.noise == "per_timestep" else 1)
+
+    def _draw(self, key: str, purpose: str, count: int) -> torch.Tensor:
+        """Standard normal values that depend on the seed, the image's key and the purpose alone."""
+        seed = hashlib.sha256(f"{self.seed}:{purpose}:{key}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1)
+        return torch.randn(count, *self.model.latent_shape, generator=generator)
+
+
+def run_settings(
+    experiment: Experiment,
+    model: DiffusionModel,
+    source: Source,
+    vocabulary: Vocabulary,
+    captions: dict[tuple[str, str], str] | None,
+) -> dict[str, Any]:
+    """Everything that the shards' bytes depend on; where the data lie and how many processes there are is not among it."""
+    listed = io.StringIO()
+    for entry in source.entries:
+        listed.write(f"{entry.key}\t{entry.classes}\t{entry.problem is None}\n")
+    return {
+        "inputs": {"count": len(source.entries), "sha256": hashlib.sha256(listed.getvalue().encode()).hexdigest()},
+        "unlabelled": experiment.source.unlabelled,
+        "max_pixels": experiment.source.max_pixels,
+        "vocabulary": {"name": vocabulary.name, "sha256": digest(asdict(vocabulary))},
+        "model": {
+            **asdict(replace(experiment.model, dtype="auto")),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "image_size": model.image_size,
+            "weights": fingerprint(model),
+        },
+        "method": asdict(experiment.method),
+        "captions": None if captions is None else digest(sorted((*pair, text) for pair, text in captions.items())),
+        "work": {"unit": experiment.work.unit, "batch": experiment.work.batch, "seed": experiment.work.seed},
+    }
+
+
+def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> dict[tuple[str, str], str] | None:
+    if experiment.captions.source == "none":
+        return None
+    captions = load_captions(experiment.captions.source)
+    check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+    return captions
+
+
+def _inputs(unit: Unit) -> str:
+    return digest([[entry.key, *entry.classes] for entry in unit.entries])
+
+
+def _read(source: Source, entry: Entry) -> Sample | Failure:
+    try:
+        return source.read(entry)
+    except BadSample as error:
+        return Failure(entry.key, entry.origin, error.status, str(error))

@@ -1,0 +1,27 @@
+"""CAMs and pseudo-masks in one run: the device labels while the processor cores refine what it has finished."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from pseudolabel.config import Experiment
+from pseudolabel.stages.cams import write_cams
+from pseudolabel.stages.job import Summary
+from pseudolabel.stages.refine import write_masks
+from pseudolabel.stages.units import Rank
+
+
+def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, Summary | None]:
+    """Write this rank's CAM shards and, behind them, its mask shards; the summaries as of `write_cams` and `write_masks`.
+
+    A failure of either is raised once the other has come to a halt; finished shards stay.
+    """
+    cams_over = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="refine") as background:
+        masks = background.submit(
+            write_masks, experiment, rank, follow=True, retry_failed=retry_failed, is_abandoned=cams_over.is_set
+        )
+        try:
+            cams = write_cams(experiment, rank, retry_failed)
+        finally:
+            cams_over.set()
+        return cams, masks.result()

@@ -1,0 +1,200 @@
+"""A job: units that become shards in one output folder, by any number of processes, over any number of starts."""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, shard_name
+from pseudolabel.shards.lock import lock_output
+from pseudolabel.shards.tar import Members, read_tar, write_tar
+from pseudolabel.stages.progress import Meter, show_progress
+from pseudolabel.stages.units import Rank, Unit
+
+OK = "ok"
+SKIPPED = "unlabelled"  # left out by choice, not a failure
+SUMMARY = "summary.json"
+LOOK_EVERY_SECONDS = 2.0
+FAILED_SAMPLES_EXIT = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a finished job ended; `exit_status` is 0 where every sample was labelled or skipped by choice."""
+
+    kind: str
+    out: str
+    samples: int
+    statuses: dict[str, int]
+    shards: int
+    seconds: float
+    samples_per_second: float
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status not in (OK, SKIPPED))
+
+    @property
+    def exit_status(self) -> int:
+        return FAILED_SAMPLES_EXIT if self.failed else 0
+
+
+@dataclass
+class Job:
+    """See `open_job`.
+
+    Attributes:
+        ledger: of the output folder.
+        units: all units of the job, of every rank.
+        inputs_of: digest of what goes into a unit; a finished unit with another digest is done again.
+    """
+
+    ledger: Ledger
+    units: Sequence[Unit]
+    inputs_of: Callable[[Unit], str]
+    fingerprint: str
+    rank: Rank
+    meter: Meter
+    started: float = field(default_factory=time.monotonic)
+    _launcher: int = field(default_factory=os.getppid)
+    _known: dict[int, LedgerEntry] = field(default_factory=dict)
+    _written: int = 0
+    _looked: float = 0.0
+
+    def choose(self, units: Sequence[Unit], retry_failed: bool = False) -> list[Unit]:
+        """Those units that have no valid shard yet, or, to retry, had failures."""
+        return [unit for unit in units if not self._is_done(unit, retry_failed)]
+
+    def _is_done(self, unit: Unit, retry_failed: bool) -> bool:
+        entry = self.ledger.entry(unit.number)
+        if entry is None or entry.inputs != self.inputs_of(unit):
+            return False
+        return not (retry_failed and _failed(entry))
+
+    def finished_samples(self, unit: Unit) -> dict[str, Members]:
+        """Members by key of the unit's shard as it stands, for a retry; empty where there is none."""
+        entry = self.ledger.entry(unit.number)
+        if entry is None or entry.inputs != self.inputs_of(unit):
+            return {}
+        with self.ledger.folder.open(entry.shard) as file:
+            return dict(read_tar(file))
+
+    def write(
+        self, unit: Unit, samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
+    ) -> LedgerEntry:
+        """Write a unit's shard, then its ledger entry."""
+        name, tar = shard_name(self.ledger.kind, unit.number), io.BytesIO()
+        write_tar(tar, samples)
+        self.ledger.folder.write_bytes(name, tar.getvalue())
+        statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
+        entry = LedgerEntry(
+            unit=unit.number,
+            shard=name,
+            samples=len(samples),
+            statuses=dict(statuses),
+            failures=tuple(failures),
+            size=tar.tell(),
+            sha256=hashlib.sha256(tar.getvalue()).hexdigest(),
+            inputs=self.inputs_of(unit),
+            fingerprint=self.fingerprint,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        self.ledger.write(entry)
+        self._known[unit.number] = entry
+        self._written += len(unit.entries)
+        self.look(0)
+        return entry
+
+    def look(self, in_progress: int) -> None:
+        """Tell the meter how far all ranks are, `in_progress` being this rank's samples of its present unit.
+
+        Raises:
+            OutputError: if the launcher is gone, so that no orphan goes on writing beside the next run.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self._launcher:
+            raise OutputError("the launcher is gone; stopping. Every finished shard is safe: run the same command again")
+        if not self.rank.is_main:
+            return
+        if time.monotonic() - self._looked >= LOOK_EVERY_SECONDS:
+            self._looked = time.monotonic()
+            self._survey()
+        done = sum(len(self.units[number].entries) for number in self._known)
+        self.meter.update(done + in_progress, sum(_failed(entry) for entry in self._known.values()))
+
+    def _survey(self) -> None:
+        for number in self.ledger.units() - set(self._known):
+            entry = self.ledger.entry(number) if number < len(self.units) else None
+            if entry is not None and entry.inputs == self.inputs_of(self.units[number]):
+                self._known[number] = entry
+
+    def finish(self) -> Summary | None:
+        """Where every unit of every rank is done: write the index and the summary. Else None; a later rank does it."""
+        self._survey()
+        if len(self._known) < len(self.units):
+            return None
+        entries = [self._known[unit.number] for unit in self.units]
+        self.ledger.write_index(entries, self.fingerprint)
+        seconds = time.monotonic() - self.started
+        statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
+        summary = Summary(
+            kind=self.ledger.kind,
+            out=self.ledger.folder.path,
+            samples=sum(entry.samples for entry in entries),
+            statuses=dict(sorted(statuses.items())),
+            shards=len(entries),
+            seconds=round(seconds, 2),
+            samples_per_second=round(self._written * self.rank.count / seconds, 3),
+        )
+        self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
+        return summary
+
+
+@contextmanager
+def open_job(
+    folder: Folder,
+    kind: str,
+    settings: Mapping[str, Any],
+    units: Sequence[Unit],
+    inputs_of: Callable[[Unit], str],
+    rank: Rank,
+) -> Iterator[Job]:
+    """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
+
+    Raises:
+        OutputError: if the folder cannot be written, another run is at work there, or it holds other settings' shards.
+    """
+    folder.prepare()
+    with lock_output(folder, rank.index):
+        ledger = Ledger(folder, kind)
+        fingerprint = ledger.start(settings)
+        total = sum(len(unit.entries) for unit in units)
+        with show_progress(kind, total, show=rank.is_main) as meter:
+            job = Job(ledger, units, inputs_of, fingerprint, rank, meter)
+            job.look(0)
+            yield job
+
+
+def _failed(entry: LedgerEntry) -> int:
+    return sum(failure.status != SKIPPED for failure in entry.failures)
+
+
+def report(summary: Summary | None) -> int:
+    """Print the summary as the last line, for people and as JSON for programs; give the exit status."""
+    if summary is None:
+        return 0
+    print(json.dumps(asdict(summary), ensure_ascii=False))
+    if summary.failed:
+        print(
+            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed; their messages are in the ledger "
+            f"({summary.out}/{summary.kind}-*.json). Mend them and add --retry-failed."
+        )
+    else:
+        print(f"{summary.kind}: all {summary.samples} samples done -> {summary.out}")
+    return summary.exit_status

@@ -1,0 +1,66 @@
+"""Work units and ranks: who does what, without anybody asking anybody."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+
+from pseudolabel.errors import SettingError
+from pseudolabel.sources.entry import Entry
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A fixed slice of the sorted input list; it becomes exactly one shard."""
+
+    number: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of the run.
+
+    Attributes:
+        index, count: this process among all processes.
+        local_count: processes on this machine.
+        device: the device that Accelerate gives it.
+    """
+
+    index: int
+    count: int
+    local_count: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.index == 0
+
+    def share(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """The units of this process: every `count`-th, so that all processes move through the list together."""
+        return units[self.index :: self.count]
+
+    def cores(self) -> int:
+        """Processor cores for this process's share of the machine, at least one."""
+        return max(1, len(os.sched_getaffinity(0)) // self.local_count)
+
+
+def current_rank() -> Rank:
+    """The rank that `accelerate launch` gave this process, or the only one of a plain run."""
+    # Without an accelerator the processes must be told to meet over gloo, or each takes itself for the only one.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return Rank(state.process_index, state.num_processes, local_count, state.device)
+
+
+def cut_units(entries: Sequence[Entry], size: int) -> list[Unit]:
+    """Cut the sorted list into units of `size` samples; the last one may be smaller.
+
+    Raises:
+        SettingError: if `size` is not positive.
+    """
+    if size < 1:
+        raise SettingError(f"--work.unit {size}: a unit holds at least one sample")
+    return [Unit(start // size, entries[start : start + size]) for start in range(0, len(entries), size)]

@@ -1,0 +1,24 @@
+"""Worker processes for what runs on the CPU: DenseCRF and scoring."""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+
+def open_pool(workers: int, preload: str, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
+    """A pool whose processes are forked from a clean server that has imported `preload` once.
+
+    Forking the caller instead would carry its threads' locks and its CUDA context along.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return ProcessPoolExecutor(workers, context, _start, (initialise, arguments))
+
+
+def _start(initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    import torch  # each process has one core; the main process need not have imported torch
+
+    torch.set_num_threads(1)
+    if initialise is not None:
+        initialise(*arguments)

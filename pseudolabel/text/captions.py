@@ -1,0 +1,60 @@
+"""Captions that continue a class's prompt: where they are kept and how they are found again."""
+
+import json
+from collections.abc import Iterable
+
+from pseudolabel.sources.entry import Entry, SourceError
+from pseudolabel.sources.files import is_file, is_folder, open_filesystem, read_text
+from pseudolabel.vocabulary import Vocabulary
+
+MEND = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
+
+
+def load_captions(source: str) -> dict[tuple[str, str], str]:
+    """Captions by (key, class name) from a JSONL file, or from every `*.jsonl` file of a folder.
+
+    Raises:
+        SourceError: if there is no such file, or a line is no caption; the message names file and line.
+    """
+    captions: dict[tuple[str, str], str] = {}
+    for path in _files(source):
+        for number, line in enumerate(read_text(path, MEND).splitlines(), 1):
+            if line.strip():
+                key, name, caption = _parse(line, f"{path}, line {number}")
+                captions[key, name] = caption
+    return captions
+
+
+def check_complete(captions: dict[tuple[str, str], str], entries: Iterable[Entry], vocabulary: Vocabulary, source: str) -> None:
+    """Make sure that every labelled (image, class) has a caption.
+
+    Raises:
+        SourceError: if some have none; the message counts them and names the first.
+    """
+    pairs = [(entry.key, vocabulary.names[index]) for entry in entries for index in entry.classes]
+    missing = [pair for pair in pairs if pair not in captions]
+    if missing:
+        key, name = missing[0]
+        raise SourceError(
+            f"'{source}' lacks {len(missing)} of {len(pairs)} captions, the first for class '{name}' of '{key}'; "
+            "'pseudolabel caption' writes those that are missing, --captions.source none does without"
+        )
+
+
+def _files(source: str) -> list[str]:
+    if is_file(source):
+        return [source]
+    if is_folder(source):
+        fs, name = open_filesystem(source)
+        files = sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{name.rstrip('/')}/*.jsonl"))
+        if files:
+            return files
+    raise SourceError(f"no captions in '{source}'; {MEND}")
+
+
+def _parse(line: str, origin: str) -> tuple[str, str, str]:
+    try:
+        fields = json.loads(line)
+        return fields["key"], fields["class"], fields["caption"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{origin}: not a caption ({error!r}); {MEND}") from error

@@ -1,0 +1,34 @@
+"""Text encodings of class prompts, emphasised as compel's `++` does."""
+
+from collections.abc import Iterable
+
+import torch
+
+from pseudolabel.batching import batched
+from pseudolabel.diffusion.model import DiffusionModel
+
+BATCH = 64
+
+
+class TextEncodings:
+    """Encodings of a set of sentences, each sentence encoded once, with the empty one beside them."""
+
+    def __init__(self, model: DiffusionModel, texts: Iterable[str]) -> None:
+        self.dtype = model.dtype
+        self._empty = model.encode_text([""])[0].float()
+        self._states: dict[str, torch.Tensor] = {}
+        for chunk in batched(dict.fromkeys(texts), BATCH):
+            self._states |= zip(chunk, model.encode_text(list(chunk)), strict=True)
+
+    def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
+        """z' = z0 + w (z - z0) with z0 the encoding of the empty sentence, position by position.
+
+        Args:
+            text: one of the sentences.
+            emphasis: float32 (tokens,), the factor w of every position.
+
+        Returns:
+            (tokens, width) in the model's dtype.
+        """
+        factor = emphasis[:, None].to(self._empty.device)
+        return (self._empty + factor * (self._states[text].float() - self._empty)).to(self.dtype)

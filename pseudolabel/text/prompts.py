@@ -1,0 +1,86 @@
+"""Prompts that name one class, and where the class stands among their tokens."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from transformers import CLIPTokenizer
+
+from pseudolabel.config import DiffSegmenterConfig
+
+_NEXT_WORD = re.compile(r"\s+(\w+ing)\b")
+
+
+class PromptError(ValueError):
+    """A prompt in which the class name has no token."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sentence, the character span of the class name in it, and that of a word ending in "ing" right after it."""
+
+    text: str
+    name: tuple[int, int]
+    modifier: tuple[int, int] | None
+
+
+def build_prompt(template: str, name: str, caption: str = "") -> Prompt:
+    """`a photograph of {class}` continued by a caption (DiffSegmenter's prompt without its `++`).
+
+    A caption that starts with the same words, as BLIP's conditional captions do, continues them; any other caption
+    follows after a comma.
+    """
+    start = template.index("{}")
+    lead = template.format(name)
+    caption = " ".join(caption.split())
+    if caption.casefold().startswith(lead.casefold()):
+        text = lead + caption[len(lead) :]
+    else:
+        text = f"{lead}, {caption}" if caption else lead
+    end = start + len(name)
+    following = _NEXT_WORD.match(text, end)
+    return Prompt(text, (start, end), following.span(1) if following else None)
+
+
+@dataclass(frozen=True)
+class TokenWeights:
+    """What each token of a prompt counts.
+
+    Attributes:
+        text: the prompt's sentence.
+        columns: float32 (tokens,), summing to one: the weights of the cross-attention columns that make the class's map.
+        emphasis: float32 (tokens,): the factor on the token's text encoding, 1 where nothing is emphasised.
+    """
+
+    text: str
+    columns: torch.Tensor
+    emphasis: torch.Tensor
+
+
+def token_weights(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmenterConfig) -> TokenWeights:
+    """Find the class's tokens in a prompt and weigh them.
+
+    Raises:
+        PromptError: if the class name lies outside the tokens that the text encoder sees.
+    """
+    length = tokenizer.model_max_length
+    encoded = tokenizer(prompt.text, max_length=length, truncation=True, return_offsets_mapping=True)
+    spans = encoded.offset_mapping
+    name = _covering(spans, prompt.name)
+    if not name:
+        raise PromptError(f"no token of '{prompt.text}' names the class within the text encoder's {length} tokens")
+    if config.class_tokens == "last":
+        name = name[-1:]
+    columns, emphasis = torch.zeros(length), torch.ones(length)
+    columns[name] = 1 / len(name)
+    emphasis[name] = config.class_weight
+    modifier = _covering(spans, prompt.modifier) if prompt.modifier and config.modifiers == "ing_next" else []
+    if modifier:
+        columns /= 2
+        columns[modifier] += 0.5 / len(modifier)
+    return TokenWeights(prompt.text, columns, emphasis)
+
+
+def _covering(spans: list[tuple[int, int]], wanted: tuple[int, int]) -> list[int]:
+    """Tokens that share a character with a span."""
+    return [number for number, (start, end) in enumerate(spans) if start < wanted[1] and end > wanted[0]]

@@ -1,0 +1,340 @@
+"""Train the small text-to-image latent diffusion model that ships with the package.
+
+The three parts are real diffusers and transformers classes, trained on Shapes alone: first the VAE, then the
+text encoder and the U-Net together on the VAE's latents. The result is a Stable Diffusion pipeline folder in
+float16 safetensors that loads through exactly the code that loads Stable Diffusion.
+
+    python scripts/train_shapes_diffusion.py --out runs/shapes-diffusion          # about an hour on 2 cores
+    python scripts/train_shapes_diffusion.py --out /tmp/try --unet-steps 200      # a quick look
+"""
+
+import argparse
+import json
+import string
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from rich.progress import Progress
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption, draw_scene
+from pseudolabel.vocabulary import load_vocabulary
+
+TEXT_WIDTH = 64
+VAE_CROP = 64  # the VAE is convolutional: half-size crops train it four times as fast
+KL_WEIGHT = 1e-6
+INITIAL_LOG_VARIANCE = -6.0
+CARRIED = 8  # RGB, -RGB and two constants
+LEVEL = 1.5  # of the constants
+COLOUR_VARIANCE = 0.12  # of pixels in [-1, 1]
+TEXT_LENGTH = 77
+EMPTY_CAPTION_SHARE = 0.1
+LOG_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Latents of all training scenes, float32 (n, c, h, w), with each scene's class names and background."""
+
+    latents: torch.Tensor
+    names: list[list[str]]
+    backgrounds: list[str]
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    started = time.perf_counter()
+    scenes = draw_pool(args.seed, args.scenes)
+    vae = build_vae().to(device)
+    vae_loss = train_vae(vae, scenes, args.vae_steps, args.batch, args.seed)
+    pool = encode_pool(vae, scenes)
+    tokenizer, text_encoder, unet = build_tokenizer(), build_text_encoder().to(device), build_unet().to(device)
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+    )
+
+    def save() -> None:
+        save_pipeline(args.out, vae, text_encoder, tokenizer, unet, scheduler)
+
+    loss = train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save)
+    save()
+    provenance = {
+        "data": {"source": "shapes", "seed": args.seed, "scenes": args.scenes, "size": SIZE},
+        "vae": {"steps": args.vae_steps, "loss": vae_loss, "parameters": count(vae)},
+        "unet": {"steps": args.unet_steps, "loss": loss, "parameters": count(unet)},
+        "text_encoder": {"parameters": count(text_encoder)},
+        "batch": args.batch,
+        "learning_rate": args.learning_rate,
+        "seconds": round(time.perf_counter() - started),
+        "torch": torch.__version__,
+    }
+    (args.out / "training.json").write_text(json.dumps(provenance, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training scenes, weights and noise")
+    parser.add_argument("--scenes", type=int, default=5000, help="training scenes drawn once")
+    parser.add_argument("--vae-steps", type=int, default=250)
+    parser.add_argument("--unet-steps", type=int, default=9000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--save-every", type=int, default=1000, help="steps between saved pipelines")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return parser.parse_args()
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def draw_pool(seed: int, scenes: int) -> list[Scene]:
+    with Progress() as progress:
+        numbers = progress.track(range(scenes), description="drawing scenes")
+        return [draw_scene(np.random.default_rng([seed, number])) for number in numbers]
+
+
+def to_tensor(scenes: list[Scene]) -> torch.Tensor:
+    """Float32 (n, 3, size, size) in [-1, 1]."""
+    pixels = np.stack([np.asarray(scene.image) for scene in scenes])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def build_vae() -> AutoencoderKL:
+    """From 128 x 128 x 3 to 16 x 16 x 4, the factor 8 of Stable Diffusion."""
+    channels = (16, 32, 32, 64)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=SIZE,
+    )
+    start_linear(vae)
+    return vae
+
+
+@torch.no_grad()
+def start_linear(vae: AutoencoderKL) -> None:
+    """Make the untrained VAE a linear code of block means, so that training starts from blurred images, not from grey.
+
+    Every residual branch starts at zero. The plain path carries RGB, -RGB and two constants; the constants keep the
+    group norms from dividing the colours away, and SiLU(x) - SiLU(-x) = x makes the signed pairs linear again.
+    """
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+            torch.nn.init.zeros_(module.conv2.bias)
+            if module.conv_shortcut is not None:
+                carry(module.conv_shortcut)
+        elif isinstance(module, Attention):
+            torch.nn.init.zeros_(module.to_out[0].weight)
+            torch.nn.init.zeros_(module.to_out[0].bias)
+        elif isinstance(module, Downsample2D):
+            carry(module.conv)
+            module.conv.weight[:] = 0
+            for channel in range(CARRIED):
+                module.conv.weight[channel, channel, :2, :2] = 0.25
+        elif isinstance(module, Upsample2D):
+            carry(module.conv)
+    for first in (vae.encoder.conv_in, vae.decoder.conv_in):
+        first.weight[:], first.bias[:] = 0, 0
+        for channel in range(3):
+            first.weight[channel, channel, 1, 1], first.weight[channel + 3, channel, 1, 1] = 1, -1
+        first.bias[6], first.bias[7] = LEVEL, -LEVEL
+    for last in (vae.encoder.conv_out, vae.decoder.conv_out):
+        last.weight[:3], last.bias[:3] = 0, 0
+        group = last.in_channels // vae.config.norm_num_groups
+        deviation = ((2 * LEVEL**2 + 6 * COLOUR_VARIANCE) / group) ** 0.5
+        for channel in range(3):
+            last.weight[channel, channel, 1, 1], last.weight[channel, channel + 3, 1, 1] = deviation, -deviation
+    for bottleneck in (vae.quant_conv, vae.post_quant_conv):
+        torch.nn.init.dirac_(bottleneck.weight)
+        torch.nn.init.zeros_(bottleneck.bias)
+    vae.encoder.conv_out.weight[vae.config.latent_channels :] = 0
+    vae.encoder.conv_out.bias[vae.config.latent_channels :] = INITIAL_LOG_VARIANCE
+
+
+def carry(convolution: torch.nn.Conv2d) -> None:
+    """Let the first channels through a convolution unchanged."""
+    convolution.weight[:], convolution.bias[:] = 0, 0
+    middle = convolution.kernel_size[0] // 2
+    for channel in range(CARRIED):
+        convolution.weight[channel, channel, middle, middle] = 1
+
+
+def train_vae(vae: AutoencoderKL, scenes: list[Scene], steps: int, batch: int, seed: int) -> float:
+    rng = np.random.default_rng([seed, 1])
+    optimiser, schedule = build_optimiser([vae], 3e-4, steps)
+    average = 0.0
+    with Progress() as progress:
+        for step in progress.track(range(steps), description="training the VAE"):
+            pixels = to_tensor([scenes[i] for i in rng.integers(len(scenes), size=batch)]).to(vae.device)
+            top, left = rng.integers(SIZE - VAE_CROP + 1, size=2)
+            pixels = pixels[:, :, top : top + VAE_CROP, left : left + VAE_CROP]
+            posterior = vae.encode(pixels).latent_dist
+            loss = F.l1_loss(vae.decode(posterior.sample()).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
+            descend(loss, optimiser, schedule, [vae])
+            average = smooth(average, float(loss.detach()), step)
+            if step % LOG_EVERY == 0:
+                progress.console.print(f"vae step {step} loss {average:.4f}")
+    return average
+
+
+@torch.no_grad()
+def encode_pool(vae: AutoencoderKL, scenes: list[Scene], batch: int = 64) -> Pool:
+    """Encode all scenes and their mirror images, and set the VAE's scaling factor to give them unit deviation."""
+    vocabulary = load_vocabulary("shapes")
+    chunks = []
+    for start in range(0, len(scenes), batch):
+        pixels = to_tensor(scenes[start : start + batch]).to(vae.device)
+        chunks.append(torch.stack([vae.encode(p).latent_dist.mean for p in (pixels, pixels.flip(3))], 1).flatten(0, 1))
+    latents = torch.cat(chunks)
+    vae.register_to_config(scaling_factor=1 / float(latents.std()))
+    names = [[vocabulary.prompt(index) for index in scene.classes] for scene in scenes for _ in range(2)]
+    backgrounds = [scene.background for scene in scenes for _ in range(2)]
+    return Pool(latents * vae.config.scaling_factor, names, backgrounds)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer that knows the words of Shapes whole and spells every other ASCII word letter by letter."""
+    vocabulary = load_vocabulary("shapes")
+    words = ["a", "photograph", "of", "and", "on", *BACKGROUNDS, *(c.prompt for c in vocabulary.classes)]
+    symbols = string.ascii_lowercase + string.digits + string.punctuation
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
+    merges = []
+    for word in words:
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts = [parts[0] + parts[1], *parts[2:]]
+            tokens.append(parts[0])
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=list(dict.fromkeys(merges)),
+        model_max_length=TEXT_LENGTH,
+    )
+
+
+def build_text_encoder() -> CLIPTextModel:
+    """Token and position embeddings without transformer layers.
+
+    Layers would let the padding after the prompt carry the classes, and the class tokens' maps would lose their place.
+    """
+    tokenizer = build_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=TEXT_WIDTH,
+        num_hidden_layers=0,
+        num_attention_heads=2,
+        max_position_embeddings=TEXT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Stable Diffusion's layout with one layer per block: attention at 16, 8, 4 and (mid block) 2."""
+    return UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        block_out_channels=(48, 96, 96, 96),
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=TEXT_WIDTH,
+        norm_num_groups=16,
+    )
+
+
+def train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save) -> float:
+    models = [unet, text_encoder]
+    rng = np.random.default_rng([args.seed, 2])
+    optimiser, schedule = build_optimiser(models, args.learning_rate, args.unet_steps)
+    average, started = 0.0, time.perf_counter()
+    with Progress() as progress:
+        for step in progress.track(range(args.unet_steps), description="training the U-Net"):
+            chosen = rng.integers(len(pool.names), size=args.batch)
+            latents = pool.latents[torch.from_numpy(chosen)]
+            captions = [draw_caption(rng, pool.names[i], pool.backgrounds[i]) for i in chosen]
+            timesteps = torch.randint(scheduler.config.num_train_timesteps, (args.batch,), device=latents.device)
+            noise = torch.randn_like(latents)
+            ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            states = text_encoder(ids.to(latents.device))[0]
+            predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states).sample
+            loss = F.mse_loss(predicted, noise)
+            descend(loss, optimiser, schedule, models)
+            average = smooth(average, float(loss.detach()), step)
+            if step % LOG_EVERY == 0:
+                progress.console.print(f"unet step {step} loss {average:.4f} {time.perf_counter() - started:.0f} s")
+            if step and step % args.save_every == 0:
+                save()
+    return average
+
+
+def draw_caption(rng: np.random.Generator, names: list[str], background: str) -> str:
+    """A sentence with some of the scene's classes, in any order: a prompt at labelling time names just one."""
+    if rng.random() < EMPTY_CAPTION_SHARE:
+        return ""
+    mentioned = list(rng.permutation(names)[: rng.integers(1, len(names) + 1)])
+    sentence = caption(mentioned, background)
+    return sentence if rng.random() < 0.5 else sentence.removesuffix(f" on {background}")
+
+
+def build_optimiser(models, learning_rate, steps):
+    parameters = [parameter for model in models for parameter in model.parameters()]
+    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    )
+    return optimiser, schedule
+
+
+def descend(loss, optimiser, schedule, models) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    for model in models:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    schedule.step()
+
+
+def smooth(average: float, value: float, step: int) -> float:
+    """Running mean over about the last 100 values."""
+    weight = max(0.01, 1 / (step + 1))
+    return average + weight * (value - average)
+
+
+def save_pipeline(out: Path, vae, text_encoder, tokenizer, unet, scheduler) -> None:
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(out, safe_serialization=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""What tests of several folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def voc_sample() -> Path:
+    """The 40 train and 40 val images of VOC 2012 that lie outside the repository."""
+    path = Path(os.environ.get("PSEUDOLABEL_VOC_SAMPLE", REPOSITORY.parent / "shared" / "voc12_sample"))
+    if not (path / "JPEGImages").is_dir():
+        pytest.skip(f"no VOC sample in {path}; set PSEUDOLABEL_VOC_SAMPLE to a folder in VOC's layout")
+    return path

@@ -1,0 +1,268 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.sources.shards import expand_braces
+from pseudolabel.sources.source import Source, open_source
+from pseudolabel.vocabulary import Vocabulary
+
+
+def picture(colour: object = "red", kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def open_shards(path: Path | str, vocabulary: Vocabulary, **settings: object) -> Source:
+    return open_source(SourceConfig(kind="shards", path=str(path), **settings), vocabulary)
+
+
+def test_samples_are_sought_in_their_shard(tmp_path: Path, voc: Vocabulary) -> None:
+    red, blue = picture("red"), picture("blue")
+    members = {"b.jpg": red, "b.json": b'{"names": ["cat"]}', "a.json": b'{"names": ["dog", "person"]}', "a.jpg": blue}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert [(entry.key, entry.classes) for entry in source.entries] == [("a", (12, 15)), ("b", (8,))]
+    samples = [source.read(entry) for entry in source.entries]
+    assert [sample.original for sample in samples] == [blue, red]
+    entry = source.entries[0]
+    assert entry.offset is not None
+    assert entry.length == len(blue)
+    assert (tmp_path / "s.tar").read_bytes()[entry.offset : entry.offset + entry.length] == blue
+    assert entry.origin.endswith("s.tar: a.jpg")
+    assert not source.has_ground_truth
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ({"json": b'{"names": ["cat", "dog"]}'}, (8, 12)),
+        ({"json": b'{"labels": [7, 11]}'}, (8, 12)),
+        ({"json": b'{"classes": ["cat", 11]}'}, (8, 12)),
+        ({"json": b'{"classes": [8, 12], "names": ["cat", "dog"]}'}, (8, 12)),
+        ({"json": b'{"labels": "cat"}'}, (8,)),
+        ({"cls": b"7\n"}, (8,)),
+        ({"cls": b"dining table"}, (11,)),
+        ({"txt": b"cat, dog\n"}, (8, 12)),
+        ({"json": b'{"names": []}', "cls": b"3"}, ()),
+        ({"txt": b""}, ()),
+        ({}, ()),
+    ],
+)
+def test_labels_in_every_form(
+    tmp_path: Path, voc: Vocabulary, labels: dict[str, bytes], classes: tuple[int, ...]
+) -> None:
+    members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
+    assert source.read(source.entries[0]).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "status", "reason"),
+    [
+        ({"json": b'{"names": ["hors"]}'}, "unknown_class", r"s\.tar: a\.json: unknown class 'hors'.*'horse'"),
+        ({"cls": b"20"}, "unknown_class", r"a\.cls: label index 20 is outside"),
+        ({"txt": b"a dog on a lawn"}, "unknown_class", "a dog on a lawn"),
+        ({"json": b"{"}, "unreadable", r"a\.json"),
+        ({"json": b'{"names": "\xff"}'}, "unreadable", r"a\.json"),
+        ({"json": b'{"caption": "a dog"}'}, "unreadable", "an object with a list under names, labels, classes"),
+        ({"json": b'["dog"]'}, "unreadable", "an object with a list under"),
+    ],
+)
+def test_labels_that_cannot_be_used(
+    tmp_path: Path, voc: Vocabulary, labels: dict[str, bytes], status: str, reason: str
+) -> None:
+    members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
+    with pytest.raises(BadSample, match=reason) as caught:
+        source.read(source.entries[0])
+    assert caught.value.status == status
+
+
+def test_keys_follow_webdataset(tmp_path: Path, voc: Vocabulary) -> None:
+    """Grouped as the webdataset library itself groups them; dots in folder names are then made tar-safe."""
+    names = ["a.jpg", "sub/b.jpg", "sub/b.cls", "v1.2/c.jpg", "d.left.jpg", "d.cls", "./e.jpg", "E.JPG", "a.cls"]
+    members = {name: picture() if name.lower().endswith("jpg") else b"cat" for name in names}
+    path = write_shard(tmp_path / "s.tar", {**members, "._a.jpg": b"a Mac's", "README": b"text"})
+    theirs = {sample["__key__"] for sample in webdataset.WebDataset(str(path), shardshuffle=False)}
+    ours = [entry.key for entry in open_shards(path, voc).entries]
+    assert theirs == {"a", "sub/b", "v1.2/c", "d", "./e", "E"}
+    assert ours == sorted(["a", "sub/b", "v1_2/c", "d", "e", "E"])
+
+
+def test_shards_that_webdataset_wrote(tmp_path: Path, voc: Vocabulary) -> None:
+    with webdataset.ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=2, verbose=0) as writer:
+        for number in range(5):
+            writer.write({"__key__": f"k{number}", "png": Image.new("RGB", (8, 6), (number, 0, 0)), "cls": number})
+    source = open_shards(tmp_path, voc)
+    assert [(entry.key, entry.classes) for entry in source.entries] == [(f"k{n}", (n + 1,)) for n in range(5)]
+    assert [source.read(entry).image.getpixel((0, 0))[0] for entry in source.entries] == list(range(5))
+
+
+def test_a_png_beside_a_jpeg_is_its_mask(tmp_path: Path, voc: Vocabulary) -> None:
+    members = {
+        "a.jpg": picture(),
+        "a.png": picture(8, "PNG", "L"),
+        "a.cls": b"cat",
+        "b.png": picture("blue", "PNG"),
+        "b.cls": b"dog",
+        "c.webp": picture("blue", "WEBP"),
+        "c.png": picture(12, "PNG", "L", (9, 9)),
+        "c.cls": b"dog",
+    }
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert source.has_ground_truth
+    a, b, c = source.entries
+    truth = source.ground_truth(a, (6, 8))
+    assert truth is not None
+    assert (truth.labels == 8).all()
+    assert source.ground_truth(b) is None
+    assert source.read(b).image.getpixel((0, 0)) == (0, 0, 255)
+    with pytest.raises(BadSample) as caught:
+        source.ground_truth(c, (6, 8))
+    assert caught.value.status == "size_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        ("", ["a", "b", "c"]),
+        ("train-{000..001}.tar", ["a", "b"]),
+        ("train-*.tar", ["a", "b"]),
+        ("train-00[1].tar", ["b"]),
+        ("{train-000,val}.tar", ["a", "c"]),
+        ("val.tar", ["c"]),
+        ("{val,val}.tar", ["c"]),
+    ],
+)
+def test_patterns(tmp_path: Path, voc: Vocabulary, pattern: str, keys: list[str]) -> None:
+    for name, key in (("train-000", "a"), ("train-001", "b"), ("val", "c")):
+        write_shard(tmp_path / f"{name}.tar", {f"{key}.jpg": picture(), f"{key}.cls": b"cat"})
+    assert [entry.key for entry in open_shards(tmp_path / pattern, voc).entries] == keys
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("a", ["a"]),
+        ("{08..11}", ["08", "09", "10", "11"]),
+        ("{0..2}-{x,y}", ["0-x", "0-y", "1-x", "1-y", "2-x", "2-y"]),
+        ("{a}", ["{a}"]),
+        ("{a}{b,c}", ["{a}b", "{a}c"]),
+    ],
+)
+def test_braces(pattern: str, paths: list[str]) -> None:
+    assert expand_braces(pattern) == paths
+
+
+@pytest.mark.parametrize("pattern", ["memory://tars/s-{0..1}.tar", "memory://tars/*.tar", "memory://tars"])
+def test_shards_behind_urls(tmp_path: Path, voc: Vocabulary, pattern: str) -> None:
+    for number in range(2):
+        path = write_shard(tmp_path / "s.tar", {f"k{number}.jpg": picture(), f"k{number}.cls": b"cat"})
+        fsspec.filesystem("memory").pipe_file(f"/tars/s-{number}.tar", path.read_bytes())
+    source = open_shards(pattern, voc)
+    assert [source.read(entry).key for entry in source.entries] == ["k0", "k1"]
+    assert all(entry.path.startswith("memory://") for entry in source.entries)
+
+
+def test_the_same_key_in_two_shards_names_both(tmp_path: Path, voc: Vocabulary) -> None:
+    for name in ("x", "y"):
+        write_shard(tmp_path / f"{name}.tar", {"a.jpg": picture(), "a.cls": b"cat"})
+    with pytest.raises(SourceError, match=r"key 'a' belongs to two images: .*x\.tar: a\.jpg.* and .*y\.tar: a\.jpg"):
+        open_shards(tmp_path, voc)
+
+
+def test_labels_without_an_image_are_recorded(tmp_path: Path, voc: Vocabulary) -> None:
+    members = {"a.cls": b"cat", "b.jpg": picture(), "b.cls": b"cat", "README.md": b"text"}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert [entry.key for entry in source.entries] == ["a", "b"]
+    with pytest.raises(BadSample, match=r"a\.cls has labels but no image") as caught:
+        source.read(source.entries[0])
+    assert caught.value.status == "missing"
+
+
+@pytest.mark.parametrize("names", [["a.jpg", "a.webp"], ["a.jpg", "a.JPG"]])
+def test_two_images_of_one_key(tmp_path: Path, voc: Vocabulary, names: list[str]) -> None:
+    with pytest.raises(SourceError, match=r"s\.tar' holds .*(two images|twice)"):
+        open_shards(write_shard(tmp_path / "s.tar", {name: picture() for name in names}), voc)
+
+
+def test_every_cut_of_a_shard_is_seen(tmp_path: Path, voc: Vocabulary) -> None:
+    """Also between two members, where the shard of a killed writer looks whole to tarfile."""
+    members = {f"{key}.{suffix}": b"cat" if suffix == "cls" else picture() for key in "ab" for suffix in ("jpg", "cls")}
+    whole = write_shard(tmp_path / "s.tar", members).read_bytes()
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        end = max(info.offset_data + 512 for info in tar)
+    for cut in (*range(0, end, 256), end):
+        (tmp_path / "s.tar").write_bytes(whole[:cut])
+        with pytest.raises(SourceError, match=r"shard '.*s\.tar'"):
+            open_shards(tmp_path / "s.tar", voc)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path, voc: Vocabulary) -> None:
+    path = write_shard(tmp_path / "s.tar", {f"{key}.jpg": picture() for key in "abc"})
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1].offset
+    data = bytearray(path.read_bytes())
+    data[second + 10] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=f"damaged or cut off at byte {second}"):
+        open_shards(path, voc)
+
+
+def test_shards_that_are_missing_or_no_tars(tmp_path: Path, voc: Vocabulary) -> None:
+    with pytest.raises(SourceError, match=r"no shards match '.*\*\.tar'; --source\.path needs"):
+        open_shards(tmp_path / "*.tar", voc)
+    with pytest.raises(SourceError, match=r"no shard '.*s-1\.tar'"):
+        open_shards(tmp_path / "s-{1..2}.tar", voc)
+    with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
+        tar.add(__file__, "a.py")
+    with pytest.raises(SourceError, match="is not a plain tar .*; unpack it if it is compressed"):
+        open_shards(tmp_path / "s.tar.gz", voc)
+    (tmp_path / "s.tar").write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(SourceError, match=r"s\.tar' is not a plain tar"):
+        open_shards(tmp_path / "s.tar", voc)
+
+
+def test_a_shard_cut_after_listing_is_truncated(tmp_path: Path, voc: Vocabulary) -> None:
+    path = write_shard(tmp_path / "s.tar", {"a.jpg": picture(), "a.cls": b"cat"})
+    source = open_shards(path, voc)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(BadSample) as caught:
+        source.read(source.entries[0])
+    assert caught.value.status == "truncated"
+
+
+def test_the_sample_of_voc_as_shards(tmp_path: Path, voc_sample: Path, voc: Vocabulary) -> None:
+    labels = json.loads((voc_sample / "image_labels.json").read_text())
+    names = sorted(labels)[:6]
+    members = {}
+    for name in names:
+        members[f"{name}.jpg"] = (voc_sample / "JPEGImages" / f"{name}.jpg").read_bytes()
+        members[f"{name}.png"] = (voc_sample / "SegmentationClass" / f"{name}.png").read_bytes()
+        members[f"{name}.json"] = json.dumps({"names": labels[name]}).encode()
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert [entry.key for entry in source.entries] == names
+    for entry in source.entries:
+        sample = source.read(entry)
+        truth = source.ground_truth(entry, (sample.image.height, sample.image.width))
+        assert truth is not None
+        assert {*np.unique(truth.labels)} - {0, 255} == set(sample.classes)

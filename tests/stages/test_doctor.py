@@ -1,0 +1,126 @@
+import json
+import os
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import packaging
+import pytest
+import rich
+
+import pseudolabel
+from pseudolabel.stages.doctor import (
+    State,
+    cache_folder,
+    check_crf,
+    check_model,
+    check_packages,
+    check_storage,
+    doctor,
+    installed_requirements,
+)
+
+
+def test_a_complete_installation_is_reported_sound(capsys):
+    assert doctor() == 0
+    output = capsys.readouterr().out
+    assert "Everything required is here." in output
+    for name in ("torch", "diffusers", "pydensecrf2", "CPU", "DenseCRF", "Shapes model"):
+        assert name in output
+
+
+def test_the_installed_package_names_its_requirements():
+    assert any(text.startswith("torch") for text in installed_requirements())
+
+
+def test_missing_and_too_old_packages_are_named_with_the_command_that_mends_them(capsys):
+    code = doctor(["packaging>=999", "surely-not-installed>=1,<2", "rich"])
+    assert code == 1
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert f"packaging: {metadata.version('packaging')} (wants >=999)" in lines
+    assert "surely-not-installed: not installed (wants <2,>=1)" in lines
+    commands = [shlex.split(line) for line in lines if " -m pip install " in line]
+    assert [sys.executable, "-m", "pip", "install", "packaging>=999"] in commands
+    assert [sys.executable, "-m", "pip", "install", "surely-not-installed<2,>=1"] in commands
+
+
+def test_a_missing_extra_is_no_error_and_names_one_command():
+    extras = ['surely-not-installed>=1; extra == "more"', 'neither-is-this; extra == "more"', 'rich; extra == "fine"']
+    fine, more = check_packages(extras)
+    assert (fine.name, fine.state) == ("extra fine", State.OK)
+    assert (more.name, more.state) == ("extra more", State.NOTE)
+    assert shlex.split(more.mend)[1:] == ["-m", "pip", "install", "neither-is-this", "surely-not-installed>=1"]
+
+
+def test_requirements_for_other_platforms_are_left_out():
+    assert list(check_packages(['surely-not-installed; sys_platform == "none"'])) == []
+
+
+@pytest.mark.parametrize(("requirement", "state"), [("torch", State.OK), ("torch[opt-einsum]>=999", State.MISSING)])
+def test_a_package_with_its_extras(requirement, state):
+    assert [finding.state for finding in check_packages([requirement])] == [state]
+
+
+def test_nothing_but_rich_and_packaging_is_needed_to_say_what_is_missing(tmp_path):
+    """A real interpreter without site-packages: no torch, no numpy, no pydensecrf, no metadata."""
+    library = Path(rich.__file__).parents[1]
+    for name in ("rich", "pygments", "markdown_it", "mdurl", "packaging"):
+        (tmp_path / name).symlink_to(library / name)
+    assert Path(packaging.__file__).parents[1] == library
+    (tmp_path / "pseudolabel").symlink_to(Path(pseudolabel.__file__).parent)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + (
+        "from pseudolabel.stages.doctor import doctor\nsys.exit(doctor(['torch>=2.6']))"
+    )
+    # -I and -S: neither the environment's nor the virtual environment's packages.
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "torch does not import" in run.stdout
+    assert "DenseCRF: does not import" in run.stdout
+    assert "pseudolabel: not installed" in run.stdout
+    assert "-m pip install 'torch>=2.6'" in run.stdout
+
+
+def test_the_crf_runs():
+    assert check_crf().state is State.OK
+
+
+def test_a_model_with_a_part_missing(tmp_path):
+    folder = tmp_path / "pseudolabel" / "models" / "shapes"
+    (folder / "vae").mkdir(parents=True)
+    assert check_model(folder).state is State.MISSING
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None], "vae": ["diffusers", "A"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert check_model(folder).state is State.OK
+    (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["diffusers", "B"]}))
+    finding = check_model(folder)
+    assert finding.state is State.MISSING
+    assert finding.found == f"{folder} lacks unet"
+
+
+def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
+    folder = tmp_path / "pseudolabel" / "models" / "shapes"
+    folder.mkdir(parents=True)
+    weights = folder / "model_index.json"
+    weights.write_text("{}")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+    for arguments in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, env=environment)
+    weights.unlink()
+    finding = check_model(folder)
+    assert finding.state is State.MISSING
+    subprocess.run(shlex.split(finding.mend), check=True, env=environment)
+    assert check_model(folder).state is State.OK
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("HF_HUB_CACHE", str(file / "hub"))
+    assert cache_folder() == file / "hub"
+    finding, _working_directory = check_storage()
+    assert finding.state is State.MISSING
+    assert "cannot be written" in finding.found
+    assert "HF_HOME" in finding.mend

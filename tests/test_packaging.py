@@ -1,0 +1,48 @@
+"""Wheel and editable installs: the same files under the same names, and nothing else at top level."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = ("*.py", "*.yaml", "py.typed", "*.safetensors", "*.json", "*.txt")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> list[str]:
+    """The names in a wheel that is built from a copy, so that no build folder is left behind or found."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, source)
+    for name in ("pseudolabel", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", str(source / "dist"), str(source)]
+    subprocess.run([sys.executable, "-m", "pip", *build], check=True)
+    (built,) = (source / "dist").glob("*.whl")
+    return zipfile.ZipFile(built).namelist()
+
+
+def files_below(folder: Path, installed_as: str) -> set[str]:
+    found = {file for pattern in DATA for file in folder.rglob(pattern) if "__pycache__" not in file.parts}
+    return {f"{installed_as}/{file.relative_to(folder).as_posix()}" for file in found}
+
+
+def test_nothing_but_the_package_is_at_top_level(wheel):
+    top = {name.split("/")[0] for name in wheel}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"pseudolabel"}
+
+
+def test_every_module_and_data_file_is_in_the_wheel(wheel):
+    expected = files_below(ROOT / "pseudolabel", "pseudolabel")
+    expected |= files_below(ROOT / "configs" / "pipeline", "pseudolabel/pipelines")
+    assert expected <= set(wheel)
+
+
+def test_the_experiment_files_are_found_in_this_installation():
+    shipped = {file.name for file in resources.files("pseudolabel.pipelines").iterdir() if file.name.endswith(".yaml")}
+    assert shipped == {file.name for file in (ROOT / "configs" / "pipeline").glob("*.yaml")}
