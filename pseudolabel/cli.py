@@ -103,7 +103,7 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks"], predictions
 
 
 def ablate(experiment: Experiment, table: Literal["components", "timesteps"]) -> int:
-    """Score DiffSegmenter's variants side by side on images with ground truth; writes OUT/ablate-TABLE.json.
+    """Score DiffSegmenter's variants side by side on images with ground truth; writes OUT/ablate-TABLE/metrics.json.
 
     Args:
         table: `components` is the paper's Table 4 (cross-attention alone, self-attention, weights, captions, emphasis),
@@ -113,6 +113,22 @@ def ablate(experiment: Experiment, table: Literal["components", "timesteps"]) ->
     from pseudolabel.stages.units import current_rank
 
     return run(experiment, table, current_rank())
+
+
+def sheet(experiment: Experiment, out_file: Path | None = None, rows: int = 12, title: str = "") -> int:
+    """Draw a contact sheet of the first samples: image, ground truth, CAM and pseudo-mask.
+
+    Args:
+        out_file: the PNG to write; OUT/sheet.png where it is not given.
+        rows: number of samples.
+        title: printed on top.
+    """
+    from pseudolabel.stages.sheet import draw_sheet
+
+    target = out_file or Path(experiment.out) / "sheet.png"
+    draw_sheet(experiment, target, rows, title)
+    print(f"contact sheet -> {target}")
+    return 0
 
 
 def verify(folder: str) -> int:
@@ -148,6 +164,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "generate": generate,
     "evaluate": evaluate,
     "ablate": ablate,
+    "sheet": sheet,
     "verify": verify,
     "doctor": doctor,
 }

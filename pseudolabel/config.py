@@ -179,7 +179,8 @@ class Experiment:
 
     Args:
         out: folder of the results: `cams/`, `masks/`, `captions/` and `metrics.json` appear in it; fsspec URLs work.
-        vocabulary: `voc`, `shapes`, or the path of a YAML file with the class names.
+        vocabulary: `voc`, `shapes`, the path of a YAML file with the class names, or the names with commas, such as
+            `dog, red car`.
         source: where images and image-level labels come from.
         model: the diffusion model.
         method: DiffSegmenter's switches.

@@ -78,7 +78,9 @@ class Vocabulary:
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(_fold(name), self._index_of, n=1, cutoff=0.6)
-        hint = f"did you mean '{self.names[self._index_of[near[0]]]}'?" if near else f"known: {', '.join(self.names[1:])}"
+        hint = (
+            f"did you mean '{self.names[self._index_of[near[0]]]}'?" if near else f"known: {', '.join(self.names[1:])}"
+        )
         return f"unknown class '{name}' in vocabulary '{self.name}'; {hint}"
 
     @cached_property
@@ -102,7 +104,7 @@ def voc_palette() -> np.ndarray:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Load a shipped vocabulary by name (`voc`, `shapes`) or one of the user's own by path to its YAML file.
+    """Load a shipped vocabulary by name (`voc`, `shapes`), the user's own from a YAML file, or from names with commas.
 
     Raises:
         VocabularyError: if there is no such vocabulary or the file does not describe one.
@@ -112,8 +114,13 @@ def load_vocabulary(name: str) -> Vocabulary:
         text = shipped[name].read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
+    elif "," in name:
+        text = yaml.safe_dump({"name": "custom", "classes": [word.strip() for word in name.split(",") if word.strip()]})
     else:
-        raise VocabularyError(f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}, or give a YAML file")
+        raise VocabularyError(
+            f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}; or give a YAML file, or names with commas "
+            "such as 'dog, red car'"
+        )
     return _parse(name, text)
 
 

@@ -27,7 +27,9 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1.x or 2.x.
     """
     dtype = resolve_dtype(config.dtype, device)
-    folder = str(resources.files("pseudolabel") / "models" / config.name) if config.name in SHIPPED_MODELS else config.name
+    folder = (
+        str(resources.files("pseudolabel") / "models" / config.name) if config.name in SHIPPED_MODELS else config.name
+    )
     origin = {} if os.path.isdir(folder) else {"revision": config.revision}
     weights = {**origin, "use_safetensors": True, "dtype": dtype}
     if config.variant:
@@ -87,4 +89,6 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
 def _check_size(model: DiffusionModel) -> None:
     deepest = model.vae_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     if model.image_size % deepest:
-        raise ModelError(f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs")
+        raise ModelError(
+            f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs"
+        )

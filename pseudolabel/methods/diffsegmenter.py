@@ -51,7 +51,9 @@ class DiffSegmenter:
         noised = model.add_noise(latents.to(model.device).repeat_interleave(count, 0), noise, timesteps)
         states = states.to(model.device, model.dtype).repeat_interleave(count, 0)
         weights = columns.to(model.device).float().repeat_interleave(count, 0)
-        with record_attention(model.unet, model.vae_factor, weights, self.cross_factors, self.self_factors) as recording:
+        with record_attention(
+            model.unet, model.vae_factor, weights, self.cross_factors, self.self_factors
+        ) as recording:
             model.unet(noised.to(model.dtype), timesteps.to(model.device), states)
         fused = self._fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
@@ -119,7 +121,9 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
 def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int]:
     chosen = sorted(factor for factor, weight in weights.items() if weight)
     if not chosen or not set(chosen) <= known:
-        raise SettingError(f"method.level_weights {dict(weights)}: this model has cross-attention at factors {sorted(known)}")
+        raise SettingError(
+            f"method.level_weights {dict(weights)}: this model has cross-attention at factors {sorted(known)}"
+        )
     return chosen
 
 
@@ -127,6 +131,8 @@ def _completing_factors(config: DiffSegmenterConfig, known: set[int]) -> list[in
     if config.self_attention == "factors":
         chosen = sorted(set(config.self_attention_factors))
         if not chosen or not set(chosen) <= known:
-            raise SettingError(f"method.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}")
+            raise SettingError(
+                f"method.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}"
+            )
         return chosen
     return {"none": [], "all": sorted(known), "highest": [min(known)]}[config.self_attention]

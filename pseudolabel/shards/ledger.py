@@ -110,7 +110,9 @@ class Ledger:
         try:
             return json.loads(self.folder.read_bytes(RUN))["settings"]
         except (ValueError, KeyError) as error:
-            raise OutputError(f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out") from error
+            raise OutputError(
+                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out"
+            ) from error
 
     def entry(self, unit: int) -> LedgerEntry | None:
         """The entry of a finished unit whose shard is there; None where the unit has to be done."""
@@ -127,7 +129,9 @@ class Ledger:
         return {
             int(number)
             for name in names
-            if name.startswith(f"{self.kind}-") and (number := name[len(self.kind) + 1 : -5]).isdigit() and name.endswith(".json")
+            if name.startswith(f"{self.kind}-")
+            and (number := name[len(self.kind) + 1 : -5]).isdigit()
+            and name.endswith(".json")
         }
 
     def write(self, entry: LedgerEntry) -> None:
@@ -135,9 +139,7 @@ class Ledger:
 
     def write_index(self, entries: list[LedgerEntry], fingerprint: str) -> None:
         """List all shards; written last, so that its presence says that the output is whole."""
-        shards = [
-            {"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries
-        ]
+        shards = [{"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries]
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}
         self.folder.write_bytes(INDEX, encode_json({**index, "statuses": statuses, "shards": shards}))

@@ -41,7 +41,9 @@ def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, t
     for done, number in enumerate(numbers, 1):
         entry = ledger.entry(number)
         if entry is None:
-            faults.append(f"{kind}-{number:06d}: the ledger entry is damaged, or its shard is missing or of another size")
+            faults.append(
+                f"{kind}-{number:06d}: the ledger entry is damaged, or its shard is missing or of another size"
+            )
         else:
             entries.append(entry)
             faults += _check_shard(folder, kind, entry)

@@ -13,8 +13,8 @@ from pseudolabel.sources.entry import BadSample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
-# Named, because Image.open would also try EPS, which starts Ghostscript on the file.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "MPO")
+# Named, because Image.open would also try EPS, which starts Ghostscript on the file. JPEG includes the MPO of phones.
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 _MASK_FORMATS = ("PNG", "TIFF", "BMP")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {

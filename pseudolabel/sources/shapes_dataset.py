@@ -26,7 +26,7 @@ _PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How many scenes of which seed; also what the marker file remembers."""
 
     train: int
@@ -65,7 +65,7 @@ def write_shapes(
     """
     if min(train, val, seed) < 0 or train + val == 0:
         raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
-    plan = _Plan(train, val, seed)
+    plan = Plan(train, val, seed)
     _clear(out)
     for folder in (_LISTS, *_PLACES.values()):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -84,17 +84,17 @@ def _clear(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read_marker(out: Path) -> _Plan:
+def _read_marker(out: Path) -> Plan:
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
         if marker.pop("format") != _FORMAT:
             raise ValueError("another format")
-        return _Plan(**marker)
+        return Plan(**marker)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"'{out}' holds something else than a Shapes data set; give a new or empty folder") from error
 
 
-def _write_scenes(out: Path, plan: _Plan, on_scene: Callable[[int, int], None] | None) -> None:
+def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:
     vocabulary = load_vocabulary("shapes")
     lists: dict[str, list[str]] = {split: [] for split in SPLITS}
     labels: dict[str, list[str]] = {}
@@ -115,7 +115,7 @@ def _write_scenes(out: Path, plan: _Plan, on_scene: Callable[[int, int], None] |
 
 
 def _write_scene(out: Path, name: str, scene: Scene, vocabulary: Vocabulary) -> None:
-    mask = Image.fromarray(scene.labels, "P")
+    mask = Image.fromarray(scene.labels)
     mask.putpalette(vocabulary.palette.tobytes())
     contents = {
         "jpg": _encode(scene.image, "JPEG", quality=JPEG_QUALITY),

@@ -72,7 +72,9 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     vocabulary = load_vocabulary(experiment.vocabulary)
     source = open_source(experiment.source, vocabulary)
     if not source.has_ground_truth:
-        raise SourceError(f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks")
+        raise SourceError(
+            f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"
+        )
     folder = Folder(predictions or f"{experiment.out}/{kind}")
     tasks = _tasks(kind, folder)
     tally = _empty(kind, vocabulary)
@@ -98,7 +100,9 @@ def _tasks(kind: Kind, folder: Folder) -> list[Task]:
     files = [name for name in names if name.endswith(".png")] if kind == "masks" else []
     if not shards and not files:
         wanted = "CAM shards" if kind == "cams" else "mask shards or PNG masks"
-        raise SourceError(f"no {wanted} in '{folder.path}'; write them first, or name another folder with --predictions")
+        raise SourceError(
+            f"no {wanted} in '{folder.path}'; write them first, or name another folder with --predictions"
+        )
     groups = [(name,) for name in shards] or list(batched(files, FILES_PER_TASK))
     return [Task(kind, folder.path, group) for group in groups]
 
@@ -168,9 +172,7 @@ def _report(tally: Tally, kind: Kind, experiment: Experiment, vocabulary: Vocabu
     if isinstance(tally.counts, Confusion):
         return Report.of_masks(tally.counts, vocabulary.names, split, images)
     chosen = experiment.evaluate
-    return Report.of_cams(
-        tally.counts, vocabulary.names, split, images, chosen.threshold, chosen.threshold_chosen_on
-    )
+    return Report.of_cams(tally.counts, vocabulary.names, split, images, chosen.threshold, chosen.threshold_chosen_on)
 
 
 def _write(experiment: Experiment, report: Report, tally: Tally, source: Source, vocabulary: Vocabulary) -> None:
@@ -179,7 +181,12 @@ def _write(experiment: Experiment, report: Report, tally: Tally, source: Source,
     metrics = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
     scored = set(tally.keys)
     unscored = [entry.key for entry in source.entries if entry.key not in scored]
-    metrics[report.kind] = {**report.to_dict(), "listed": len(source.entries), "not_scored": len(unscored), "faults": tally.faults}
+    metrics[report.kind] = {
+        **report.to_dict(),
+        "listed": len(source.entries),
+        "not_scored": len(unscored),
+        "faults": tally.faults,
+    }
     folder.write_bytes(METRICS, encode_json(metrics))
     if experiment.evaluate.plots and folder.local is not None:
         _plot(report, tally.counts, vocabulary, folder.local)

@@ -119,7 +119,9 @@ class Job:
             OutputError: if the launcher is gone, so that no orphan goes on writing beside the next run.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self._launcher:
-            raise OutputError("the launcher is gone; stopping. Every finished shard is safe: run the same command again")
+            raise OutputError(
+                "the launcher is gone; stopping. Every finished shard is safe: run the same command again"
+            )
         if not self.rank.is_main:
             return
         if time.monotonic() - self._looked >= LOOK_EVERY_SECONDS:

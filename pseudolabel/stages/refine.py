@@ -89,7 +89,9 @@ class CamShards:
     def settings(self) -> dict[str, Any]:
         settings = self.ledger.settings()
         if settings is None:
-            raise NoCamsError(f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this --out first")
+            raise NoCamsError(
+                f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this --out first"
+            )
         return settings
 
     def units(self) -> list[Unit]:

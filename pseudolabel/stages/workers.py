@@ -6,7 +6,9 @@ from multiprocessing import get_context
 from typing import Any
 
 
-def open_pool(workers: int, preload: str, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
+def open_pool(
+    workers: int, preload: str, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
     """A pool whose processes are forked from a clean server that has imported `preload` once.
 
     Forking the caller instead would carry its threads' locks and its CUDA context along.

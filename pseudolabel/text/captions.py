@@ -25,7 +25,9 @@ def load_captions(source: str) -> dict[tuple[str, str], str]:
     return captions
 
 
-def check_complete(captions: dict[tuple[str, str], str], entries: Iterable[Entry], vocabulary: Vocabulary, source: str) -> None:
+def check_complete(
+    captions: dict[tuple[str, str], str], entries: Iterable[Entry], vocabulary: Vocabulary, source: str
+) -> None:
     """Make sure that every labelled (image, class) has a caption.
 
     Raises:

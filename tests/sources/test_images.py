@@ -208,6 +208,13 @@ def test_damaged_exif_is_ignored(exif: bytes, quadrants: np.ndarray) -> None:
     assert original is not None
 
 
+def test_the_first_picture_of_a_phones_mpo() -> None:
+    data = encode(Image.new("RGB", (16, 16), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    image, original = decode_image(data, "a file", MANY)
+    assert np.abs(np.asarray(image).astype(int) - [255, 0, 0]).max() <= LOSSY
+    assert original is None
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB")])
 def test_only_rgb_jpegs_keep_their_bytes(kind: str, mode: str) -> None:
     assert decode_image(encode(Image.new(mode, (8, 8)), kind), "a file", MANY)[1] is None
@@ -216,9 +223,10 @@ def test_only_rgb_jpegs_keep_their_bytes(kind: str, mode: str) -> None:
 def test_too_large_is_seen_before_decoding() -> None:
     """No pixel of these 10 gigapixels exists, and Pillow's own guard neither warns nor raises."""
     huge = png(100_000, 100_000, 8, b"")
-    with warnings.catch_warnings(), pytest.raises(BadSample, match="100000 x 100000") as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decode_image(huge, "huge.png", 100_000_000)
+        with pytest.raises(BadSample, match="100000 x 100000") as caught:
+            decode_image(huge, "huge.png", 100_000_000)
     assert caught.value.status == "too_large"
     assert "huge.png" in str(caught.value)
     assert "--source.max_pixels" in str(caught.value)
@@ -261,7 +269,7 @@ def test_truncation_is_seen(kind: str, share: float) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>"])
 def test_what_is_no_image_is_unreadable(data: bytes) -> None:
-    with pytest.raises(BadSample, match="photo") as caught:
+    with pytest.raises(BadSample, match=r"photo: (not an image of a known format|the file is empty)") as caught:
         decode_image(data, "photo", MANY)
     assert caught.value.status == "unreadable"
 
@@ -275,17 +283,18 @@ INTACT.append(noise("TIFF", compression="tiff_lzw"))
 @pytest.mark.filterwarnings("ignore")
 def test_damage_raises_nothing_but_bad_sample(intact: bytes, data: st.DataObject) -> None:
     damaged = bytearray(intact)
-    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(intact) - 1), st.integers(0, 255)), max_size=8)):
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(intact) - 1), st.integers(0, 255)), max_size=8)
+    ):
         damaged[place] = value
     del damaged[data.draw(st.integers(0, len(intact))) :]
     try:
         image, _ = decode_image(bytes(damaged), "damaged", 10**6)
+        outcome, pixels = image.mode, image.width * image.height
     except BadSample as error:
-        assert error.status in ("unreadable", "truncated", "too_large")
-        assert "damaged" in str(error)
-    else:
-        assert image.mode == "RGB"
-        assert image.size[0] * image.size[1] <= 10**6
+        outcome, pixels = error.status, 0
+    assert outcome in ("RGB", "unreadable", "truncated", "too_large")
+    assert pixels <= 10**6
 
 
 LABELS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))

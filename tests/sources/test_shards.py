@@ -235,7 +235,7 @@ def test_shards_that_are_missing_or_no_tars(tmp_path: Path, voc: Vocabulary) -> 
         open_shards(tmp_path / "s-{1..2}.tar", voc)
     with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
         tar.add(__file__, "a.py")
-    with pytest.raises(SourceError, match="is not a plain tar .*; unpack it if it is compressed"):
+    with pytest.raises(SourceError, match=r"is not a plain tar .*; unpack it if it is compressed"):
         open_shards(tmp_path / "s.tar.gz", voc)
     (tmp_path / "s.tar").write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(SourceError, match=r"s\.tar' is not a plain tar"):

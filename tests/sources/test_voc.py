@@ -187,7 +187,7 @@ def test_missing_parts_of_the_layout(tmp_path: Path, voc: Vocabulary) -> None:
     write_voc(tmp_path / "data", {"a": ["cat"]})
     with pytest.raises(SourceError, match=r"no file '.*val\.txt'; --source\.split can be train"):
         open_voc(tmp_path / "data", voc, split="val")
-    with pytest.raises(SourceError, match="'nonsense' cannot be read; set --source.labels"):
+    with pytest.raises(SourceError, match=r"'nonsense' cannot be read; set --source\.labels"):
         open_voc(tmp_path / "data", voc, labels="nonsense")
     with pytest.raises(SourceError, match=r"no folder '.*SegmentationClass' of masks"):
         open_voc(tmp_path / "data", voc, labels="masks")

@@ -1,0 +1,129 @@
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.records import Sample
+from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.sources.source import KINDS, Source, open_source
+from pseudolabel.vocabulary import Vocabulary
+
+
+@pytest.fixture
+def table(tmp_path: Path, save_image) -> SourceConfig:
+    """Five images; the third has another size than its mask, the fourth no mask, the fifth no labels."""
+    names = "edcba"
+    for name in names:
+        save_image(f"{name}.jpg", size=(9, 9) if name == "c" else (8, 6))
+        if name != "d":
+            save_image(f"masks/{name}.png", 8, mode="L")
+    rows = "".join(f"{name}.jpg,{'' if name == 'e' else 'cat'}\n" for name in names)
+    (tmp_path / "t.csv").write_text(f"image,labels\n{rows}")
+    return SourceConfig(kind="table", path=str(tmp_path / "t.csv"), masks=str(tmp_path / "masks"))
+
+
+def status_of(source: Source, number: int) -> str:
+    with pytest.raises(BadSample) as caught:
+        source.read(source.entries[number])
+    return caught.value.status
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_path_the_option_is_taught(kind: str, voc: Vocabulary) -> None:
+    with pytest.raises(SourceError, match=rf"{kind} data .* --source\.path"):
+        open_source(SourceConfig(kind=kind), voc)
+
+
+def test_every_configured_kind_can_be_opened() -> None:
+    (kind,) = (field for field in dataclasses.fields(SourceConfig) if field.name == "kind")
+    assert set(kind.type.__args__) == set(KINDS)
+
+
+def test_an_unknown_kind_is_told(voc: Vocabulary) -> None:
+    with pytest.raises(SourceError, match=r"no source kind 'coco'; .* voc, table, folder, shards"):
+        open_source(SourceConfig(kind="coco", path="x"), voc)
+
+
+def test_entries_are_sorted_and_then_limited(table: SourceConfig, voc: Vocabulary) -> None:
+    assert [entry.key for entry in open_source(table, voc).entries] == list("abcde")
+    for limit, keys in ((2, "ab"), (0, "abcde"), (9, "abcde")):
+        source = open_source(dataclasses.replace(table, limit=limit), voc)
+        assert [entry.key for entry in source.entries] == list(keys)
+    with pytest.raises(SourceError, match=r"--source\.limit -1 is negative"):
+        open_source(dataclasses.replace(table, limit=-1), voc)
+
+
+def test_bad_images_have_a_status_of_their_own(
+    tmp_path: Path, table: SourceConfig, voc: Vocabulary, save_image
+) -> None:
+    Image.effect_noise((64, 64), 99).convert("RGB").save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.jpg").unlink()
+    save_image("d.jpg", size=(11, 10))
+    source = open_source(dataclasses.replace(table, max_pixels=100), voc)
+    statuses = [status_of(source, number) for number in range(5)]
+    assert statuses == ["too_large", "unreadable", "missing", "too_large", "unlabelled"]
+    source = open_source(dataclasses.replace(table, max_pixels=64 * 64), voc)
+    assert status_of(source, 0) == "truncated"
+
+
+def test_messages_name_the_file_and_the_row(tmp_path: Path, table: SourceConfig, voc: Vocabulary) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    source = open_source(table, voc)
+    with pytest.raises(BadSample, match=r"a\.jpg \(.*t\.csv line 6\): not an image"):
+        source.read(source.entries[0])
+
+
+def test_unlabelled_images_may_be_background(table: SourceConfig, voc: Vocabulary) -> None:
+    source = open_source(dataclasses.replace(table, unlabelled="background"), voc)
+    sample = source.read(source.entries[4])
+    assert isinstance(sample, Sample)
+    assert sample.classes == ()
+
+
+def test_ground_truth_is_checked_against_the_image(table: SourceConfig, voc: Vocabulary) -> None:
+    source = open_source(table, voc)
+    a, _, c, d, _ = source.entries
+    truth = source.ground_truth(a, (6, 8))
+    assert truth is not None
+    assert truth.key == "a"
+    assert truth.labels.dtype == np.uint8
+    assert source.ground_truth(d, (6, 8)) is None
+    assert source.ground_truth(c) is not None
+    with pytest.raises(BadSample, match=r"mask of 'c' .*\(6, 8\) where the image is \(9, 9\)") as caught:
+        source.ground_truth(c, (9, 9))
+    assert caught.value.status == "size_mismatch"
+
+
+@pytest.mark.parametrize("value", [20, 21, 254, 255])
+def test_ground_truth_holds_classes_of_the_vocabulary(
+    table: SourceConfig, voc: Vocabulary, tmp_path: Path, value: int
+) -> None:
+    Image.fromarray(np.array([[0, value]], np.uint8)).save(tmp_path / "masks/a.png")
+    source = open_source(table, voc)
+    if value in (20, 255):
+        truth = source.ground_truth(source.entries[0])
+        assert truth is not None
+        assert truth.labels.tolist() == [[0, value]]
+        return
+    with pytest.raises(BadSample, match=f"label value {value}; the vocabulary ends at 20") as caught:
+        source.ground_truth(source.entries[0])
+    assert caught.value.status == "unknown_class"
+
+
+def test_without_masks_there_is_no_ground_truth(table: SourceConfig, voc: Vocabulary) -> None:
+    source = open_source(dataclasses.replace(table, masks=""), voc)
+    assert not source.has_ground_truth
+    assert source.ground_truth(source.entries[0]) is None
+
+
+def test_sources_travel_to_other_processes(table: SourceConfig, voc: Vocabulary) -> None:
+    source = pickle.loads(pickle.dumps(open_source(table, voc)))
+    assert source.read(source.entries[0]).classes == (8,)
+    assert source.ground_truth(source.entries[0], (6, 8)) is not None
