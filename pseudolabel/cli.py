@@ -1,5 +1,6 @@
 """The commands. Each is a few lines: take the experiment, call a stage, report."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -172,6 +173,7 @@ FREE_OF_EXPERIMENT = ("shapes", "verify", "doctor")
 
 
 def build_parser() -> ArgumentParser:
+    """The parser of all commands; settings and their help come from the dataclasses and docstrings."""
     parser = ArgumentParser(
         prog="pseudolabel",
         description="From images with image-level labels to pixel-level pseudo-masks with a frozen diffusion model.",
@@ -179,13 +181,17 @@ def build_parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, function in COMMANDS.items():
-        command = ArgumentParser(description=function.__doc__.split("\n\n    Args")[0])
+        command = ArgumentParser(description=_doc(function).split("\n\nArgs")[0])
         if name not in FREE_OF_EXPERIMENT:
             command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
         command.add_function_arguments(function, skip={"experiment"}, as_group=False, as_positional=name != "shapes")
-        commands.add_subcommand(name, command, help=function.__doc__.split("\n")[0])
+        commands.add_subcommand(name, command, help=_doc(function).split("\n")[0])
     return parser
+
+
+def _doc(function: Callable[..., int]) -> str:
+    return inspect.getdoc(function) or ""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,8 +18,9 @@ class SourceConfig:
     Args:
         kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
             with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars).
-        path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs work.
-        split: name of the image list, such as `train`: a VOC list in ImageSets/Segmentation, or for the other kinds a label in reports.
+        path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
+            work.
+        split: name of the image list in VOC's ImageSets/Segmentation; for the other kinds a name for reports.
         labels: for `voc`: `xml`, `masks`, or the path of a JSON or npz file of image id to class names or indices.
         masks: folder of ground-truth masks for scoring and for `labels: masks`; VOC uses SegmentationClass by itself.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
@@ -60,7 +61,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffSegmenterConfig:
-    """The switches of DiffSegmenter (Wang et al. 2023); the defaults are ours, docs/methods.md tells the papers' and the code's.
+    """The switches of DiffSegmenter (Wang et al. 2023); docs/methods.md says what paper and released code do.
 
     Args:
         timesteps: noise levels at which attention is read, each in one forward pass.
@@ -68,9 +69,11 @@ class DiffSegmenterConfig:
         self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
             or the downsampling factors given in `self_attention_factors`.
         self_attention_factors: the factors used where `self_attention` is `factors`.
-        level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, the paper's text).
+        level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, as the
+            paper's text has it).
         class_tokens: read the `mean` of a class name's tokens or only the `last` (the released code).
-        modifiers: `ing_next` averages in a word ending in "ing" right after the class name, as released; `none` does not.
+        modifiers: `ing_next` averages in a word ending in "ing" right after the class name, as released, `none` does
+            not.
         class_weight: factor on the class tokens' text encoding relative to the empty prompt's; compel's `++` is 1.21.
         timestep_average: `mean_of_products` (Eq. 7 per timestep) or `product_of_means`.
         vae: encode the image to the posterior's `mean` or draw a `sample`.

@@ -118,8 +118,8 @@ def load_vocabulary(name: str) -> Vocabulary:
         text = yaml.safe_dump({"name": "custom", "classes": [word.strip() for word in name.split(",") if word.strip()]})
     else:
         raise VocabularyError(
-            f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}; or give a YAML file, or names with commas "
-            "such as 'dog, red car'"
+            f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}; or give a YAML file, or names with "
+            "commas such as 'dog, red car'"
         )
     return _parse(name, text)
 

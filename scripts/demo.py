@@ -75,12 +75,14 @@ def write_metrics(seconds: float) -> dict:
 
 
 def farewell(metrics: dict) -> str:
+    scores = f"CAM mIoU {100 * metrics['cam_miou']:.1f}, pseudo-mask mIoU {100 * metrics['mask_miou']:.1f}"
     return f"""
-CAM mIoU {100 * metrics["cam_miou"]:.1f}, pseudo-mask mIoU {100 * metrics["mask_miou"]:.1f} on {metrics["images"]} unseen images, {metrics["seconds"]:.0f} s in all.
+{scores} on {metrics["images"]} unseen images, {metrics["seconds"]:.0f} s in all.
 Look at {OUT}/sheet.png; the shards are in {OUT}/cams and {OUT}/masks, the figures in {OUT}/metrics.json.
 
 The small model of this demo knows only Shapes. For your own images, one folder per class, with Stable Diffusion:
-  accelerate launch -m pseudolabel generate --source.kind folder --source.path YOUR_IMAGES --vocabulary "dog, cat" --out runs/mine"""
+  accelerate launch -m pseudolabel generate --source.kind folder --source.path IMAGES \\
+      --vocabulary "dog, cat" --out runs/mine"""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Loading a diffusion model: Stable Diffusion from the hub or a folder, or the small model that ships with the package."""
+"""Loading a diffusion model: Stable Diffusion from the hub or a folder, or the small one that ships here."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
     """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
 
     Raises:
-        ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1.x or 2.x.
+        ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1 or 2.
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = (
@@ -66,7 +66,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def fingerprint(model: DiffusionModel) -> str:
-    """A short digest of the weights: the first values of every tensor, so that another checkpoint gives another digest."""
+    """A short digest of the weights, from the first values of every tensor: another checkpoint gives another one."""
     digest = hashlib.sha256()
     for part in (model.vae, model.unet, model.text_encoder):
         for name, tensor in part.state_dict().items():
@@ -77,11 +77,14 @@ def fingerprint(model: DiffusionModel) -> str:
 
 def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder):
-        mend = "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/ with .safetensors files"
+        mend = (
+            "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
+            "with weights in .safetensors files"
+        )
     else:
         mend = (
-            "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant fp16 "
-            "if only half-precision files exist, or give the folder of a downloaded checkpoint"
+            "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant "
+            "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
     return f"cannot load the diffusion model '{config.name}' (--model.name): {mend}.\n{type(error).__name__}: {error}"
 

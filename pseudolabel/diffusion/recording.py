@@ -55,11 +55,11 @@ def record_attention(
     processors = dict(before)
     for layer in wanted:
         is_last = layer is wanted[-1]
-        if layer.kind == "cross":
-            processor = _RecordCross(recording, layer.factor, token_weights, is_last)
-        else:
-            processor = _RecordSelf(recording, layer.factor, is_last)
-        processors[f"{layer.name}.processor"] = processor
+        processors[f"{layer.name}.processor"] = (
+            _RecordCross(recording, layer.factor, token_weights, is_last)
+            if layer.kind == "cross"
+            else _RecordSelf(recording, layer.factor, is_last)
+        )
     unet.set_attn_processor(processors)
     try:
         yield recording
@@ -72,13 +72,12 @@ def record_attention(
 def _wanted_layers(
     layers: list[AttentionLayer], cross_factors: Collection[int], self_factors: Collection[int]
 ) -> list[AttentionLayer]:
-    for kind, factors in (("cross", cross_factors), ("self", self_factors)):
+    for kind, factors in {"cross": cross_factors, "self": self_factors}.items():
         known = sorted({layer.factor for layer in layers if layer.kind == kind})
         missing = sorted(set(factors) - set(known))
         if missing:
             raise ValueError(f"the U-Net has no {kind}-attention at downsampling factor {missing[0]}; it has {known}")
-    factors = {"cross": cross_factors, "self": self_factors}
-    return [layer for layer in layers if layer.factor in factors[layer.kind]]
+    return [layer for layer in layers if layer.factor in (cross_factors if layer.kind == "cross" else self_factors)]
 
 
 class _RecordCross:

@@ -123,8 +123,8 @@ class Folder:
     def _explain(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"no space left in '{self.path}'; every finished shard is safe. Free some space and run the same command "
-                "again: it goes on where it stopped"
+                f"no space left in '{self.path}'; every finished shard is safe. Free some space and run the same "
+                "command again: it goes on where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return f"'{self.path}' cannot be written ({error.strerror}); choose another --out or change its permissions"

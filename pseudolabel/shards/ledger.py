@@ -58,10 +58,12 @@ class LedgerEntry:
 
 
 def shard_name(kind: str, unit: int) -> str:
+    """File name of a unit's shard."""
     return f"{kind}-{unit:06d}.tar"
 
 
 def entry_name(kind: str, unit: int) -> str:
+    """File name of a unit's ledger entry."""
     return f"{kind}-{unit:06d}.json"
 
 
@@ -71,6 +73,7 @@ def digest(value: Any) -> str:
 
 
 def encode_json(value: Any) -> bytes:
+    """The same bytes for the same content."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 

@@ -156,7 +156,7 @@ def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: fl
 def _paint(
     rng: np.random.Generator, shape: ShapeClass, coverage: np.ndarray, centre: np.ndarray, angle: float
 ) -> np.ndarray:
-    """Colour of every pixel the object would have: float (size, size, 3), with the class's hue, texture and a dark rim."""
+    """What the object would paint on every pixel: float (size, size, 3), the class's hue, texture and a dark rim."""
     rows, columns = np.mgrid[: coverage.shape[0], : coverage.shape[1]] * (SIZE / coverage.shape[0])
     x, y = columns - centre[0], rows - centre[1]
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -181,7 +181,7 @@ def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarr
         "water": (0.4, 0.5, 0.56),
         "stone": (0.5, 0.5, 0.5),
     }
-    rows, columns = np.mgrid[:size, :size] * (SIZE / size)
+    rows = np.mgrid[:size, :size][0] * (SIZE / size)
     shade = 0.12 * _noise(rng, size, 4) + 0.05 * _noise(rng, size, 16)
     if kind == "grass":
         shade += 0.09 * _noise(rng, size, 48)

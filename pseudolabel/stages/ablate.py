@@ -94,13 +94,14 @@ def _score(experiment: Experiment, rank: Rank) -> dict[str, Any]:
     """Score a variant once the other ranks have written their shards of it, too."""
     while not (Folder(experiment.out) / "cams").exists(INDEX):
         time.sleep(LOOK_AGAIN_SECONDS)
-    report = evaluate(experiment, "cams", rank)
-    fixed = {"fixed_miou": report.fixed.miou, "fixed_threshold": report.fixed.threshold}
+    report = evaluate(experiment, "cams", rank).to_dict()
+    oracle, fixed = report["oracle"], report["fixed"]
     return {
-        "oracle_miou": report.oracle.miou,
-        "oracle_threshold": report.oracle.threshold,
-        **fixed,
-        "images": report.images,
+        "oracle_miou": oracle["miou"],
+        "oracle_threshold": oracle["threshold"],
+        "fixed_miou": fixed["miou"],
+        "fixed_threshold": fixed["threshold"],
+        "images": report["images"],
     }
 
 

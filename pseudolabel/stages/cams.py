@@ -69,7 +69,7 @@ def write_cams(
 
 
 def _label_unit(
-    job: Job, labeller: "Labeller", unit: Unit, finished: dict[str, Any], read: Iterator[Sample | Failure]
+    job: Job[Entry], labeller: "Labeller", unit: Unit[Entry], finished: dict[str, Any], read: Iterator[Sample | Failure]
 ) -> LedgerEntry:
     began = time.monotonic()
     results = [next(read) for entry in unit.entries if entry.key not in finished]
@@ -181,7 +181,7 @@ def run_settings(
     vocabulary: Vocabulary,
     captions: dict[tuple[str, str], str] | None,
 ) -> dict[str, Any]:
-    """Everything that the shards' bytes depend on; where the data lie and how many processes there are is not among it."""
+    """Everything that the shards' bytes depend on; not where the data lie, nor how many processes there are."""
     listed = io.StringIO()
     for entry in source.entries:
         listed.write(f"{entry.key}\t{entry.classes}\t{entry.problem is None}\n")
@@ -210,7 +210,7 @@ def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) ->
     return captions
 
 
-def _inputs(unit: Unit) -> str:
+def _inputs(unit: Unit[Entry]) -> str:
     return digest([[entry.key, *entry.classes] for entry in unit.entries])
 
 

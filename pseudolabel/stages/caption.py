@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.records import Sample
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.sources.entry import BadSample, Entry
@@ -65,7 +66,7 @@ def _write_chunks(
 ) -> int:
     captioner, written, seen, failed = BlipCaptioner(experiment.captions, rank.device), 0, 0, 0
 
-    def read(entry: Entry):
+    def read(entry: Entry) -> tuple[Entry, Sample | None]:
         try:
             return entry, source.read(entry)
         except BadSample:
@@ -75,7 +76,7 @@ def _write_chunks(
     samples = prefetch(read, entries, experiment.work.loaders, READ_AHEAD)
     with show_progress("captions", sum(map(len, chunks)), show=rank.is_main) as meter:
         for chunk in chunks:
-            pairs = []
+            pairs: list[tuple[Sample, int]] = []
             for _ in chunk:
                 entry, sample = next(samples)
                 seen, failed = seen + 1, failed + (sample is None)
@@ -89,7 +90,9 @@ def _write_chunks(
     return written
 
 
-def _caption(captioner: BlipCaptioner, pairs, vocabulary: Vocabulary, batch: int) -> Iterator[str]:
+def _caption(
+    captioner: BlipCaptioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary, batch: int
+) -> Iterator[str]:
     for chunk in batched(pairs, batch):
         leads = [vocabulary.template.format(vocabulary.prompt(index)) for _, index in chunk]
         sentences = captioner([sample.image for sample, _ in chunk], leads)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
@@ -27,20 +27,21 @@ from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 Kind = Literal["cams", "masks"]
 Counts = ThresholdSweep | Confusion
+C = TypeVar("C", ThresholdSweep, Confusion)
 METRICS = "metrics.json"
 FILES_PER_TASK = 32
 
 
 @dataclass
-class Tally:
+class Tally(Generic[C]):
     """What has been counted: the pixels, the keys of the images, and what went wrong with others, by key."""
 
-    counts: Counts
+    counts: C
     keys: list[str]
     faults: dict[str, str]
 
-    def __iadd__(self, other: "Tally") -> "Tally":
-        self.counts = self.counts + other.counts
+    def __iadd__(self, other: "Tally[C]") -> "Tally[C]":
+        self.counts += other.counts
         self.keys += other.keys
         self.faults |= other.faults
         return self
@@ -103,7 +104,7 @@ def _tasks(kind: Kind, folder: Folder) -> list[Task]:
         raise SourceError(
             f"no {wanted} in '{folder.path}'; write them first, or name another folder with --predictions"
         )
-    groups = [(name,) for name in shards] or list(batched(files, FILES_PER_TASK))
+    groups: list[tuple[str, ...]] = [(name,) for name in shards] or list(batched(files, FILES_PER_TASK))
     return [Task(kind, folder.path, group) for group in groups]
 
 
@@ -119,7 +120,7 @@ def _remember(source: Source, vocabulary: Vocabulary) -> None:
     _entries = {entry.key: entry for entry in source.entries}
 
 
-def _score(task: Task) -> Tally:
+def _score(task: Task) -> "Tally[Any]":
     tally = _empty(task.kind, _vocabulary)
     for key, members in _members(task):
         if key not in _entries:
@@ -162,12 +163,12 @@ def _check_size(key: str, predicted: tuple[int, ...], true: tuple[int, ...]) -> 
         raise BadSample("size_mismatch", f"'{key}': prediction is {predicted}, ground truth is {true} (height, width)")
 
 
-def _empty(kind: Kind, vocabulary: Vocabulary) -> Tally:
+def _empty(kind: Kind, vocabulary: Vocabulary) -> "Tally[Any]":
     counts = ThresholdSweep if kind == "cams" else Confusion
     return Tally(counts.empty(len(vocabulary)), [], {})
 
 
-def _report(tally: Tally, kind: Kind, experiment: Experiment, vocabulary: Vocabulary) -> Report:
+def _report(tally: Tally[Any], kind: Kind, experiment: Experiment, vocabulary: Vocabulary) -> Report:
     split, images = experiment.source.split, len(tally.keys)
     if isinstance(tally.counts, Confusion):
         return Report.of_masks(tally.counts, vocabulary.names, split, images)
@@ -175,7 +176,7 @@ def _report(tally: Tally, kind: Kind, experiment: Experiment, vocabulary: Vocabu
     return Report.of_cams(tally.counts, vocabulary.names, split, images, chosen.threshold, chosen.threshold_chosen_on)
 
 
-def _write(experiment: Experiment, report: Report, tally: Tally, source: Source, vocabulary: Vocabulary) -> None:
+def _write(experiment: Experiment, report: Report, tally: Tally[Any], source: Source, vocabulary: Vocabulary) -> None:
     folder = Folder(experiment.out)
     folder.prepare()
     metrics = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
@@ -189,13 +190,12 @@ def _write(experiment: Experiment, report: Report, tally: Tally, source: Source,
     }
     folder.write_bytes(METRICS, encode_json(metrics))
     if experiment.evaluate.plots and folder.local is not None:
-        _plot(report, tally.counts, vocabulary, folder.local)
+        _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary, folder.local)
 
 
-def _plot(report: Report, counts: Counts, vocabulary: Vocabulary, folder: Path) -> None:
-    confusion = counts
-    if isinstance(counts, ThresholdSweep):
+def _plot(report: Report, counts: Counts, threshold: float, vocabulary: Vocabulary, folder: Path) -> None:
+    confusion = counts if isinstance(counts, Confusion) else counts.at(threshold)
+    if report.curve is not None:
         plot_threshold_curve(report, folder / "cams-threshold.png")
-        confusion = counts.at(report.fixed.threshold)
     plot_class_iou(report, folder / f"{report.kind}-iou.png")
     plot_confusion(confusion, vocabulary.names, folder / f"{report.kind}-confusion.png")

@@ -11,7 +11,7 @@ from pseudolabel.stages.units import Rank
 
 
 def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, Summary | None]:
-    """Write this rank's CAM shards and, behind them, its mask shards; the summaries as of `write_cams` and `write_masks`.
+    """Write this rank's CAM shards and, behind them, its mask shards; gives the summaries of both jobs.
 
     A failure of either is raised once the other has come to a halt; finished shards stay.
     """

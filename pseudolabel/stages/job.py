@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, shard_name
@@ -17,6 +17,8 @@ from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.tar import Members, read_tar, write_tar
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.units import Rank, Unit
+
+T = TypeVar("T")
 
 OK = "ok"
 SKIPPED = "unlabelled"  # left out by choice, not a failure
@@ -47,7 +49,7 @@ class Summary:
 
 
 @dataclass
-class Job:
+class Job(Generic[T]):
     """See `open_job`.
 
     Attributes:
@@ -57,8 +59,8 @@ class Job:
     """
 
     ledger: Ledger
-    units: Sequence[Unit]
-    inputs_of: Callable[[Unit], str]
+    units: Sequence[Unit[T]]
+    inputs_of: Callable[[Unit[T]], str]
     fingerprint: str
     rank: Rank
     meter: Meter
@@ -68,17 +70,17 @@ class Job:
     _written: int = 0
     _looked: float = 0.0
 
-    def choose(self, units: Sequence[Unit], retry_failed: bool = False) -> list[Unit]:
+    def choose(self, units: Sequence[Unit[T]], retry_failed: bool = False) -> list[Unit[T]]:
         """Those units that have no valid shard yet, or, to retry, had failures."""
         return [unit for unit in units if not self._is_done(unit, retry_failed)]
 
-    def _is_done(self, unit: Unit, retry_failed: bool) -> bool:
+    def _is_done(self, unit: Unit[T], retry_failed: bool) -> bool:
         entry = self.ledger.entry(unit.number)
         if entry is None or entry.inputs != self.inputs_of(unit):
             return False
         return not (retry_failed and _failed(entry))
 
-    def finished_samples(self, unit: Unit) -> dict[str, Members]:
+    def finished_samples(self, unit: Unit[T]) -> dict[str, Members]:
         """Members by key of the unit's shard as it stands, for a retry; empty where there is none."""
         entry = self.ledger.entry(unit.number)
         if entry is None or entry.inputs != self.inputs_of(unit):
@@ -87,7 +89,7 @@ class Job:
             return dict(read_tar(file))
 
     def write(
-        self, unit: Unit, samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
+        self, unit: Unit[T], samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
     ) -> LedgerEntry:
         """Write a unit's shard, then its ledger entry."""
         name, tar = shard_name(self.ledger.kind, unit.number), io.BytesIO()
@@ -163,10 +165,10 @@ def open_job(
     folder: Folder,
     kind: str,
     settings: Mapping[str, Any],
-    units: Sequence[Unit],
-    inputs_of: Callable[[Unit], str],
+    units: Sequence[Unit[T]],
+    inputs_of: Callable[[Unit[T]], str],
     rank: Rank,
-) -> Iterator[Job]:
+) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
 
     Raises:
@@ -194,8 +196,8 @@ def report(summary: Summary | None) -> int:
     print(json.dumps(asdict(summary), ensure_ascii=False))
     if summary.failed:
         print(
-            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed; their messages are in the ledger "
-            f"({summary.out}/{summary.kind}-*.json). Mend them and add --retry-failed."
+            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed; their messages are in the "
+            f"ledger ({summary.out}/{summary.kind}-*.json). Mend them and add --retry-failed."
         )
     else:
         print(f"{summary.kind}: all {summary.samples} samples done -> {summary.out}")

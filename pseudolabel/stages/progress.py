@@ -34,7 +34,8 @@ class Meter:
     def line(self) -> str:
         left = (self.total - self.done) / self.rate if self.rate else float("nan")
         eta = time.strftime("%H:%M:%S", time.gmtime(left)) if left == left else "--:--:--"
-        return f"{self.title}: {self.done}/{self.total} samples, {self.rate:.2f} samples/s, ETA {eta}, failed {self.failures}"
+        count = f"{self.title}: {self.done}/{self.total} samples"
+        return f"{count}, {self.rate:.2f} samples/s, ETA {eta}, failed {self.failures}"
 
 
 class _Bar(Meter):

@@ -13,7 +13,7 @@ from pseudolabel.errors import UserError
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import LabelMap
 from pseudolabel.refine.densecrf import refine
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
 from pseudolabel.shards.sample import ShardSampleError, decode_cams, encode_mask
 from pseudolabel.shards.tar import Members, read_tar
@@ -64,9 +64,9 @@ def write_masks(
     ):
         waiting = list(rank.share(units))
         while waiting:
-            ready = [unit for unit in waiting if cams.is_ready(unit)]
-            for unit in job.choose(ready, retry_failed):
-                _refine_unit(job, cams, unit, experiment.crf, vocabulary, pool)
+            ready = {unit: entry for unit in waiting if (entry := cams.entry(unit)) is not None}
+            for unit in job.choose(list(ready), retry_failed):
+                _refine_unit(job, unit, cams.ledger.folder, ready[unit], experiment.crf, vocabulary, pool)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
                 if not follow or is_abandoned():
@@ -94,22 +94,22 @@ class CamShards:
             )
         return settings
 
-    def units(self) -> list[Unit]:
+    def units(self) -> list[Unit[int]]:
         """One unit per CAM shard of the run, known from its settings before the shards are written."""
         settings = self.settings()
         count, size = settings["inputs"]["count"], settings["work"]["unit"]
         return [Unit(start // size, range(start, min(start + size, count))) for start in range(0, count, size)]
 
-    def is_ready(self, unit: Unit) -> bool:
-        entry = self.ledger.entry(unit.number)
-        if entry is not None:
+    def entry(self, unit: Unit[int]) -> LedgerEntry | None:
+        """The ledger entry of a finished CAM shard, read once; None while the shard is still to come."""
+        if unit.number not in self._entries:
+            entry = self.ledger.entry(unit.number)
+            if entry is None:
+                return None
             self._entries[unit.number] = entry
-        return entry is not None
+        return self._entries[unit.number]
 
-    def entry(self, unit: Unit) -> LedgerEntry | None:
-        return self._entries[unit.number] if unit.number in self._entries or self.is_ready(unit) else None
-
-    def inputs_of(self, unit: Unit) -> str:
+    def inputs_of(self, unit: Unit[int]) -> str:
         """The CAM shard's digest; a unit whose CAMs changed is refined again."""
         entry = self.entry(unit)
         return entry.sha256 if entry is not None else ""
@@ -137,24 +137,31 @@ def refine_sample(task: Task) -> Members | str:
     return encode_mask(sample.jpeg, LabelMap(task.key, labels), sample.fields, task.vocabulary)
 
 
-def _refine_unit(job: Job, cams: CamShards, unit: Unit, crf: CrfConfig, vocabulary: Vocabulary, pool: Executor) -> None:
+def _refine_unit(
+    job: Job[int],
+    unit: Unit[int],
+    folder: Folder,
+    cams: LedgerEntry,
+    crf: CrfConfig,
+    vocabulary: Vocabulary,
+    pool: Executor,
+) -> None:
     began = time.monotonic()
-    entry = cams.entry(unit)
-    with cams.ledger.folder.open(entry.shard) as file:
+    with folder.open(cams.shard) as file:
         tasks = [Task(key, members, crf, vocabulary) for key, members in read_tar(file)]
     samples: list[tuple[str, Members]] = []
-    failures = list(entry.failures)
+    failures = list(cams.failures)
     for task, result in zip(tasks, pool.map(refine_sample, tasks), strict=True):
         if isinstance(result, str):
-            failures.append(Failure(task.key, f"{cams.ledger.folder.path}/{entry.shard}", "crf", result))
+            failures.append(Failure(task.key, f"{folder.path}/{cams.shard}", "crf", result))
         else:
             samples.append((task.key, result))
         job.look(len(samples) + len(failures))
     job.write(unit, samples, failures, began)
 
 
-def _explain(cams: CamShards, waiting: Sequence[Unit]) -> str:
+def _explain(cams: CamShards, waiting: Sequence[Unit[int]]) -> str:
     return (
-        f"{len(waiting)} CAM shards are not written yet in '{cams.ledger.folder.path}', the first is number {waiting[0].number}; "
-        "run the same 'pseudolabel cams' again to write the rest, or add --follow while it is at work"
+        f"{len(waiting)} CAM shards are not written yet in '{cams.ledger.folder.path}', the first is number "
+        f"{waiting[0].number}; run the same 'pseudolabel cams' again to write the rest, or add --follow"
     )

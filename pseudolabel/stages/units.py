@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -10,13 +11,15 @@ from accelerate import PartialState
 from pseudolabel.errors import SettingError
 from pseudolabel.sources.entry import Entry
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Unit:
+class Unit(Generic[T]):
     """A fixed slice of the sorted input list; it becomes exactly one shard."""
 
     number: int
-    entries: Sequence[Entry]
+    entries: Sequence[T]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Rank:
     def is_main(self) -> bool:
         return self.index == 0
 
-    def share(self, units: Sequence[Unit]) -> Sequence[Unit]:
+    def share(self, units: Sequence[Unit[T]]) -> Sequence[Unit[T]]:
         """The units of this process: every `count`-th, so that all processes move through the list together."""
         return units[self.index :: self.count]
 
@@ -55,7 +58,7 @@ def current_rank() -> Rank:
     return Rank(state.process_index, state.num_processes, local_count, state.device)
 
 
-def cut_units(entries: Sequence[Entry], size: int) -> list[Unit]:
+def cut_units(entries: Sequence[Entry], size: int) -> list[Unit[Entry]]:
     """Cut the sorted list into units of `size` samples; the last one may be smaller.
 
     Raises:

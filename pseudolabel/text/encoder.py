@@ -21,7 +21,7 @@ class TextEncodings:
             self._states |= zip(chunk, model.encode_text(list(chunk)), strict=True)
 
     def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
-        """z' = z0 + w (z - z0) with z0 the encoding of the empty sentence, position by position.
+        """Move a sentence away from the empty one, position by position: z' = z0 + w (z - z0).
 
         Args:
             text: one of the sentences.

@@ -48,7 +48,7 @@ class TokenWeights:
 
     Attributes:
         text: the prompt's sentence.
-        columns: float32 (tokens,), summing to one: the weights of the cross-attention columns that make the class's map.
+        columns: float32 (tokens,), summing to one: weights of the cross-attention columns that make the class's map.
         emphasis: float32 (tokens,): the factor on the token's text encoding, 1 where nothing is emphasised.
     """
 

@@ -1,0 +1,93 @@
+"""Checkpoint folders with seeded random weights, built from real diffusers and transformers classes."""
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+# The schedule of every Stable Diffusion 1.x and 2.x.
+SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+V15_UNET = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+}
+V15_VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512}
+V15_TEXT = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "quick_gelu",
+}
+TINY_UNET = {
+    "sample_size": 16,
+    "block_out_channels": (16, 32, 32, 32),
+    "layers_per_block": 2,
+    "attention_head_dim": 2,
+    "cross_attention_dim": 24,
+    "norm_num_groups": 8,
+}
+TINY_VAE = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 128}
+TINY_TEXT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+def stable_diffusion_v15(folder: Path) -> Path:
+    """Stable Diffusion v1.5 in everything but its weights and its tokenizer; float16 files of about 2 GB."""
+    return _build(folder, V15_UNET, V15_VAE, V15_TEXT, {}, torch.float16)
+
+
+def tiny(folder: Path, **overrides: object) -> Path:
+    """Stable Diffusion v1.x's layout at a 128-pixel image; `overrides` change the U-Net's configuration."""
+    return _build(folder, TINY_UNET | overrides, TINY_VAE, TINY_TEXT, {}, torch.float32)
+
+
+def tiny_v2(folder: Path) -> Path:
+    """What Stable Diffusion 2.x does differently, with latents of 24, 12, 6 and 3."""
+    unet = {
+        "sample_size": 24,
+        "attention_head_dim": [2, 4, 4, 4],
+        "use_linear_projection": True,
+        "upcast_attention": True,
+    }
+    text = TINY_TEXT | {"hidden_act": "gelu"}
+    return _build(folder, TINY_UNET | unet, TINY_VAE, text, {"prediction_type": "v_prediction"}, torch.float32)
+
+
+def shipped_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of the small model that ships with the package; it spells unknown words letter by letter."""
+    return CLIPTokenizer.from_pretrained(resources.files("pseudolabel") / "models" / "shapes" / "tokenizer")
+
+
+def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, dtype: torch.dtype) -> Path:
+    tokenizer = shipped_tokenizer()
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    blocks = len(vae["block_out_channels"])
+    types = {"down_block_types": ("DownEncoderBlock2D",) * blocks, "up_block_types": ("UpDecoderBlock2D",) * blocks}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models = {
+            "unet": UNet2DConditionModel(**unet),
+            "vae": AutoencoderKL(latent_channels=4, **types, **vae),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **special, **text)),
+        }
+    _sharpen(models["unet"])
+    for name, model in models.items():
+        model.to(dtype).save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    DDPMScheduler(**SCHEDULE, **schedule).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@torch.no_grad()
+def _sharpen(unet: UNet2DConditionModel, factor: float = 3.0) -> None:
+    """Untrained queries and keys are so small that every softmax is nearly uniform; larger ones make it peaked."""
+    for layer in unet.modules():
+        if isinstance(layer, Attention):
+            layer.to_q.weight *= factor
+            layer.to_k.weight *= factor

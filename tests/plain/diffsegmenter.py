@@ -1,0 +1,239 @@
+"""DiffSegmenter written plainly from its equations: full attention matrices, one class and one timestep at a time.
+
+Nothing here comes from `pseudolabel.diffusion`, `pseudolabel.text` or `pseudolabel.methods`, save the loaded parts of
+the model: it is what the fast path is checked against, and the baseline of `scripts/bench/cams.py`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from PIL import Image
+
+Part = Callable[[str], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A prompt in three pieces; the name of the class is the middle one."""
+
+    before: str
+    name: str
+    after: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.before + self.name + self.after
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The softmax matrices of one attention layer, (heads, h * w, tokens or h * w)."""
+
+    is_cross: bool
+    factor: int
+    probabilities: torch.Tensor
+
+
+def write_sentence(template: str, name: str, caption: str = "") -> Sentence:
+    """The template's words, the class, and what the caption says after these words, or else the caption after a comma."""
+    before, _ = template.split("{}")
+    lead = before + name
+    if caption.lower().startswith(lead.lower()):
+        return Sentence(before, name, caption[len(lead) :])
+    return Sentence(before, name, f", {caption}" if caption else "")
+
+
+@torch.inference_mode()
+def score_maps(
+    model,
+    config,
+    image: Image.Image,
+    sentences: list[Sentence],
+    noise: torch.Tensor,
+    posterior_noise: torch.Tensor | None = None,
+    guidance_pair: bool = False,
+    part: Part = lambda name: nullcontext(),
+) -> torch.Tensor:
+    """Score maps of the sentences' classes before enlarging and min-max: float32 (C, h, w).
+
+    `noise` is (T, c, h, w), or (1, c, h, w) to be shared by the timesteps. `guidance_pair` also runs the unconditional
+    half of a guidance batch and throws it away, as the released code does. `part` is told which part of the work runs.
+    """
+    with part("vae"):
+        latent = encode_image(model, image, posterior_noise)
+    maps = []
+    for sentence in sentences:
+        with part("text"):
+            empty = encode_text(model, "")
+            states = encode_class(model, sentence, config, empty)
+            if guidance_pair:
+                states = torch.cat([empty, states])
+        maps.append(one_class(model, config, latent, sentence, states, noise, part))
+    return torch.stack(maps)
+
+
+def one_class(model, config, latent, sentence, states, noise, part) -> torch.Tensor:
+    """Timesteps one after the other: the mean of the products A_t c_t, or the product of the means."""
+    side = latent.shape[-1]
+    products, matrices, scores = 0, 0, 0
+    for number, timestep in enumerate(config.timesteps):
+        step_noise = noise[number if len(noise) > 1 else 0]
+        with part("unet"):
+            attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, states)
+        with part("propagation"):
+            score = fuse_cross(config, attention, class_tokens(model, sentence, config), side)
+            matrix = fuse_self(config, attention, side)
+            if config.timestep_average == "mean_of_products":
+                products = products + matrix @ score.flatten()
+            else:
+                matrices, scores = matrices + matrix, scores + score.flatten()
+            del attention
+    count = len(config.timesteps)
+    if config.timestep_average == "product_of_means":
+        return ((matrices / count) @ (scores / count)).reshape(side, side)
+    return (products / count).reshape(side, side)
+
+
+def encode_image(model, image: Image.Image, posterior_noise: torch.Tensor | None) -> torch.Tensor:
+    """The latent z, float32 (c, h, w): the posterior's mean, or mean + deviation * noise, times the scaling factor."""
+    squashed = image.resize((model.image_size, model.image_size), Image.Resampling.BILINEAR)
+    pixels = torch.tensor(np.asarray(squashed).astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
+    moments = model.vae.quant_conv(model.vae.encoder(pixels.to(model.unet.device, model.unet.dtype)))[0].float()
+    mean, log_variance = moments.chunk(2)
+    if posterior_noise is not None:
+        mean = mean + torch.exp(log_variance / 2) * posterior_noise.to(mean.device)
+    return mean * model.vae.config.scaling_factor
+
+
+def add_noise(model, latent: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
+    left = float(model.alphas_cumprod[timestep])
+    return left**0.5 * latent + (1 - left) ** 0.5 * noise.to(latent.device)
+
+
+def encode_text(model, text: str) -> torch.Tensor:
+    """(1, tokens, width)."""
+    length = model.tokenizer.model_max_length
+    ids = model.tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+    return model.text_encoder(torch.tensor([ids], device=model.text_encoder.device))[0]
+
+
+def encode_class(model, sentence: Sentence, config, empty: torch.Tensor) -> torch.Tensor:
+    """compel's `++`: the class tokens' encodings move away from those of the empty prompt."""
+    plain, empty = encode_text(model, sentence.text).float(), empty.float()
+    weighted = plain.clone()
+    for token in name_tokens(model, sentence, config):
+        weighted[:, token] = empty[:, token] + config.class_weight * (plain[:, token] - empty[:, token])
+    return weighted.to(model.unet.dtype)
+
+
+def name_tokens(model, sentence: Sentence, config) -> list[int]:
+    """Positions of the name's tokens, or of the last one alone; position 0 is the start of the text."""
+    first = 1 + count_tokens(model, sentence.before)
+    tokens = list(range(first, first + count_tokens(model, sentence.name)))
+    return tokens[-1:] if config.class_tokens == "last" else tokens
+
+
+def class_tokens(model, sentence: Sentence, config) -> list[list[int]]:
+    """Groups of positions whose columns are averaged, and then the groups' means: the name, and an "ing" word after it."""
+    groups = [name_tokens(model, sentence, config)]
+    following = sentence.after.split(" ")
+    if config.modifiers == "ing_next" and len(following) > 1 and following[0] == "":
+        word = following[1].strip(",.;:!?")
+        if word.endswith("ing"):
+            first = 1 + count_tokens(model, sentence.before + sentence.name)
+            groups.append(list(range(first, first + count_tokens(model, word))))
+    return groups
+
+
+def count_tokens(model, text: str) -> int:
+    return len(model.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def attend(model, noised: torch.Tensor, timestep: int, states: torch.Tensor) -> list[Matrix]:
+    """One U-Net forward in which every attention layer keeps its full softmax matrices (Eq. 4) of the last prompt."""
+    kept: list[Matrix] = []
+    layers = {name: layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention)}
+    before = model.unet.attn_processors
+    model.unet.set_attn_processor(AttnProcessor())
+    for name, layer in layers.items():
+        layer.get_attention_scores = _keeping(layer, name.endswith("attn2"), model.image_size, kept)
+    try:
+        batch = noised.to(model.unet.dtype).expand(len(states), -1, -1, -1)
+        model.unet(batch, timestep, states)
+    finally:
+        for layer in layers.values():
+            del layer.get_attention_scores
+        model.unet.set_attn_processor(before)
+    return kept
+
+
+def _keeping(layer: Attention, is_cross: bool, image_size: int, kept: list[Matrix]):
+    def scores(query, key, attention_mask=None):
+        probabilities = Attention.get_attention_scores(layer, query, key, attention_mask)
+        factor = image_size // round(query.shape[1] ** 0.5)
+        conditional = probabilities[-layer.heads :]
+        # A slice would keep the unconditional half alive as well.
+        kept.append(
+            Matrix(is_cross, factor, conditional.clone() if len(conditional) < len(probabilities) else conditional)
+        )
+        return probabilities
+
+    return scores
+
+
+def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: int) -> torch.Tensor:
+    """Eq. 5: the weighted sum over resolutions of the class's columns, (side, side)."""
+    total = 0
+    for factor, weight in config.level_weights.items():
+        layers = [matrix for matrix in attention if matrix.is_cross and matrix.factor == factor]
+        level = 0
+        for matrix in layers:
+            over_heads = matrix.probabilities.float().mean(0)
+            level = level + sum(over_heads[:, group].mean(1) for group in groups) / len(groups) / len(layers)
+        level = level.reshape(round(len(level) ** 0.5), -1)
+        if config.level_norm == "before":
+            level = stretch(level)
+        level = F.interpolate(level[None, None], (side, side), mode="bilinear")[0, 0]
+        if config.level_norm == "after":
+            level = stretch(level)
+        total = total + weight * level
+    return total
+
+
+def stretch(level: torch.Tensor) -> torch.Tensor:
+    """Min-max; a constant map becomes zeros."""
+    span = level.max() - level.min()
+    return (level - level.min()) / span if span > 0 else torch.zeros_like(level)
+
+
+def fuse_self(config, attention: list[Matrix], side: int) -> torch.Tensor:
+    """Eq. 6: one matrix (h * w, h * w), the mean over heads and over the chosen layers.
+
+    A layer of a lower resolution acts between a bilinear reduction and a bilinear enlargement, both as matrices.
+    """
+    layers = [matrix for matrix in attention if not matrix.is_cross]
+    if config.self_attention == "none":
+        return torch.eye(side**2, device=layers[0].probabilities.device)
+    if config.self_attention == "highest":
+        layers = [matrix for matrix in layers if matrix.factor == min(other.factor for other in layers)]
+    if config.self_attention == "factors":
+        layers = [matrix for matrix in layers if matrix.factor in config.self_attention_factors]
+    total = 0
+    for matrix in layers:
+        over_heads = matrix.probabilities.float().mean(0)
+        own = round(len(over_heads) ** 0.5)
+        if own != side:
+            over_heads = resizing(own, side).to(over_heads) @ over_heads @ resizing(side, own).to(over_heads)
+        total = total + over_heads
+    return total / len(layers)
+
+
+def resizing(old: int, new: int) -> torch.Tensor:
+    """Bilinear resizing of flattened square maps as a matrix (new ** 2, old ** 2)."""
+    basis = torch.eye(old**2).reshape(old**2, 1, old, old)
+    return F.interpolate(basis, (new, new), mode="bilinear").flatten(1).T
