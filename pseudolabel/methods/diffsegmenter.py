@@ -95,9 +95,12 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     Returns:
         float32 (B, n).
     """
+    # Rows sum to one, so the map's mean passes through unchanged; without it, half precision keeps the small differences.
+    mean = values.mean(1, keepdim=True)
+    columns = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
     # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.
-    padded = F.pad(values.to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1), (0, query.shape[-1] - 1))
-    return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1)
+    padded = F.pad(columns, (0, query.shape[-1] - 1))
+    return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
 
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:

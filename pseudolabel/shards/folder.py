@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -76,6 +76,15 @@ class Folder:
     def remove(self, name: str) -> None:
         with self._explained():
             self._fs.rm_file(self._name(name))
+
+    def sweep(self, names: Collection[str]) -> None:
+        """Remove what killed writers of these files have left, so that the disk does not fill up unseen."""
+        if self.local is None:
+            return
+        with self._explained():
+            for path in self.local.glob(f"{TEMPORARY_PREFIX}*"):
+                if path.name.removeprefix(TEMPORARY_PREFIX).rpartition("-")[0] in names:
+                    path.unlink(missing_ok=True)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file whole.

@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pseudolabel.shards.folder import Folder, OutputError
 
 RUN = "run.json"
 INDEX = "index.json"
+MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class LedgerEntry:
         statuses: how many of the unit's samples ended how; `ok` are the ones in the shard.
         failures: every sample that is not in the shard.
         size, sha256: of the shard's bytes.
-        inputs: digest of what went in: the unit's listed samples, or the sha256 of the shard it was made from.
-        fingerprint: of the run's settings.
+        inputs: digest of what went in: the listed samples but the failed ones, or the sha256 of the shard it was
+            made from.
+        fingerprint: of the run's settings; `inputs` tells the labels.
         seconds: how long the unit took.
+        reopened: whether the failures are being tried again, so that the unit is not finished any more.
     """
 
     unit: int
@@ -49,6 +52,7 @@ class LedgerEntry:
     inputs: str
     fingerprint: str
     seconds: float
+    reopened: bool = False
 
     @classmethod
     def parse(cls, data: bytes) -> "LedgerEntry":
@@ -83,22 +87,28 @@ class Ledger:
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
 
-    def start(self, settings: Mapping[str, Any]) -> str:
+    def start(self, settings: Mapping[str, Any], mended: bool = False) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
+
+        Args:
+            settings: everything that the shards' bytes depend on; `inputs` digests the labels of the samples.
+            mended: labels may differ from those noted before; the units that they belong to are done again.
 
         Raises:
             OutputError: if the folder holds another run's shards; the message shows the difference.
         """
         settings = json.loads(encode_json(settings))
-        fingerprint = digest(settings)
+        fingerprint = digest(_without_labels(settings))
         before = self.settings()
-        if before is None or not self.units():  # without a finished shard nothing can be mixed
+        fresh = before is None or not self.units()  # without a finished shard nothing can be mixed
+        if fresh or (mended and _without_labels(before) == _without_labels(settings)):
             self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
-        elif digest(before) != fingerprint:
+        elif before != settings:
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
                 + "\n".join(f"  {line}" for line in differences(before, settings))
                 + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
+                + (MENDED if _without_labels(before) == _without_labels(settings) else "")
             )
         return fingerprint
 
@@ -112,13 +122,18 @@ class Ledger:
             return None
         try:
             return json.loads(self.folder.read_bytes(RUN))["settings"]
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise OutputError(
                 f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out"
             ) from error
 
     def entry(self, unit: int) -> LedgerEntry | None:
         """The entry of a finished unit whose shard is there; None where the unit has to be done."""
+        entry = self.stored(unit)
+        return None if entry is None or entry.reopened else entry
+
+    def stored(self, unit: int) -> LedgerEntry | None:
+        """The entry of a unit whose shard is there, be it finished or reopened."""
         name = entry_name(self.kind, unit)
         try:
             entry = LedgerEntry.parse(self.folder.read_bytes(name))
@@ -137,6 +152,10 @@ class Ledger:
             and name.endswith(".json")
         }
 
+    def reopen(self, entry: LedgerEntry) -> None:
+        """Mark a unit as to be done again; its shard stays, so that a retry need not repeat what is in it."""
+        self.write(replace(entry, reopened=True))
+
     def write(self, entry: LedgerEntry) -> None:
         self.folder.write_bytes(entry_name(self.kind, entry.unit), encode_json(asdict(entry)))
 
@@ -146,6 +165,11 @@ class Ledger:
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}
         self.folder.write_bytes(INDEX, encode_json({**index, "statuses": statuses, "shards": shards}))
+
+
+def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = settings.get("inputs")
+    return {**settings, "inputs": inputs.get("count") if isinstance(inputs, dict) else inputs}
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import SettingError
 from pseudolabel.methods.diffsegmenter import DiffSegmenter
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import Failure, LedgerEntry, digest
+from pseudolabel.shards.ledger import Failure, digest
 from pseudolabel.shards.sample import encode_cams
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.source import Source, open_source
@@ -38,7 +39,6 @@ def write_cams(
     experiment: Experiment,
     rank: Rank,
     retry_failed: bool = False,
-    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
 ) -> Summary | None:
     """Label this rank's share of the work units.
 
@@ -46,7 +46,6 @@ def write_cams(
         experiment: everything that is to be done.
         rank: who this process is.
         retry_failed: also take up the failed samples of finished units.
-        on_shard: called with every shard this rank has written.
 
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
@@ -60,21 +59,24 @@ def write_cams(
     settings = run_settings(experiment, model, source, vocabulary, captions)
     with open_job(Folder(experiment.out) / KIND, KIND, settings, units, _inputs, rank) as job:
         pending = job.choose(rank.share(units), retry_failed)
-        work = [(unit, job.finished_samples(unit) if retry_failed else {}) for unit in pending]
-        entries = [entry for unit, finished in work for entry in unit.entries if entry.key not in finished]
+        entries = (entry for unit in pending for entry in _unfinished(job, unit))
         read = prefetch(lambda entry: _read(source, entry), entries, experiment.work.loaders, READ_AHEAD)
-        for unit, finished in work:
-            on_shard(_label_unit(job, labeller, unit, finished, read))
+        try:
+            for unit in pending:
+                _label_unit(job, labeller, unit, read)
+        except torch.OutOfMemoryError as error:
+            raise SettingError(
+                f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
+                f"--model.dtype bfloat16. Finished shards are safe, but belong to their batch size. ({error})"
+            ) from error
         return job.finish()
 
 
-def _label_unit(
-    job: Job[Entry], labeller: "Labeller", unit: Unit[Entry], finished: dict[str, Any], read: Iterator[Sample | Failure]
-) -> LedgerEntry:
+def _label_unit(job: Job[Entry], labeller: "Labeller", unit: Unit[Entry], read: Iterator[Sample | Failure]) -> None:
     began = time.monotonic()
-    results = [next(read) for entry in unit.entries if entry.key not in finished]
+    done = job.finished_samples(unit)
+    results = [next(read) for _ in _unfinished(job, unit)]
     failures = [result for result in results if isinstance(result, Failure)]
-    done = dict(finished)
     for sample, outcome in labeller([result for result in results if isinstance(result, Sample)]):
         if isinstance(outcome, ScoreMaps):
             done[sample.key] = encode_cams(sample, outcome, labeller.vocabulary)
@@ -84,7 +86,7 @@ def _label_unit(
         job.look(len(done) + len(failures))
     samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
     failures.sort(key=lambda failure: failure.key)
-    return job.write(unit, samples, failures, began)
+    job.write(unit, samples, failures, began)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,13 @@ class Pair:
 
     sample: Sample
     tokens: TokenWeights
+
+
+def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
+    """The unit's samples that are not in its shard: all of them where there is none."""
+    ledgered = job.entry(unit)
+    failed = {failure.key for failure in ledgered.failures} if ledgered is not None else set()
+    return [entry for entry in unit.entries if ledgered is None or entry.key in failed]
 
 
 class Labeller:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pseudolabel.shards.folder import Folder, OutputError
-from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, shard_name
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.tar import Members, read_tar, write_tar
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.units import Rank, Unit
 
 T = TypeVar("T")
+InputsOf = Callable[[Unit[T], frozenset[str]], str]
 
 OK = "ok"
 SKIPPED = "unlabelled"  # left out by choice, not a failure
@@ -55,38 +55,40 @@ class Job(Generic[T]):
     Attributes:
         ledger: of the output folder.
         units: all units of the job, of every rank.
-        inputs_of: digest of what goes into a unit; a finished unit with another digest is done again.
+        inputs_of: digest of what goes into a unit, leaving out failed samples; a finished unit with another digest is
+            done again.
     """
 
     ledger: Ledger
     units: Sequence[Unit[T]]
-    inputs_of: Callable[[Unit[T]], str]
+    inputs_of: InputsOf[T]
     fingerprint: str
     rank: Rank
     meter: Meter
     started: float = field(default_factory=time.monotonic)
-    _launcher: int = field(default_factory=os.getppid)
     _known: dict[int, LedgerEntry] = field(default_factory=dict)
     _written: int = 0
     _looked: float = 0.0
 
-    def choose(self, units: Sequence[Unit[T]], retry_failed: bool = False) -> list[Unit[T]]:
-        """Those units that have no valid shard yet, or, to retry, had failures."""
-        return [unit for unit in units if not self._is_done(unit, retry_failed)]
-
-    def _is_done(self, unit: Unit[T], retry_failed: bool) -> bool:
-        entry = self.ledger.entry(unit.number)
-        if entry is None or entry.inputs != self.inputs_of(unit):
-            return False
-        return not (retry_failed and _failed(entry))
+    def choose(self, units: Sequence[Unit[T]]) -> list[Unit[T]]:
+        """Those units that are not done yet."""
+        return [unit for unit in units if self.entry(unit) is None]
 
     def finished_samples(self, unit: Unit[T]) -> dict[str, Members]:
-        """Members by key of the unit's shard as it stands, for a retry; empty where there is none."""
-        entry = self.ledger.entry(unit.number)
-        if entry is None or entry.inputs != self.inputs_of(unit):
+        """Members by key of a reopened unit's shard, which a retry keeps; empty where all samples are to be done."""
+        entry = self.ledger.stored(unit.number)
+        if entry is None or not self._fits(entry, unit):
             return {}
         with self.ledger.folder.open(entry.shard) as file:
             return dict(read_tar(file))
+
+    def entry(self, unit: Unit[T]) -> LedgerEntry | None:
+        """The unit's ledger entry where its shard was made from the same inputs."""
+        entry = self.ledger.entry(unit.number)
+        return entry if entry is not None and self._fits(entry, unit) else None
+
+    def _fits(self, entry: LedgerEntry, unit: Unit[T]) -> bool:
+        return entry.inputs == self.inputs_of(unit, failed_keys(entry))
 
     def write(
         self, unit: Unit[T], samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
@@ -96,6 +98,7 @@ class Job(Generic[T]):
         write_tar(tar, samples)
         self.ledger.folder.write_bytes(name, tar.getvalue())
         statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
+        failed = frozenset(failure.key for failure in failures if failure.status != SKIPPED)
         entry = LedgerEntry(
             unit=unit.number,
             shard=name,
@@ -104,7 +107,7 @@ class Job(Generic[T]):
             failures=tuple(failures),
             size=tar.tell(),
             sha256=hashlib.sha256(tar.getvalue()).hexdigest(),
-            inputs=self.inputs_of(unit),
+            inputs=self.inputs_of(unit, failed),
             fingerprint=self.fingerprint,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -120,26 +123,24 @@ class Job(Generic[T]):
         Raises:
             OutputError: if the launcher is gone, so that no orphan goes on writing beside the next run.
         """
-        if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self._launcher:
-            raise OutputError(
-                "the launcher is gone; stopping. Every finished shard is safe: run the same command again"
-            )
+        self.rank.check_launcher()
         if not self.rank.is_main:
             return
         if time.monotonic() - self._looked >= LOOK_EVERY_SECONDS:
             self._looked = time.monotonic()
             self._survey()
         done = sum(len(self.units[number].entries) for number in self._known)
-        self.meter.update(done + in_progress, sum(_failed(entry) for entry in self._known.values()))
+        self.meter.update(done + in_progress, sum(len(failed_keys(entry)) for entry in self._known.values()))
 
     def _survey(self) -> None:
         for number in self.ledger.units() - set(self._known):
-            entry = self.ledger.entry(number) if number < len(self.units) else None
-            if entry is not None and entry.inputs == self.inputs_of(self.units[number]):
+            entry = self.entry(self.units[number]) if number < len(self.units) else None
+            if entry is not None:
                 self._known[number] = entry
 
     def finish(self) -> Summary | None:
         """Where every unit of every rank is done: write the index and the summary. Else None; a later rank does it."""
+        self._known.clear()  # other ranks may have done units again since
         self._survey()
         if len(self._known) < len(self.units):
             return None
@@ -166,10 +167,14 @@ def open_job(
     kind: str,
     settings: Mapping[str, Any],
     units: Sequence[Unit[T]],
-    inputs_of: Callable[[Unit[T]], str],
+    inputs_of: InputsOf[T],
     rank: Rank,
+    retry_failed: bool = False,
 ) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
+
+    To retry, this rank's units with failed samples are reopened, and all ranks wait for each other, so that none takes
+    the job for finished before the others have begun.
 
     Raises:
         OutputError: if the folder cannot be written, another run is at work there, or it holds other settings' shards.
@@ -177,16 +182,31 @@ def open_job(
     folder.prepare()
     with lock_output(folder, rank.index):
         ledger = Ledger(folder, kind)
-        fingerprint = ledger.start(settings)
+        fingerprint = ledger.start(settings, mended=retry_failed)
+        _clear(ledger, rank.share(units), retry_failed)
+        if retry_failed:
+            rank.meet()
         total = sum(len(unit.entries) for unit in units)
         with show_progress(kind, total, show=rank.is_main) as meter:
             job = Job(ledger, units, inputs_of, fingerprint, rank, meter)
             job.look(0)
+            meter.restart()
             yield job
 
 
-def _failed(entry: LedgerEntry) -> int:
-    return sum(failure.status != SKIPPED for failure in entry.failures)
+def _clear(ledger: Ledger, units: Sequence[Unit[T]], retry_failed: bool) -> None:
+    """Take away what a killed run has left of these units, and, to retry, reopen those with failed samples."""
+    kind, folder = ledger.kind, ledger.folder
+    folder.sweep({name(kind, unit.number) for unit in units for name in (shard_name, entry_name)})
+    for unit in units if retry_failed else ():
+        entry = ledger.entry(unit.number)
+        if entry is not None and failed_keys(entry):
+            ledger.reopen(entry)
+
+
+def failed_keys(entry: LedgerEntry) -> frozenset[str]:
+    """Keys of the samples that failed; the ones left out by choice are not among them."""
+    return frozenset(failure.key for failure in entry.failures if failure.status != SKIPPED)
 
 
 def report(summary: Summary | None) -> int:

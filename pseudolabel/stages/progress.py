@@ -31,6 +31,10 @@ class Meter:
             self._last_line = time.monotonic()
             print(self.line(), file=sys.stderr, flush=True)
 
+    def restart(self) -> None:
+        """Measure the rate from here; what earlier runs have done does not count."""
+        self._first, self._started = self.done, time.monotonic()
+
     def line(self) -> str:
         left = (self.total - self.done) / self.rate if self.rate else float("nan")
         eta = time.strftime("%H:%M:%S", time.gmtime(left)) if left == left else "--:--:--"
@@ -49,6 +53,10 @@ class _Bar(Meter):
     def update(self, done: int, failures: int) -> None:
         self.done, self.failures = done, failures
         self._bar.update(self._task, completed=done, rate=self.rate, failures=failures)
+
+    def restart(self) -> None:
+        super().restart()
+        self._bar.reset(self._task, completed=self.done)
 
 
 @contextmanager

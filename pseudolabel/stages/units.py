@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
 from accelerate import PartialState
 
 from pseudolabel.errors import SettingError
+from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.entry import Entry
 
 T = TypeVar("T")
@@ -30,12 +31,14 @@ class Rank:
         index, count: this process among all processes.
         local_count: processes on this machine.
         device: the device that Accelerate gives it.
+        launcher: process that started this one.
     """
 
     index: int
     count: int
     local_count: int
     device: torch.device
+    launcher: int = field(default_factory=os.getppid)
 
     @property
     def is_main(self) -> bool:
@@ -48,6 +51,22 @@ class Rank:
     def cores(self) -> int:
         """Processor cores for this process's share of the machine, at least one."""
         return max(1, len(os.sched_getaffinity(0)) // self.local_count)
+
+    def check_launcher(self) -> None:
+        """Make sure that `accelerate launch` is still there, so that no orphan goes on writing beside the next run.
+
+        Raises:
+            OutputError: if it is gone.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self.launcher:
+            raise OutputError(
+                "the launcher is gone; stopping. Every finished shard is safe: run the same command again"
+            )
+
+    def meet(self) -> None:
+        """Wait until every process of the run has come here; for the start of a stage, never inside its loop."""
+        if self.count > 1:
+            PartialState().wait_for_everyone()
 
 
 def current_rank() -> Rank:

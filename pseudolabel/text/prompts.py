@@ -33,8 +33,9 @@ def build_prompt(template: str, name: str, caption: str = "") -> Prompt:
     start = template.index("{}")
     lead = template.format(name)
     caption = " ".join(caption.split())
-    if caption.casefold().startswith(lead.casefold()):
-        text = lead + caption[len(lead) :]
+    # Only where the words end with the class name: "a photograph of cartoon dogs" does not continue "a photograph of car".
+    if continued := re.match(re.escape(lead) + r"(?!\w)", caption, re.IGNORECASE):
+        text = lead + caption[continued.end() :]
     else:
         text = f"{lead}, {caption}" if caption else lead
     end = start + len(name)

@@ -1,0 +1,117 @@
+"""Choose the small model's own settings on a training seed: level weights, self-attention, threshold and CRF.
+
+Prints every candidate with its score and, at the end, the lines for configs/pipeline/shapes.yaml. The images that
+scores are reported on are drawn from other seeds.
+
+    python scripts/tune_shapes.py --images 100
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from pseudolabel.config import CrfConfig, DiffSegmenterConfig, Experiment, ModelConfig, WorkConfig
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.evaluation.confusion import Confusion
+from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
+from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.refine.densecrf import refine
+from pseudolabel.sources.shapes import Scene, draw_scene
+from pseudolabel.stages.cams import Labeller
+from pseudolabel.vocabulary import load_vocabulary
+
+TRAINING_SEED = 0  # the seed whose scenes the model was trained on
+
+LEVEL_WEIGHTS = [
+    {8: 1.0},
+    {16: 1.0},
+    {8: 0.7, 16: 0.3},
+    {8: 0.5, 16: 0.5},
+    {8: 0.3, 16: 0.7},
+    {8: 0.5, 16: 0.4, 32: 0.1},
+    {8: 0.25, 16: 0.25, 32: 0.25, 64: 0.25},
+]
+SELF_ATTENTION: list[dict[str, Any]] = [
+    {"self_attention": "none"},
+    {"self_attention": "highest"},
+    {"self_attention": "factors", "self_attention_factors": [16]},
+    {"self_attention": "factors", "self_attention_factors": [8, 16]},
+    {"self_attention": "all"},
+]
+BACKGROUNDS = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+BILATERAL_SXY = [20.0, 40.0, 60.0]
+BILATERAL_SRGB = [5.0, 8.0, 13.0, 20.0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="shapes", help="the model's name or folder")
+    parser.add_argument("--images", type=int, default=100)
+    arguments = parser.parse_args()
+    scenes = [draw_scene(np.random.default_rng([TRAINING_SEED, number])) for number in range(arguments.images)]
+    method, scores = choose_method(scenes, arguments.model)
+    sweep = sweep_thresholds(scenes, scores)
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        crf = choose_crf(scenes, scores, pool)
+    print(f"\nmethod:\n  level_weights: {method.level_weights}\n  self_attention: {method.self_attention}")
+    print(f"  self_attention_factors: {method.self_attention_factors}")
+    print(f"crf:\n  bilateral_sxy: {crf.bilateral_sxy}\n  bilateral_srgb: {crf.bilateral_srgb}")
+    print(f"  background: threshold\n  background_value: {crf.background_value}")
+    print(f"evaluate:\n  threshold: {sweep.oracle()[1]}")
+
+
+def choose_method(scenes: list[Scene], name: str) -> tuple[DiffSegmenterConfig, list[np.ndarray]]:
+    """The best candidate and the scenes' scores with it, float32 (C, H, W) each."""
+    vocabulary, model = load_vocabulary("shapes"), load_model(ModelConfig(name=name), torch.device("cpu"))
+    samples = [Sample(f"scene_{number:04d}", scene.image, scene.classes) for number, scene in enumerate(scenes)]
+    best, best_miou, best_scores = DiffSegmenterConfig(), -1.0, []
+    for weights, self_attention in itertools.product(LEVEL_WEIGHTS, SELF_ATTENTION):
+        method = replace(DiffSegmenterConfig(), level_weights=weights, **self_attention)
+        labeller = Labeller(Experiment(method=method, work=WorkConfig(batch=32)), model, vocabulary, None)
+        scores = [at_image_size(maps.maps, maps.size) for _, maps in labeller(samples) if isinstance(maps, ScoreMaps)]
+        miou, threshold = sweep_thresholds(scenes, scores).oracle()
+        print(f"{100 * miou:6.2f} at {threshold:.2f}  weights {weights}  {self_attention}", flush=True)
+        if miou > best_miou:
+            best, best_miou, best_scores = method, miou, scores
+    return best, best_scores
+
+
+def sweep_thresholds(scenes: Iterable[Scene], scores: Iterable[np.ndarray]) -> ThresholdSweep:
+    sweep = ThresholdSweep.empty(len(load_vocabulary("shapes")))
+    for scene, maps in zip(scenes, scores, strict=True):
+        sweep.add(scene.labels, maps, scene.classes)
+    return sweep
+
+
+def choose_crf(scenes: list[Scene], scores: list[np.ndarray], pool: ProcessPoolExecutor) -> CrfConfig:
+    start = replace(CrfConfig(), background="threshold", background_value=0.4, ignore_below=0.0)
+    grid = [replace(start, bilateral_sxy=sxy, bilateral_srgb=rgb) for sxy in BILATERAL_SXY for rgb in BILATERAL_SRGB]
+    kernel = max(grid, key=partial(mask_miou, scenes, scores, pool))
+    values = [replace(kernel, background_value=value) for value in BACKGROUNDS]
+    return max(values, key=partial(mask_miou, scenes, scores, pool))
+
+
+def mask_miou(scenes: list[Scene], scores: list[np.ndarray], pool: ProcessPoolExecutor, crf: CrfConfig) -> float:
+    confusion = Confusion.empty(len(load_vocabulary("shapes")))
+    jobs = pool.map(refine_scene, scenes, scores, itertools.repeat(crf), chunksize=8)
+    for scene, labels in zip(scenes, jobs, strict=True):
+        confusion.add(scene.labels, labels)
+    place = f"sxy {crf.bilateral_sxy} srgb {crf.bilateral_srgb} background {crf.background_value}"
+    print(f"{100 * confusion.miou:6.2f} after DenseCRF {place}", flush=True)
+    return confusion.miou
+
+
+def refine_scene(scene: Scene, scores: np.ndarray, crf: CrfConfig) -> np.ndarray:
+    return refine(np.asarray(scene.image), scores, scene.classes, crf)[0]
+
+
+if __name__ == "__main__":
+    main()
