@@ -12,6 +12,7 @@ import argparse
 import json
 import string
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,22 +69,21 @@ def main() -> None:
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
     )
 
-    def save() -> None:
+    def save(step: int, loss: float) -> None:
         save_pipeline(args.out, vae, text_encoder, tokenizer, unet, scheduler)
+        provenance = {
+            "data": {"source": "shapes", "seed": args.seed, "scenes": args.scenes, "size": SIZE},
+            "vae": {"steps": args.vae_steps, "loss": round(vae_loss, 5), "parameters": count(vae)},
+            "unet": {"step": step, "of": args.unet_steps, "loss": round(loss, 5), "parameters": count(unet)},
+            "text_encoder": {"parameters": count(text_encoder)},
+            "batch": args.batch,
+            "learning_rate": args.learning_rate,
+            "seconds": round(time.perf_counter() - started),
+            "torch": torch.__version__,
+        }
+        (args.out / "training.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
-    loss = train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save)
-    save()
-    provenance = {
-        "data": {"source": "shapes", "seed": args.seed, "scenes": args.scenes, "size": SIZE},
-        "vae": {"steps": args.vae_steps, "loss": vae_loss, "parameters": count(vae)},
-        "unet": {"steps": args.unet_steps, "loss": loss, "parameters": count(unet)},
-        "text_encoder": {"parameters": count(text_encoder)},
-        "batch": args.batch,
-        "learning_rate": args.learning_rate,
-        "seconds": round(time.perf_counter() - started),
-        "torch": torch.__version__,
-    }
-    (args.out / "training.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -273,7 +273,8 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save) -> float:
+def train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save) -> None:
+    """Train on the latents; every `args.save_every` steps and at the end, `save(step, loss)`."""
     models = [unet, text_encoder]
     rng = np.random.default_rng([args.seed, 2])
     optimiser, schedule = build_optimiser(models, args.learning_rate, args.unet_steps)
@@ -293,9 +294,8 @@ def train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save) -> fl
             average = smooth(average, float(loss.detach()), step)
             if step % LOG_EVERY == 0:
                 progress.console.print(f"unet step {step} loss {average:.4f} {time.perf_counter() - started:.0f} s")
-            if step and step % args.save_every == 0:
-                save()
-    return average
+            if (step + 1) % args.save_every == 0 or step + 1 == args.unet_steps:
+                save(step + 1, average)
 
 
 def draw_timesteps(count: int, steps: int) -> torch.Tensor:
@@ -339,11 +339,12 @@ def smooth(average: float, value: float, step: int) -> float:
 
 
 def save_pipeline(out: Path, vae, text_encoder, tokenizer, unet, scheduler) -> None:
+    """Save copies of the parts in float16, as they ship."""
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
+        vae=deepcopy(vae).half(),
+        text_encoder=deepcopy(text_encoder).half(),
         tokenizer=tokenizer,
-        unet=unet,
+        unet=deepcopy(unet).half(),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
