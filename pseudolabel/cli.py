@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
@@ -85,7 +86,9 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     from pseudolabel.stages.job import report
     from pseudolabel.stages.units import current_rank
 
-    return max([report(summary) for summary in run(experiment, current_rank(), retry_failed)])
+    # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
+    # would end them.
+    return [report(summary) for summary in run(experiment, current_rank(), retry_failed)][-1]
 
 
 def evaluate(experiment: Experiment, kind: Literal["cams", "masks"], predictions: str = "") -> int:
@@ -181,11 +184,18 @@ def build_parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, function in COMMANDS.items():
-        command = ArgumentParser(description=_doc(function).split("\n\nArgs")[0])
+        command = ArgumentParser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
         if name not in FREE_OF_EXPERIMENT:
             command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
-        command.add_function_arguments(function, skip={"experiment"}, as_group=False, as_positional=name != "shapes")
+        flags = {
+            name for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool
+        }
+        command.add_function_arguments(
+            function, skip={"experiment", *flags}, as_group=False, as_positional=name != "shapes"
+        )
+        for flag in sorted(flags):
+            command.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=_argument_doc(function, flag))
         commands.add_subcommand(name, command, help=_doc(function).split("\n")[0])
     return parser
 
@@ -194,12 +204,25 @@ def _doc(function: Callable[..., int]) -> str:
     return inspect.getdoc(function) or ""
 
 
+def _argument_doc(function: Callable[..., int], name: str) -> str | None:
+    documented = docstring_parser.parse(_doc(function)).params
+    return next((param.description for param in documented if param.arg_name == name), None)
+
+
+def _usage(name: str, function: Callable[..., int]) -> str:
+    """A short line in place of one with every setting, which would hide the message of an error."""
+    required = [key for key, value in inspect.signature(function).parameters.items() if value.default is value.empty]
+    settings = ["[--config FILE]", "[--SETTING VALUE ...]"] if "experiment" in required else []
+    words = ["--out OUT" if name == "shapes" else key.upper() for key in required if key != "experiment"]
+    return " ".join(["pseudolabel", name, *words, *settings])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
     parser = build_parser()
     parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
     try:
-        return _run(parsed.command, parser.instantiate_classes(parsed)[parsed.command])
+        return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
     except UserError as error:
         print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
         return 1

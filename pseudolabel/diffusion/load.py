@@ -52,6 +52,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         alphas_cumprod=scheduler.alphas_cumprod,
         image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
     )
+    _check_parts(config, model)
     _check_size(model)
     return model
 
@@ -87,6 +88,23 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
     return f"cannot load the diffusion model '{config.name}' (--model.name): {mend}.\n{type(error).__name__}: {error}"
+
+
+def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
+    """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
+    unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer
+    fit = {
+        "U-Net's channels and the VAE's": (unet.in_channels, vae.latent_channels),
+        "U-Net's text width and the text encoder's": (unet.cross_attention_dim, text.hidden_size),
+        "tokenizer's vocabulary and the text encoder's": (len(tokenizer), text.vocab_size),
+        "tokenizer's length and the text encoder's": (tokenizer.model_max_length, text.max_position_embeddings),
+    }
+    for what, (one, other) in fit.items():
+        if one != other:
+            raise ModelError(
+                f"'{config.name}' (--model.name) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
+                f"the {what} differ, {one} and {other}"
+            )
 
 
 def _check_size(model: DiffusionModel) -> None:

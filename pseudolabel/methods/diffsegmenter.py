@@ -95,7 +95,7 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     Returns:
         float32 (B, n).
     """
-    # Rows sum to one, so the map's mean passes through unchanged; without it, half precision keeps the small differences.
+    # Rows sum to one, so the map's mean passes through unchanged; half precision keeps more digits of what is left.
     mean = values.mean(1, keepdim=True)
     columns = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
     # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.

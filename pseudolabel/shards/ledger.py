@@ -99,16 +99,16 @@ class Ledger:
         """
         settings = json.loads(encode_json(settings))
         fingerprint = digest(_without_labels(settings))
-        before = self.settings()
-        fresh = before is None or not self.units()  # without a finished shard nothing can be mixed
-        if fresh or (mended and _without_labels(before) == _without_labels(settings)):
+        before = self.settings() if self.units() else None  # without a finished shard nothing can be mixed
+        are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
+        if before is None or (mended and are_relabelled):
             self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
         elif before != settings:
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
                 + "\n".join(f"  {line}" for line in differences(before, settings))
                 + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
-                + (MENDED if _without_labels(before) == _without_labels(settings) else "")
+                + (MENDED if are_relabelled else "")
             )
         return fingerprint
 

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -67,7 +68,7 @@ def decode_cams(key: str, members: Members) -> CamSample:
         with np.load(io.BytesIO(members["cam.npz"]), allow_pickle=False) as arrays:
             maps, classes = arrays["maps"], tuple(int(index) for index in arrays["classes"])
         scores = ScoreMaps(key, classes, maps, (int(fields["height"]), int(fields["width"])))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise ShardSampleError(f"sample '{key}': {error!r}") from error
     if maps.ndim != 3 or len(maps) != len(classes):
         raise ShardSampleError(f"sample '{key}': maps of shape {maps.shape} for {len(classes)} classes")

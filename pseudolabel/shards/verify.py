@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry
+from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry, shard_name
 from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, ShardSampleError, decode_cams
 from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample
@@ -36,28 +36,32 @@ def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, t
         return [f"'{folder.path}' holds no CAM or mask shards"]
     ledger = Ledger(folder, kind)
     numbers = sorted(ledger.units())
-    faults = _check_names(folder, kind, set(numbers))
+    faults = _check_run(ledger) + _check_names(folder, kind, set(numbers))
     entries = []
     for done, number in enumerate(numbers, 1):
-        entry = ledger.entry(number)
+        entry = ledger.stored(number)
         if entry is None:
             faults.append(
                 f"{kind}-{number:06d}: the ledger entry is damaged, or its shard is missing or of another size"
             )
         else:
             entries.append(entry)
+            faults += [f"{entry.shard}: the retry of its failed samples is not finished"] * entry.reopened
             faults += _check_shard(folder, kind, entry)
         on_shard(done, len(numbers))
     return faults + _check_index(folder, entries)
 
 
+def _check_run(ledger: Ledger) -> list[str]:
+    try:
+        return [] if ledger.settings() is not None else [f"{RUN} is missing"]
+    except OutputError as error:
+        return [str(error)]
+
+
 def _check_names(folder: Folder, kind: str, numbers: set[int]) -> list[str]:
-    faults = [] if folder.exists(RUN) else [f"{RUN} is missing"]
-    for name in folder.names():
-        stem, _, suffix = name.rpartition(".")
-        if suffix == "tar" and stem.startswith(f"{kind}-") and int(stem.removeprefix(f"{kind}-")) not in numbers:
-            faults.append(f"{name} has no ledger entry")
-    return faults
+    ledgered = {shard_name(kind, number) for number in numbers}
+    return [f"{name} has no ledger entry" for name in folder.names() if name.endswith(".tar") and name not in ledgered]
 
 
 def _check_shard(folder: Folder, kind: str, entry: LedgerEntry) -> list[str]:
@@ -88,7 +92,7 @@ def _check_sample(kind: str, key: str, members: Members) -> list[str]:
             size = read_mask(members["png"], key).shape
             if fields["key"] != key:
                 return [f"sample '{key}' describes itself as '{fields['key']}'"]
-    except (ShardSampleError, BadSample, OSError, ValueError, KeyError) as error:
+    except (ShardSampleError, BadSample, OSError, ValueError, KeyError, TypeError) as error:
         return [f"sample '{key}' cannot be read: {error}"]
     return [] if size == (height, width) else [f"sample '{key}': image {(height, width)} but {size} beside it"]
 
@@ -96,8 +100,11 @@ def _check_sample(kind: str, key: str, members: Members) -> list[str]:
 def _check_index(folder: Folder, entries: list[LedgerEntry]) -> list[str]:
     if not folder.exists(INDEX):
         return [f"{INDEX} is missing: the run is not finished"]
-    index = json.loads(folder.read_bytes(INDEX))
-    listed = [(shard["shard"], shard["samples"], shard["sha256"]) for shard in index["shards"]]
+    try:
+        index = json.loads(folder.read_bytes(INDEX))
+        listed = [(shard["shard"], shard["samples"], shard["sha256"]) for shard in index["shards"]]
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"{INDEX} is damaged ({error!r}): run the same command again to write it anew"]
     if listed != [(entry.shard, entry.samples, entry.sha256) for entry in entries]:
         return [f"{INDEX} does not list the shards that the ledger has"]
     return []

@@ -87,7 +87,7 @@ def ablate(experiment: Experiment, table: TableName, rank: Rank) -> int:
     if rank.is_main:
         folder.write_bytes(METRICS, encode_json(rows))
         Console().print(_draw(rows, table, experiment))
-    return status
+    return status if rank.is_main else 0  # another's status would make the launcher end the one that scores
 
 
 def _score(experiment: Experiment, rank: Rank) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """The labelling stage: images with labels in, shards of class activation maps out."""
 
 import hashlib
-import io
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -56,9 +55,10 @@ def write_cams(
     model = load_model(experiment.model, rank.device)
     labeller = Labeller(experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)
-    settings = run_settings(experiment, model, source, vocabulary, captions)
-    with open_job(Folder(experiment.out) / KIND, KIND, settings, units, _inputs, rank) as job:
-        pending = job.choose(rank.share(units), retry_failed)
+    inputs = Inputs(vocabulary, captions)
+    settings = run_settings(experiment, model, units, inputs)
+    with open_job(Folder(experiment.out) / KIND, KIND, settings, units, inputs.digest, rank, retry_failed) as job:
+        pending = job.choose(rank.share(units))
         entries = (entry for unit in pending for entry in _unfinished(job, unit))
         read = prefetch(lambda entry: _read(source, entry), entries, experiment.work.loaders, READ_AHEAD)
         try:
@@ -99,9 +99,9 @@ class Pair:
 
 def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
     """The unit's samples that are not in its shard: all of them where there is none."""
-    ledgered = job.entry(unit)
-    failed = {failure.key for failure in ledgered.failures} if ledgered is not None else set()
-    return [entry for entry in unit.entries if ledgered is None or entry.key in failed]
+    kept = job.kept(unit)
+    missing = {failure.key for failure in kept.failures} if kept is not None else set()
+    return [entry for entry in unit.entries if kept is None or entry.key in missing]
 
 
 class Labeller:
@@ -183,22 +183,38 @@ class Labeller:
         return torch.randn(count, *self.model.latent_shape, generator=generator)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the labels say about the images; `captions` are None where prompts go without."""
+
+    vocabulary: Vocabulary
+    captions: dict[tuple[str, str], str] | None
+
+    def digest(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
+        """Digest of keys, classes and captions, leaving out the samples that failed, whose labels may be mended."""
+        return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
+
+    def _describe(self, entry: Entry) -> list[Any]:
+        captions = self.captions or {}
+        texts = [captions.get((entry.key, self.vocabulary.names[index]), "") for index in entry.classes]
+        return [entry.key, *entry.classes, *texts]
+
+
 def run_settings(
     experiment: Experiment,
     model: DiffusionModel,
-    source: Source,
-    vocabulary: Vocabulary,
-    captions: dict[tuple[str, str], str] | None,
+    units: Sequence[Unit[Entry]],
+    inputs: Inputs,
 ) -> dict[str, Any]:
     """Everything that the shards' bytes depend on; not where the data lie, nor how many processes there are."""
-    listed = io.StringIO()
-    for entry in source.entries:
-        listed.write(f"{entry.key}\t{entry.classes}\t{entry.problem is None}\n")
     return {
-        "inputs": {"count": len(source.entries), "sha256": hashlib.sha256(listed.getvalue().encode()).hexdigest()},
+        "inputs": {
+            "count": sum(len(unit.entries) for unit in units),
+            "sha256": digest([inputs.digest(unit) for unit in units]),
+        },
         "unlabelled": experiment.source.unlabelled,
         "max_pixels": experiment.source.max_pixels,
-        "vocabulary": {"name": vocabulary.name, "sha256": digest(asdict(vocabulary))},
+        "vocabulary": {"name": inputs.vocabulary.name, "sha256": digest(asdict(inputs.vocabulary))},
         "model": {
             **asdict(replace(experiment.model, dtype="auto")),
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -206,7 +222,7 @@ def run_settings(
             "weights": fingerprint(model),
         },
         "method": asdict(experiment.method),
-        "captions": None if captions is None else digest(sorted((*pair, text) for pair, text in captions.items())),
+        "captions": "none" if inputs.captions is None else "given",
         "work": {"unit": experiment.work.unit, "batch": experiment.work.batch, "seed": experiment.work.seed},
     }
 
@@ -217,10 +233,6 @@ def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) ->
     captions = load_captions(experiment.captions.source)
     check_complete(captions, source.entries, vocabulary, experiment.captions.source)
     return captions
-
-
-def _inputs(unit: Unit[Entry]) -> str:
-    return digest([[entry.key, *entry.classes] for entry in unit.entries])
 
 
 def _read(source: Source, entry: Entry) -> Sample | Failure:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
@@ -26,7 +25,8 @@ READ_AHEAD = 32
 def write_captions(experiment: Experiment, rank: Rank) -> int:
     """Caption this rank's share of the images that have no captions yet, into the folder `captions.source`.
 
-    Images that cannot be read are left out; `cams` records them. A run that was stopped loses the file it was at.
+    Images that cannot be read get the empty caption and are tried again the next time; `cams` records them. A run that
+    was stopped loses the file it was at.
 
     Returns:
         How many captions this rank wrote.
@@ -42,13 +42,16 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
     folder = Folder(target)
     folder.prepare()
     with lock_output(folder, rank.index):
-        known = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
-        missing = [entry for entry in source.entries if _classes(entry, vocabulary, known)]
-        chunks = list(batched(missing, IMAGES_PER_FILE))[rank.index :: rank.count]
+        found = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
+        known = {pair for pair, caption in found.items() if caption}
+        # The cut does not depend on what is known, which other ranks may be adding to.
+        share = list(batched(source.entries, IMAGES_PER_FILE))[rank.index :: rank.count]
+        missing = [tuple(entry for entry in chunk if _classes(entry, vocabulary, known)) for chunk in share]
+        chunks = [chunk for chunk in missing if chunk]
         return _write_chunks(experiment, rank, source, vocabulary, folder, chunks, known) if chunks else 0
 
 
-def _classes(entry: Entry, vocabulary: Vocabulary, known: dict[tuple[str, str], str]) -> list[int]:
+def _classes(entry: Entry, vocabulary: Vocabulary, known: set[tuple[str, str]]) -> list[int]:
     """The entry's classes that have no caption."""
     if entry.problem is not None:
         return []
@@ -62,7 +65,7 @@ def _write_chunks(
     vocabulary: Vocabulary,
     folder: Folder,
     chunks: list[tuple[Entry, ...]],
-    known: dict[tuple[str, str], str],
+    known: set[tuple[str, str]],
 ) -> int:
     captioner, written, seen, failed = BlipCaptioner(experiment.captions, rank.device), 0, 0, 0
 
@@ -77,25 +80,32 @@ def _write_chunks(
     with show_progress("captions", sum(map(len, chunks)), show=rank.is_main) as meter:
         for chunk in chunks:
             pairs: list[tuple[Sample, int]] = []
+            lines: list[str] = []
+            rank.check_launcher()
             for _ in chunk:
                 entry, sample = next(samples)
                 seen, failed = seen + 1, failed + (sample is None)
+                classes = _classes(entry, vocabulary, known)
                 if sample is not None:
-                    pairs += [(sample, index) for index in _classes(entry, vocabulary, known)]
+                    pairs += [(sample, index) for index in classes]
+                else:
+                    lines += [_line(entry.key, vocabulary.names[index], "") for index in classes]
                 meter.update(seen, failed)
-            lines = list(_caption(captioner, pairs, vocabulary, experiment.captions.batch))
-            name = hashlib.sha256(chunk[0].key.encode()).hexdigest()[:12]
-            folder.write_bytes(f"captions-{name}-{len(lines)}.jsonl", "".join(lines).encode())
-            written += len(lines)
+            lines += _caption(captioner, pairs, vocabulary)
+            data = "".join(lines).encode()
+            folder.write_bytes(f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl", data)
+            written += len(pairs)
     return written
 
 
-def _caption(
-    captioner: BlipCaptioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary, batch: int
-) -> Iterator[str]:
-    for chunk in batched(pairs, batch):
-        leads = [vocabulary.template.format(vocabulary.prompt(index)) for _, index in chunk]
-        sentences = captioner([sample.image for sample, _ in chunk], leads)
-        for (sample, index), sentence in zip(chunk, sentences, strict=True):
-            row = {"key": sample.key, "class": vocabulary.names[index], "caption": sentence}
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+def _caption(captioner: BlipCaptioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary) -> list[str]:
+    leads = [vocabulary.template.format(vocabulary.prompt(index)) for _, index in pairs]
+    sentences = captioner([sample.image for sample, _ in pairs], leads)
+    return [
+        _line(sample.key, vocabulary.names[index], sentence)
+        for (sample, index), sentence in zip(pairs, sentences, strict=True)
+    ]
+
+
+def _line(key: str, name: str, caption: str) -> str:
+    return json.dumps({"key": key, "class": name, "caption": caption}, ensure_ascii=False) + "\n"

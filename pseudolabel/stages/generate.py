@@ -13,15 +13,16 @@ from pseudolabel.stages.units import Rank
 def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, Summary | None]:
     """Write this rank's CAM shards and, behind them, its mask shards; gives the summaries of both jobs.
 
-    A failure of either is raised once the other has come to a halt; finished shards stay.
+    A failure of either is raised once the other has come to a halt; finished shards stay. In a retry the masks come
+    after the CAMs, because until then the CAM shards of the last run would be taken for finished ones.
     """
+    if retry_failed:
+        return write_cams(experiment, rank, retry_failed), write_masks(experiment, rank)
     cams_over = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="refine") as background:
-        masks = background.submit(
-            write_masks, experiment, rank, follow=True, retry_failed=retry_failed, is_abandoned=cams_over.is_set
-        )
+        masks = background.submit(write_masks, experiment, rank, follow=True, is_abandoned=cams_over.is_set)
         try:
-            cams = write_cams(experiment, rank, retry_failed)
+            cams = write_cams(experiment, rank)
         finally:
             cams_over.set()
         return cams, masks.result()

@@ -76,8 +76,8 @@ class Job(Generic[T]):
 
     def finished_samples(self, unit: Unit[T]) -> dict[str, Members]:
         """Members by key of a reopened unit's shard, which a retry keeps; empty where all samples are to be done."""
-        entry = self.ledger.stored(unit.number)
-        if entry is None or not self._fits(entry, unit):
+        entry = self.kept(unit)
+        if entry is None:
             return {}
         with self.ledger.folder.open(entry.shard) as file:
             return dict(read_tar(file))
@@ -86,6 +86,11 @@ class Job(Generic[T]):
         """The unit's ledger entry where its shard was made from the same inputs."""
         entry = self.ledger.entry(unit.number)
         return entry if entry is not None and self._fits(entry, unit) else None
+
+    def kept(self, unit: Unit[T]) -> LedgerEntry | None:
+        """The entry of a reopened unit, of whose samples only the failed ones are to be done."""
+        entry = self.ledger.stored(unit.number)
+        return entry if entry is not None and entry.reopened and self._fits(entry, unit) else None
 
     def _fits(self, entry: LedgerEntry, unit: Unit[T]) -> bool:
         return entry.inputs == self.inputs_of(unit, failed_keys(entry))
@@ -220,5 +225,7 @@ def report(summary: Summary | None) -> int:
             f"ledger ({summary.out}/{summary.kind}-*.json). Mend them and add --retry-failed."
         )
     else:
-        print(f"{summary.kind}: all {summary.samples} samples done -> {summary.out}")
+        skipped = summary.statuses.get(SKIPPED, 0)
+        left_out = f", {skipped} without labels left out" if skipped else ""
+        print(f"{summary.kind}: all {summary.samples} samples done{left_out} -> {summary.out}")
     return summary.exit_status

@@ -36,8 +36,10 @@ class Meter:
         self._first, self._started = self.done, time.monotonic()
 
     def line(self) -> str:
-        left = (self.total - self.done) / self.rate if self.rate else float("nan")
-        eta = time.strftime("%H:%M:%S", time.gmtime(left)) if left == left else "--:--:--"
+        eta = "--:--:--"
+        if self.rate:
+            minutes, seconds = divmod(round((self.total - self.done) / self.rate), 60)
+            eta = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
         count = f"{self.title}: {self.done}/{self.total} samples"
         return f"{count}, {self.rate:.2f} samples/s, ETA {eta}, failed {self.failures}"
 

@@ -53,23 +53,26 @@ def write_masks(
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
     while follow and not cams.are_started() and not is_abandoned():
+        rank.check_launcher()
         time.sleep(LOOK_AGAIN_SECONDS)
     units = cams.units()
-    settings = {"crf": asdict(experiment.crf), "cams": cams.settings()}
+    # The labels are left out: every unit knows the CAM shard that it was made from.
+    settings = {"crf": asdict(experiment.crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
     vocabulary = load_vocabulary(experiment.vocabulary)
     workers = experiment.work.workers or rank.cores()
     with (
         open_pool(workers, __name__) as pool,
-        open_job(Folder(experiment.out) / KIND, KIND, settings, units, cams.inputs_of, rank) as job,
+        open_job(Folder(experiment.out) / KIND, KIND, settings, units, cams.inputs_of, rank, retry_failed) as job,
     ):
         waiting = list(rank.share(units))
         while waiting:
+            is_last_look = not follow or is_abandoned()  # asked before looking, or shards written meanwhile are missed
             ready = {unit: entry for unit in waiting if (entry := cams.entry(unit)) is not None}
-            for unit in job.choose(list(ready), retry_failed):
+            for unit in job.choose(list(ready)):
                 _refine_unit(job, unit, cams.ledger.folder, ready[unit], experiment.crf, vocabulary, pool)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
-                if not follow or is_abandoned():
+                if is_last_look:
                     raise NoCamsError(_explain(cams, waiting))
                 job.look(0)
                 time.sleep(LOOK_AGAIN_SECONDS)
@@ -94,10 +97,13 @@ class CamShards:
             )
         return settings
 
+    def count(self) -> int:
+        """Samples of the run, failed ones included."""
+        return self.settings()["inputs"]["count"]
+
     def units(self) -> list[Unit[int]]:
         """One unit per CAM shard of the run, known from its settings before the shards are written."""
-        settings = self.settings()
-        count, size = settings["inputs"]["count"], settings["work"]["unit"]
+        count, size = self.count(), self.settings()["work"]["unit"]
         return [Unit(start // size, range(start, min(start + size, count))) for start in range(0, count, size)]
 
     def entry(self, unit: Unit[int]) -> LedgerEntry | None:
@@ -109,7 +115,7 @@ class CamShards:
             self._entries[unit.number] = entry
         return self._entries[unit.number]
 
-    def inputs_of(self, unit: Unit[int]) -> str:
+    def inputs_of(self, unit: Unit[int], without: frozenset[str] = frozenset()) -> str:
         """The CAM shard's digest; a unit whose CAMs changed is refined again."""
         entry = self.entry(unit)
         return entry.sha256 if entry is not None else ""

@@ -1,8 +1,10 @@
 """Worker processes for what runs on the CPU: DenseCRF and scoring."""
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 
@@ -22,5 +24,14 @@ def _start(initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -
     import torch  # each process has one core; the main process need not have imported torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if initialise is not None:
         initialise(*arguments)
+
+
+def _end_with_parent() -> None:
+    """A pool whose owner is killed would wait for work for ever."""
+    owner = parent_process()
+    if owner is not None:
+        owner.join()
+        os._exit(1)

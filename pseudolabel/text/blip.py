@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
+from pseudolabel.batching import batched
 from pseudolabel.config import CaptionConfig
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
 
@@ -34,9 +35,19 @@ class BlipCaptioner:
 
     @torch.inference_mode()
     def __call__(self, images: list[Image.Image], leads: list[str]) -> list[str]:
-        """Greedy captions, each going on from its lead, such as `a photograph of dog`; B RGB images, B sentences."""
-        self.processor.tokenizer.padding_side = "left"  # generation goes on from the last position
-        inputs = self.processor(images=images, text=leads, padding=True, return_tensors="pt").to(self.model.device)
+        """Greedy captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences."""
+        # Leads of one length go together: BLIP neither begins nor counts its positions behind padding.
+        lengths = [len(self.processor.tokenizer(lead).input_ids) for lead in leads]
+        sentences = dict.fromkeys(range(len(leads)), "")
+        for length in sorted(set(lengths)):
+            for batch in batched([n for n in sentences if lengths[n] == length], self.config.batch):
+                sentences.update(
+                    zip(batch, self._complete([images[n] for n in batch], [leads[n] for n in batch]), strict=True)
+                )
+        return list(sentences.values())
+
+    def _complete(self, images: list[Image.Image], leads: list[str]) -> list[str]:
+        inputs = self.processor(images=images, text=leads, return_tensors="pt").to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         tokens = self.model.generate(**inputs, max_new_tokens=self.config.max_new_tokens, num_beams=1, do_sample=False)
         sentences = self.processor.batch_decode(tokens, skip_special_tokens=True)

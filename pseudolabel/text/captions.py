@@ -13,6 +13,8 @@ MEND = "name a JSONL file of {key, class, caption} lines, or a folder of such fi
 def load_captions(source: str) -> dict[tuple[str, str], str]:
     """Captions by (key, class name) from a JSONL file, or from every `*.jsonl` file of a folder.
 
+    An empty caption, which stands for an image that could not be read, gives way to any other.
+
     Raises:
         SourceError: if there is no such file, or a line is no caption; the message names file and line.
     """
@@ -21,7 +23,7 @@ def load_captions(source: str) -> dict[tuple[str, str], str]:
         for number, line in enumerate(read_text(path, MEND).splitlines(), 1):
             if line.strip():
                 key, name, caption = _parse(line, f"{path}, line {number}")
-                captions[key, name] = caption
+                captions[key, name] = caption or captions.get((key, name), "")
     return captions
 
 

@@ -33,7 +33,7 @@ def build_prompt(template: str, name: str, caption: str = "") -> Prompt:
     start = template.index("{}")
     lead = template.format(name)
     caption = " ".join(caption.split())
-    # Only where the words end with the class name: "a photograph of cartoon dogs" does not continue "a photograph of car".
+    # Whole words only: "a photograph of cartoon dogs" does not continue "a photograph of car".
     if continued := re.match(re.escape(lead) + r"(?!\w)", caption, re.IGNORECASE):
         text = lead + caption[continued.end() :]
     else:

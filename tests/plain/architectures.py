@@ -1,5 +1,7 @@
 """Checkpoint folders with seeded random weights, built from real diffusers and transformers classes."""
 
+import tempfile
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -7,6 +9,10 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.diffusion.model import DiffusionModel
 
 # The schedule of every Stable Diffusion 1.x and 2.x.
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -39,12 +45,12 @@ TINY_TEXT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2
 
 def stable_diffusion_v15(folder: Path) -> Path:
     """Stable Diffusion v1.5 in everything but its weights and its tokenizer; float16 files of about 2 GB."""
-    return _build(folder, V15_UNET, V15_VAE, V15_TEXT, {}, torch.float16)
+    return _build(folder, V15_UNET, V15_VAE, V15_TEXT, {}, half=True)
 
 
 def tiny(folder: Path, **overrides: object) -> Path:
     """Stable Diffusion v1.x's layout at a 128-pixel image; `overrides` change the U-Net's configuration."""
-    return _build(folder, TINY_UNET | overrides, TINY_VAE, TINY_TEXT, {}, torch.float32)
+    return _build(folder, TINY_UNET | overrides, TINY_VAE, TINY_TEXT, {})
 
 
 def tiny_v2(folder: Path) -> Path:
@@ -56,7 +62,17 @@ def tiny_v2(folder: Path) -> Path:
         "upcast_attention": True,
     }
     text = TINY_TEXT | {"hidden_act": "gelu"}
-    return _build(folder, TINY_UNET | unet, TINY_VAE, text, {"prediction_type": "v_prediction"}, torch.float32)
+    return _build(folder, TINY_UNET | unet, TINY_VAE, text, {"prediction_type": "v_prediction"})
+
+
+@cache
+def loaded(name: str) -> DiffusionModel:
+    """One of `shapes`, `tiny` and `tiny_v2` in float32 on the CPU; tests share it and leave it as it is."""
+    if name == "shapes":
+        return load_model(ModelConfig(name=name), torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        {"tiny": tiny, "tiny_v2": tiny_v2}[name](Path(folder))
+        return load_model(ModelConfig(name=folder), torch.device("cpu"))
 
 
 def shipped_tokenizer() -> CLIPTokenizer:
@@ -64,7 +80,7 @@ def shipped_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(resources.files("pseudolabel") / "models" / "shapes" / "tokenizer")
 
 
-def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, dtype: torch.dtype) -> Path:
+def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, half: bool = False) -> Path:
     tokenizer = shipped_tokenizer()
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     blocks = len(vae["block_out_channels"])
@@ -78,7 +94,7 @@ def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, dtyp
         }
     _sharpen(models["unet"])
     for name, model in models.items():
-        model.to(dtype).save_pretrained(folder / name)
+        (model.half() if half else model).save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / "tokenizer")
     DDPMScheduler(**SCHEDULE, **schedule).save_pretrained(folder / "scheduler")
     return folder

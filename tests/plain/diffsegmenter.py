@@ -40,12 +40,12 @@ class Matrix:
 
 
 def write_sentence(template: str, name: str, caption: str = "") -> Sentence:
-    """The template's words, the class, and what the caption says after these words, or else the caption after a comma."""
-    before, _ = template.split("{}")
-    lead = before + name
-    if caption.lower().startswith(lead.lower()):
-        return Sentence(before, name, caption[len(lead) :])
-    return Sentence(before, name, f", {caption}" if caption else "")
+    """The filled template, then what the caption says after the same words, or else the caption after a comma."""
+    before, behind = template.split("{}")
+    lead = before + name + behind
+    if (caption + " ").lower().startswith(lead.lower() + " "):
+        return Sentence(before, name, behind + caption[len(lead) :])
+    return Sentence(before, name, behind + (f", {caption}" if caption else ""))
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def score_maps(
 def one_class(model, config, latent, sentence, states, noise, part) -> torch.Tensor:
     """Timesteps one after the other: the mean of the products A_t c_t, or the product of the means."""
     side = latent.shape[-1]
-    products, matrices, scores = 0, 0, 0
+    products = matrices = scores = torch.zeros(())
     for number, timestep in enumerate(config.timesteps):
         step_noise = noise[number if len(noise) > 1 else 0]
         with part("unet"):
@@ -139,7 +139,7 @@ def name_tokens(model, sentence: Sentence, config) -> list[int]:
 
 
 def class_tokens(model, sentence: Sentence, config) -> list[list[int]]:
-    """Groups of positions whose columns are averaged, and then the groups' means: the name, and an "ing" word after it."""
+    """Positions of the name, and of an "ing" word after it; columns are averaged in each group and then over groups."""
     groups = [name_tokens(model, sentence, config)]
     following = sentence.after.split(" ")
     if config.modifiers == "ing_next" and len(following) > 1 and following[0] == "":
@@ -188,13 +188,14 @@ def _keeping(layer: Attention, is_cross: bool, image_size: int, kept: list[Matri
 
 def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: int) -> torch.Tensor:
     """Eq. 5: the weighted sum over resolutions of the class's columns, (side, side)."""
-    total = 0
+    total = torch.zeros(())
     for factor, weight in config.level_weights.items():
         layers = [matrix for matrix in attention if matrix.is_cross and matrix.factor == factor]
-        level = 0
+        level = torch.zeros(())
         for matrix in layers:
             over_heads = matrix.probabilities.float().mean(0)
-            level = level + sum(over_heads[:, group].mean(1) for group in groups) / len(groups) / len(layers)
+            columns = torch.stack([over_heads[:, group].mean(1) for group in groups])
+            level = level + columns.mean(0) / len(layers)
         level = level.reshape(round(len(level) ** 0.5), -1)
         if config.level_norm == "before":
             level = stretch(level)
@@ -223,7 +224,7 @@ def fuse_self(config, attention: list[Matrix], side: int) -> torch.Tensor:
         layers = [matrix for matrix in layers if matrix.factor == min(other.factor for other in layers)]
     if config.self_attention == "factors":
         layers = [matrix for matrix in layers if matrix.factor in config.self_attention_factors]
-    total = 0
+    total = torch.zeros(())
     for matrix in layers:
         over_heads = matrix.probabilities.float().mean(0)
         own = round(len(over_heads) ** 0.5)

@@ -1,0 +1,50 @@
+"""The benchmark's figures, with the shipped model; how large they are is not a test's business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = {"vae", "text", "unet", "propagation"}
+
+
+def bench(path, *arguments):
+    command = [sys.executable, "scripts/bench/cams.py", "--model", "shapes", "--threads", "1", "--json", str(path)]
+    finished = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(path.read_text()), finished.stdout
+
+
+def test_both_ways_give_the_same_maps(tmp_path):
+    report, table = bench(tmp_path / "figures.json", "--timesteps", "50,150")
+    assert report["max_abs_diff"] <= 1e-4
+    low, high = report["map_range"]
+    assert high - low > 1e-3
+    old, new = report["released"], report["ours"]
+    assert report["speedup"] == pytest.approx(old["seconds"] / new["seconds"])
+    assert report["memory_ratio"] == pytest.approx(old["peak_bytes"] / new["peak_bytes"])
+    for way in (old, new):
+        assert way["parts"].keys() == PARTS
+        assert 0.5 * way["seconds"] < sum(way["parts"].values()) <= way["seconds"]
+        assert way["peak_bytes"] > 1e6
+    assert report["settings"]["timesteps"] == [50, 150]
+    assert report["machine"]["cores"] >= 1
+    assert {"python", "torch", "diffusers", "transformers"} <= report["versions"].keys()
+    for title in ("VAE", "text", "U-Net", "propagation", "peak above the weights"):
+        assert title in table
+
+
+def test_throughput_at_several_batch_sizes(tmp_path):
+    report, table = bench(tmp_path / "figures.json", "--timesteps", "50,150", "--batches", "2,6", "--classes", "2")
+    assert [row["batch"] for row in report["batches"]] == [2, 6]
+    assert [row["images"] for row in report["batches"]] == [2, 6]  # three U-Net batches of 1 and of 3 pairs, or more
+    for row in report["batches"]:
+        assert row["share"].keys() == PARTS
+        assert 0.5 < sum(row["share"].values()) <= 1
+        work = report["vae_flop"] + 2 * 2 * report["unet_flop"]
+        assert row["flops"] == pytest.approx(row["images_per_second"] * work)
+    assert report["matmul_flops"] > 1e9
+    assert "images/s" in table

@@ -1,0 +1,125 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion.load import ModelError, fingerprint, load_model, resolve_dtype
+from pseudolabel.errors import UserError
+from tests.plain.architectures import loaded, tiny
+
+CPU = torch.device("cpu")
+PARTS = ["unet", "vae", "text_encoder"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("checkpoint"))
+
+
+def load(folder, **settings):
+    return load_model(ModelConfig(name=str(folder), **settings), CPU)
+
+
+def test_frozen_and_without_decoder(checkpoint):
+    model = load(checkpoint)
+    for part in (model.unet, model.vae, model.text_encoder):
+        assert not part.training
+        assert not [name for name, weight in part.named_parameters() if weight.requires_grad]
+    assert not [name for name, _ in model.vae.named_parameters() if name.startswith(("decoder", "post_quant_conv"))]
+    assert model.image_size == 128
+    assert model.vae_factor == 8
+    assert model.latent_shape == (4, 16, 16)
+
+
+def test_weights_are_the_files(checkpoint):
+    model = load(checkpoint)
+    weights = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, weight in model.unet.named_parameters():
+        assert torch.equal(weight, weights[name])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pickled_weights_are_refused(checkpoint, tmp_path, part):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    pickled = "pytorch_model.bin" if part == "text_encoder" else f"{stem}.bin"
+    torch.save(load_file(folder / part / f"{stem}.safetensors"), folder / part / pickled)
+    (folder / part / f"{stem}.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"\.safetensors files"):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", [*PARTS, "tokenizer", "scheduler"])
+def test_a_missing_part_is_named(checkpoint, tmp_path, part):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    shutil.rmtree(folder / part)
+    with pytest.raises(ModelError, match=f"{folder}.*{part}"):
+        load(folder)
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path):
+    """An inpainting U-Net takes the mask as well; that of another family takes other text states."""
+    with pytest.raises(ModelError, match="channels and the VAE's differ, 9 and 4"):
+        load(tiny(tmp_path / "inpainting", in_channels=9))
+    with pytest.raises(ModelError, match="text width and the text encoder's differ, 32 and 24"):
+        load(tiny(tmp_path / "other", cross_attention_dim=32))
+
+
+def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load"):
+        load(folder)
+
+
+def test_a_wrong_name_says_what_to_do():
+    with pytest.raises(UserError, match="no such folder here") as caught:
+        load("/no/such/folder")
+    for expected in ("/no/such/folder", "--model.name", "--model.variant fp16", "check the name and the network"):
+        assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_dtype_of_every_part(checkpoint, name, dtype):
+    model = load(checkpoint, dtype=name)
+    assert model.dtype == dtype
+    for part in (model.unet, model.vae, model.text_encoder):
+        assert {weight.dtype for weight in part.parameters()} == {dtype}
+
+
+def test_resolves_dtypes():
+    assert resolve_dtype("auto", CPU) == torch.float32
+    assert resolve_dtype("float16", CPU) == torch.float16
+    assert resolve_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
+    assert resolve_dtype("float32", torch.device("cuda")) == torch.float32
+
+
+def test_image_size(checkpoint):
+    model = load(checkpoint, image_size=192)
+    assert model.latent_shape == (4, 24, 24)
+    with pytest.raises(ModelError, match="image_size 100 is not a multiple of 64"):
+        load(checkpoint, image_size=100)
+
+
+def test_fingerprint_tells_weights_apart(checkpoint, tmp_path):
+    model = load(checkpoint)
+    assert fingerprint(model) == fingerprint(load(checkpoint))
+    assert fingerprint(model) != fingerprint(loaded("tiny_v2"))
+    with torch.no_grad():
+        model.unet.conv_in.weight[0, 0, 0, 0] += 1
+    assert fingerprint(model) != fingerprint(load(checkpoint))
+
+
+def test_the_schedule_is_the_checkpoint_s(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_end": 0.05}))
+    other = load(folder).alphas_cumprod
+    assert load(checkpoint).alphas_cumprod[[1, 50, 100, 150]].numpy() == pytest.approx(
+        [0.99830, 0.95158, 0.89422, 0.82781], abs=5e-6
+    )
+    assert other[150] < 0.8

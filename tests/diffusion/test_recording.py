@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from pseudolabel.diffusion.layers import attention_layers
+from pseudolabel.diffusion.recording import record_attention
+from tests.plain.architectures import loaded
+from tests.plain.diffsegmenter import attend
+
+
+@pytest.fixture(params=["tiny", "tiny_v2", "shapes"])
+def model(request):
+    return loaded(request.param)
+
+
+def inputs(model):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, *model.latent_shape, generator=generator)
+    states = torch.randn(2, 77, model.unet.config.cross_attention_dim, generator=generator)
+    return latents, states, torch.rand(2, 77, generator=generator)
+
+
+@torch.inference_mode()
+def record(model, cross_factors, self_factors, timestep=100):
+    latents, states, weights = inputs(model)
+    with record_attention(model.unet, model.vae_factor, weights, cross_factors, self_factors) as recording:
+        model.unet(latents, timestep, states)
+    return recording
+
+
+@torch.inference_mode()
+def test_records_what_the_full_matrices_hold(model):
+    recording = record(model, [8, 16, 32, 64], [8, 16, 32, 64])
+    latents, states, weights = inputs(model)
+    for row in range(2):
+        matrices = attend(model, latents[row], 100, states[row : row + 1])
+        for factor in (8, 16, 32, 64):
+            cross = [m.probabilities.mean(0) for m in matrices if m.is_cross and m.factor == factor]
+            found = [layer[row] for layer in recording.cross[factor]]
+            torch.testing.assert_close(found, [matrix @ weights[row] for matrix in cross], atol=1e-5, rtol=1e-4)
+            own = [m.probabilities for m in matrices if not m.is_cross and m.factor == factor]
+            found = [
+                (query[row] @ key[row].transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+                for query, key in recording.queries_keys[factor]
+            ]
+            torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-3)
+
+
+def test_only_what_is_asked_for_is_kept(model):
+    recording = record(model, [32], [16])
+    layers = attention_layers(model.unet, model.vae_factor)
+    count = sum(layer.kind == "cross" and layer.factor == 32 for layer in layers)
+    assert {factor: len(maps) for factor, maps in recording.cross.items()} == {32: count}
+    assert recording.queries_keys.keys() == {16}
+
+
+def test_a_forward_pass_without_wishes_ends_with_its_usual_result(model):
+    latents, states, weights = inputs(model)
+    with torch.inference_mode():
+        expected = model.unet(latents, 100, states).sample
+        with record_attention(model.unet, model.vae_factor, weights, [], []):
+            found = model.unet(latents, 100, states).sample
+    assert torch.equal(found, expected)
+
+
+MIDDLE = "mid_block.attentions.0.transformer_blocks.0"
+
+
+@pytest.mark.parametrize(
+    ("cross", "own", "reached", "not_reached"),
+    [
+        ([64], [], f"{MIDDLE}.attn2", "mid_block.resnets.1"),
+        ([], [64], f"{MIDDLE}.attn1", f"{MIDDLE}.attn2"),
+        ([32], [], "up_blocks.1", "up_blocks.2"),
+        ([8, 64], [8], "up_blocks.3", "conv_norm_out"),
+    ],
+)
+def test_stops_after_the_last_wanted_layer(cross, own, reached, not_reached):
+    model = loaded("tiny")
+    begun = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: begun.add(name))
+        for name, module in model.unet.named_modules()
+    ]
+    record(model, cross, own)
+    for handle in handles:
+        handle.remove()
+    assert reached in begun
+    assert not [name for name in begun if name == not_reached or name.startswith(f"{not_reached}.")]
+
+
+def test_puts_the_processors_back(model):
+    before = dict(model.unet.attn_processors)
+    latents, states, weights = inputs(model)
+    record(model, [8, 64], [8])
+    assert model.unet.attn_processors == before
+    with record_attention(model.unet, model.vae_factor, weights, [8], [8]):
+        assert model.unet.attn_processors != before
+    assert model.unet.attn_processors == before
+    with (
+        pytest.raises(RuntimeError, match="cannot be multiplied"),
+        record_attention(model.unet, model.vae_factor, weights, [8], [8]),
+    ):
+        model.unet(latents, 100, states[..., :-1])
+    assert model.unet.attn_processors == before
+
+
+@pytest.mark.parametrize(("cross", "own", "kind"), [([4], [], "cross"), ([8], [8, 128], "self")])
+def test_refuses_a_factor_that_the_model_lacks(cross, own, kind):
+    model = loaded("tiny")
+    before = dict(model.unet.attn_processors)
+    with pytest.raises(ValueError, match=f"no {kind}-attention .* it has \\[8, 16, 32, 64\\]"):
+        record(model, cross, own)
+    assert model.unet.attn_processors == before

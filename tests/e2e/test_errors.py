@@ -1,0 +1,132 @@
+"""What a user may get wrong: one message, no traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pseudolabel.cli import COMMANDS
+from tests.e2e.commands import call, expect, run
+from tests.e2e.conftest import Shapes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--source.path", "/nowhere"), "no folder '/nowhere/JPEGImages'"),
+        (("--source.path", ""), "--source.path"),
+        (("--source.split", "trainn"), "--source.split can be train, trainval, val"),
+        (("--source.labels", "/nowhere.json"), "/nowhere.json"),
+        (("--source.kind", "table"), "--source.path"),
+        (("--vocabulary", "vocc"), "vocc"),
+        (("--method.level_weights", "{3: 1.0}"), "method.level_weights {3: 1.0}"),
+        (("--method.timesteps", "[2000]"), "method.timesteps [2000]"),
+        (("--model.image_size", "100"), "--model.image_size 100 is not a multiple of"),
+        (("--work.unit", "0"), "--work.unit 0"),
+        (("--captions.source", "/nowhere"), "no captions in '/nowhere'"),
+        (("--out", "nonsense://bucket/run"), "nonsense"),
+    ],
+)
+def test_a_setting_that_cannot_be(shapes: Shapes, tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+    outcome = expect(1, call("cams", *shapes.at(tmp_path / "out"), *arguments))
+    assert outcome.is_clean_error(), outcome.err
+    assert message in outcome.err
+    assert not list((tmp_path / "out").glob("**/*.tar"))
+
+
+def test_a_model_that_is_not_there(shapes: Shapes, tmp_path: Path) -> None:
+    """In a process of its own, which knows from the start that there is no network."""
+    outcome = expect(1, run("cams", *shapes.at(tmp_path), "--model.name", "nobody/nothing"))
+    assert outcome.is_clean_error(), outcome.err
+    assert "cannot load the diffusion model 'nobody/nothing' (--model.name)" in outcome.err
+
+
+def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
+    outcome = expect(1, call("generate", *shapes.at(tmp_path), "--model.name", tmp_path))
+    assert outcome.is_clean_error()
+    assert "holds unet/, vae/, text_encoder/" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), 'expected "command" to be one of'),
+        (("camz",), "camz"),
+        (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path"),
+        (("cams", "--method.class_weight", "heavy"), "method.class_weight"),
+        (("cams", "--model.dtype", "float8"), "model.dtype"),
+        (("cams", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
+        (("shapes",), "shapes.out"),
+        (("evaluate",), "evaluate.kind"),
+        (("evaluate", "boxes"), "boxes"),
+        (("verify",), "verify.folder"),
+    ],
+)
+def test_a_command_line_that_cannot_be(arguments: tuple[str, ...], message: str) -> None:
+    outcome = expect(2, call(*arguments))
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(outcome.err.splitlines()) <= 8, outcome.err  # not the usage of a hundred settings
+
+
+def test_a_mistake_in_a_config_file(tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("method:\n  class_wait: 1.0\n")
+    outcome = expect(2, call("cams", "--config", config))
+    assert "class_wait" in outcome.err
+    config.write_text("method: [\n")
+    assert "Traceback" not in expect(2, call("cams", "--config", config)).err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    outcome = expect(0, call(command, "--help"))
+    assert outcome.out.startswith(f"usage: pseudolabel {command}")
+    for setting in ("--source.path", "--method.timesteps", "--work.unit"):
+        assert (setting in outcome.out) == (command not in ("shapes", "verify", "doctor"))
+    if command in ("cams", "refine", "generate"):
+        assert "--retry-failed" in outcome.out
+
+
+def test_the_module_runs_without_arguments() -> None:
+    outcome = run()
+    assert outcome.status == 2
+    assert "pseudolabel --help" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_the_module_lists_its_commands() -> None:
+    outcome = expect(0, run("--help"))
+    assert all(f"\n    {command} " in outcome.out for command in COMMANDS)
+
+
+def test_settings_can_be_printed(shapes: Shapes, tmp_path: Path) -> None:
+    """What `--print_config` prints is a config file that means the same."""
+    printed = expect(0, call("cams", *shapes.at(tmp_path), "--method.class_weight", "1.5", "--print_config"))
+    config = tmp_path / "printed.yaml"
+    config.write_text(printed.out)
+    again = expect(0, call("cams", "--config", config, "--print_config"))
+    assert again.out == printed.out
+    assert "class_weight: 1.5" in printed.out
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    assert "holds no CAM or mask shards" in expect(1, call("verify", tmp_path / "absent")).out
+
+
+def test_shapes_do_not_overwrite_other_data(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("important")
+    outcome = expect(1, call("shapes", "--out", tmp_path, "--train", "1", "--val", "1"))
+    assert outcome.is_clean_error()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_config_file_of_ones_own(shapes: Shapes, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    settings = {
+        "vocabulary": "shapes",
+        "model": {"name": "shapes"},
+        "source": {"path": str(shapes.data), "split": "val"},
+    }
+    config.write_text(json.dumps({**settings, "out": str(tmp_path / "out"), "work": {"unit": 2}}))
+    assert "cams: all 2 samples done" in expect(0, call("cams", "--config", config, "--source.limit", "2")).out

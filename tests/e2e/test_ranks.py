@@ -1,0 +1,123 @@
+"""Several processes: the same bytes, whatever their number and whoever is killed."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.commands import (
+    assert_alike,
+    call,
+    expect,
+    family,
+    finished_units,
+    run,
+    samples,
+    shards,
+    start,
+    succeed,
+    wait_for_all,
+    wait_until,
+)
+from tests.e2e.conftest import Shapes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_any_number_of_ranks_writes_the_same_bytes(shapes: Shapes, tmp_path: Path, ranks: int) -> None:
+    outcome = succeed("generate", *shapes.at(tmp_path), ranks=ranks)
+    for kind in ("cams", "masks"):
+        assert shards(tmp_path / kind) == shards(shapes.out / kind)
+        assert len(shards(tmp_path / kind)) == 9  # eight shards and the index
+        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # said by one rank alone
+    assert {path.name for path in (tmp_path / "cams").glob(".lock-*")} == {f".lock-{rank}" for rank in range(ranks)}
+
+
+def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """The ranks among a launcher's processes; their workers run other modules."""
+    return [process for process in processes if "cams" in process.cmdline()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "afterwards"), [("rank 1", 0), ("rank 0", 3), ("launcher", 0)])
+def test_a_killed_run_is_taken_up_by_another_world(
+    shapes: Shapes, tmp_path: Path, victim: str, afterwards: int
+) -> None:
+    chance = random.Random(victim)
+    folder = tmp_path / "out" / "cams"
+    launcher = start("cams", *shapes.at(tmp_path / "out"), ranks=2, log=tmp_path / "log")
+    wanted = chance.randint(1, 3)
+    wait_until(lambda: len(finished_units(folder)) >= wanted or launcher.poll() is not None)
+    processes = family(launcher)
+    ranks = sorted(ranks_of(processes), key=lambda process: process.environ()["RANK"])
+    pause_some_time(chance)
+    doomed = psutil.Process(launcher.pid) if victim == "launcher" else ranks[int(victim[-1])]
+    doomed.send_signal(signal.SIGKILL)
+    assert launcher.wait(120) != 0
+    wait_for_all(processes)  # also the orphans of a killed launcher
+    done = finished_units(folder)
+    assert wanted <= len(done) < 8
+    log = (tmp_path / "log").read_text()
+    if victim == "launcher":
+        assert "the launcher is gone" in log
+    if afterwards:
+        succeed("cams", *shapes.at(tmp_path / "out"), ranks=afterwards)
+    else:
+        expect(0, call("cams", *shapes.at(tmp_path / "out")))
+    assert shards(folder) == shards(shapes.out / "cams")
+    assert done.items() <= finished_units(folder).items()  # nothing finished was touched
+    assert not list(folder.glob(".unfinished-*.tar-*"))
+
+
+def pause_some_time(chance: random.Random) -> None:
+    """Up to a tenth of a second, so that the signal falls anywhere in the work on a unit."""
+    psutil.wait_procs([psutil.Process(os.getpid())], timeout=chance.uniform(0, 0.1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0, 1])
+def test_a_killed_generate_goes_on(shapes: Shapes, tmp_path: Path, moment: int) -> None:
+    chance = random.Random(moment)
+    out = tmp_path / "out"
+    process = start("generate", *shapes.at(out), log=tmp_path / "log")
+    wanted = chance.randint(1, 4)
+    wait_until(lambda: len(finished_units(out / "masks")) >= wanted or process.poll() is not None)
+    workers = family(process)
+    pause_some_time(chance)
+    process.kill()
+    process.wait()
+    wait_for_all(workers)  # those of the CRF do not outlive it
+    done = {kind: finished_units(out / kind) for kind in ("cams", "masks")}
+    assert len(done["masks"]) < 8
+    expect(0, call("generate", *shapes.at(out)))
+    for kind in ("cams", "masks"):
+        assert shards(out / kind) == shards(shapes.out / kind)
+        assert done[kind].items() <= finished_units(out / kind).items()
+
+
+@pytest.mark.slow
+def test_several_ranks_retry_what_failed(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
+    """The rank that has nothing to retry must not end the run of the one that has."""
+    image = own_data / "JPEGImages" / "val_000003.jpg"  # of the second unit, which is the second rank's
+    whole = image.read_bytes()
+    image.write_bytes(whole[:1000])
+    expect(3, call("generate", *shapes.at(tmp_path / "out", own_data)))
+    image.write_bytes(whole)
+    succeed("generate", *shapes.at(tmp_path / "out", own_data), "--retry-failed", ranks=2)
+    for kind in ("cams", "masks"):
+        assert_alike(tmp_path / "out" / kind, shapes.out / kind)
+        expect(0, call("verify", tmp_path / "out" / kind))
+
+
+@pytest.mark.slow
+def test_failures_do_not_end_the_other_ranks(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
+    (own_data / "JPEGImages" / "val_000001.jpg").write_bytes(b"no image")
+    outcome = run("generate", *shapes.at(tmp_path, own_data), ranks=2)
+    assert outcome.status != 0
+    for kind in ("cams", "masks"):
+        assert f"{kind}: 15 samples done, 1 failed" in outcome.out
+        assert len(samples(tmp_path / kind)) == 15
+        expect(0, call("verify", tmp_path / kind))

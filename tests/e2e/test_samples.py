@@ -1,0 +1,99 @@
+"""Samples that fail, that have no labels, and a retry."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples
+from tests.e2e.conftest import Shapes
+
+
+def relabel(data: Path, key: str, old: str, new: str) -> None:
+    path = data / "Annotations" / f"{key}.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def first_class(data: Path, key: str) -> str:
+    return json.loads((data / "image_labels.json").read_text())[key][0]
+
+
+def test_bad_samples_and_their_retry(
+    shapes: Shapes, own_data: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    out, image = tmp_path / "out", own_data / "JPEGImages" / "val_000004.jpg"
+    whole, name = image.read_bytes(), first_class(own_data, "val_000009")
+    damage(image)
+    relabel(own_data, "val_000009", f"<name>{name}</name>", f"<name>{name}x</name>")
+    outcome = run("generate", *shapes.at(out, own_data))
+    assert outcome.status == 3
+    assert "Traceback" not in outcome.err
+    assert outcome.last_line.startswith("masks: 14 samples done, 2 failed; their messages are in the ledger")
+    assert "cams: 14 samples done, 2 failed" in outcome.out
+    for kind in ("cams", "masks"):
+        assert failures(out / kind) == {"val_000004": "truncated", "val_000009": "unknown_class"}
+        expect(0, call("verify", out / kind))
+    entry = json.loads((out / "cams" / "cams-000004.json").read_text())
+    assert f"did you mean '{name}'" in entry["failures"][0]["message"]
+
+    done = {kind: finished_units(out / kind) for kind in ("cams", "masks")}
+    assert expect(3, call("generate", *shapes.at(out, own_data))).status == 3  # failures are not forgotten
+    assert {kind: finished_units(out / kind) for kind in done} == done
+
+    image.write_bytes(whole)
+    expect(3, call("generate", *shapes.at(out, own_data), "--retry-failed"))
+    assert failures(out / "masks") == {"val_000009": "unknown_class"}
+    relabel(own_data, "val_000009", f"<name>{name}x</name>", f"<name>{name}</name>")
+    refused = expect(1, call("cams", *shapes.at(out, own_data)))
+    assert "add --retry-failed" in refused.err
+    mended = expect(0, call("generate", *shapes.at(out, own_data), "--retry-failed"))
+    assert mended.last_line == f"masks: all 16 samples done -> {out}/masks"
+    for kind in ("cams", "masks"):
+        assert_alike(out / kind, shapes.out / kind)
+        others = {unit: stat for unit, stat in done[kind].items() if unit[-1] not in "14"}
+        assert others.items() <= finished_units(out / kind).items()  # just the two units were done again
+        expect(0, call("verify", out / kind))
+
+
+def test_a_retry_does_not_repeat_what_is_there(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
+    """The finished half of a unit is taken from its shard: its image need not even be there any more."""
+    out, images = tmp_path / "out", own_data / "JPEGImages"
+    first, second = images / "val_000001.jpg", images / "val_000002.jpg"
+    whole = second.read_bytes()
+    second.write_bytes(b"")
+    expect(3, call("cams", *shapes.at(out, own_data), "--source.limit", "2"))
+    second.write_bytes(whole)
+    first.unlink()
+    expect(0, call("cams", *shapes.at(out, own_data), "--source.limit", "2", "--retry-failed"))
+    expect(0, call("cams", *shapes.at(tmp_path / "undisturbed"), "--source.limit", "2"))
+    assert_alike(out / "cams", tmp_path / "undisturbed" / "cams")
+
+
+def unlabel(data: Path, key: str) -> None:
+    path = data / "Annotations" / f"{key}.xml"
+    head, _, _ = path.read_text().partition("<object>")
+    path.write_text(f"{head}</annotation>")
+
+
+def test_images_without_labels(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
+    unlabel(own_data, "val_000002")
+    skipped = expect(0, call("generate", *shapes.at(tmp_path / "skip", own_data)))
+    assert skipped.last_line == f"masks: all 15 samples done, 1 without labels left out -> {tmp_path}/skip/masks"
+    assert failures(tmp_path / "skip" / "cams") == {"val_000002": "unlabelled"}
+    background = ("--source.unlabelled", "background")
+    taken = expect(0, call("generate", *shapes.at(tmp_path / "take", own_data), *background))
+    assert taken.last_line == f"masks: all 16 samples done -> {tmp_path}/take/masks"
+    for out, statuses in (("skip", {"ok": 15, "unlabelled": 1}), ("take", {"ok": 16})):
+        for kind in ("cams", "masks"):
+            assert json.loads((tmp_path / out / kind / "index.json").read_text())["statuses"] == statuses
+            assert json.loads((tmp_path / out / kind / "summary.json").read_text())["statuses"] == statuses
+            expect(0, call("verify", tmp_path / out / kind))
+    mask = Image.open(io.BytesIO(samples(tmp_path / "take" / "masks")["val_000002"]["png"]))
+    assert not np.asarray(mask).any()
+    fields = json.loads(samples(tmp_path / "take" / "cams")["val_000002"]["json"])
+    assert fields["classes"] == []

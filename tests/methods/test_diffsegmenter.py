@@ -1,0 +1,197 @@
+"""The fast path against DiffSegmenter written plainly from its equations (tests/plain/diffsegmenter.py)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.config import DiffSegmenterConfig, ModelConfig
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.diffsegmenter import DiffSegmenter, min_max, propagate
+from pseudolabel.methods.score_maps import at_image_size, label_map
+from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.prompts import build_prompt, token_weights
+from tests.plain import diffsegmenter as plain
+from tests.plain.architectures import loaded, stable_diffusion_v15
+
+MODELS = ["tiny", "tiny_v2", "shapes"]
+TOLERANCE = 1e-4
+# Self-attention flattens a map: a range of 1e-4 around .02 leaves float32 few digits once it is stretched to [0, 1].
+STRETCHED_TOLERANCE = 1e-3
+VISIBLE = 1e-2
+SIZE = (110, 150)
+THRESHOLD = 0.45
+TEMPLATE = "a photograph of {}"
+ONE = [(TEMPLATE, "circle", "")]
+SEVERAL = [
+    (TEMPLATE, "star", ""),
+    (TEMPLATE, "red car", "a photograph of red car driving, seen on a road"),
+    ("one {} of many", "heart", "a heart on checks"),
+]
+SWITCHES = [
+    {"vae": "sample"},
+    {"noise": "per_timestep"},
+    {"level_norm": "before"},
+    {"level_norm": "none"},
+    {"class_tokens": "last"},
+    {"modifiers": "none"},
+    {"class_weight": 1.0},
+    {"class_weight": 1.1**3},
+    {"self_attention": "all"},
+    {"self_attention": "none"},
+    {"self_attention": "factors", "self_attention_factors": [32, 16]},
+    {"timestep_average": "product_of_means"},
+    {"timesteps": [0, 999]},
+    {"level_weights": {16: 0.25, 64: 0.75}},
+]
+# What was done before, as far as it is known: the last token, and a fresh sample of the posterior.
+RELEASED = {"class_tokens": "last", "vae": "sample"}
+
+
+def scene():
+    return draw_scene(np.random.default_rng(0)).image.resize((SIZE[1], SIZE[0]))
+
+
+def normal(model, count, seed):
+    return torch.randn(count, *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(model, config):
+    """Noise of the image, and of its posterior where one is drawn from."""
+    count = len(config.timesteps) if config.noise == "per_timestep" else 1
+    return normal(model, count, 1), normal(model, 1, 2)[0] if config.vae == "sample" else None
+
+
+def fast_maps(model, config, prompts):
+    noise, posterior_noise = draw(model, config)
+    latents = model.encode(model.pixels(scene())[None], None if posterior_noise is None else posterior_noise[None])
+    tokens = [token_weights(model.tokenizer, build_prompt(*prompt), config) for prompt in prompts]
+    encodings = TextEncodings(model, [one.text for one in tokens])
+    return DiffSegmenter(model, config)(
+        latents.expand(len(tokens), -1, -1, -1),
+        noise.expand(len(tokens), *noise.shape),
+        torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens]),
+        torch.stack([one.columns for one in tokens]),
+    )
+
+
+def plain_maps(model, config, prompts, **options):
+    sentences = [plain.write_sentence(*prompt) for prompt in prompts]
+    noise, posterior_noise = draw(model, config)
+    return plain.score_maps(model, config, scene(), sentences, noise, posterior_noise, **options)
+
+
+def stretched(maps):
+    return torch.stack([plain.stretch(one_map) for one_map in maps])
+
+
+def assert_same(maps, others):
+    assert maps.shape == others.shape
+    assert (maps - others).abs().max() <= TOLERANCE
+    assert (stretched(maps) - stretched(others)).abs().max() <= STRETCHED_TOLERANCE
+
+
+def labels(maps):
+    return label_map(at_image_size(maps, SIZE), tuple(range(1, len(maps) + 1)), THRESHOLD)
+
+
+def assert_agreement(model, config, prompts):
+    fast, plainly = fast_maps(model, config, prompts), plain_maps(model, config, prompts)
+    assert fast.dtype == torch.float32
+    assert_same(fast, plainly)
+    found = labels(fast)
+    assert len(np.unique(found)) > 1
+    assert (found == labels(plainly)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("prompts", [ONE, SEVERAL], ids=["one class", "several classes"])
+@pytest.mark.parametrize("timesteps", [[100], [1, 50, 100, 150]], ids=["one timestep", "four timesteps"])
+@pytest.mark.parametrize("name", MODELS)
+def test_agrees_with_the_equations(name, timesteps, prompts):
+    assert_agreement(loaded(name), DiffSegmenterConfig(timesteps=timesteps), prompts)
+
+
+@pytest.mark.parametrize("switch", [*SWITCHES, RELEASED], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_agrees_at_every_switch(name, switch):
+    assert_agreement(loaded(name), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_switch_shows(name, switch):
+    """Agreement says something only if a method with another switch would not agree."""
+    config = DiffSegmenterConfig(timesteps=[50, 150])
+    fast, other = fast_maps(loaded(name), config, SEVERAL), plain_maps(loaded(name), replace(config, **switch), SEVERAL)
+    assert (stretched(fast) - stretched(other)).abs().max() > VISIBLE
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_unconditional_half_changes_nothing(name):
+    config = DiffSegmenterConfig(timesteps=[100])
+    assert_same(fast_maps(loaded(name), config, ONE), plain_maps(loaded(name), config, ONE, guidance_pair=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_map_does_not_depend_on_its_batch(name):
+    config = DiffSegmenterConfig(timesteps=[50, 150])
+    together = fast_maps(loaded(name), config, SEVERAL)
+    alone = torch.cat([fast_maps(loaded(name), config, [prompt]) for prompt in SEVERAL])
+    assert_same(together, alone)
+
+
+def test_bfloat16_labels_nearly_the_same_pixels():
+    config = DiffSegmenterConfig()
+    half = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu"))
+    found, expected = labels(fast_maps(half, config, SEVERAL)), labels(fast_maps(loaded("shapes"), config, SEVERAL))
+    assert (found == expected).mean() > 0.95
+
+
+def test_propagate_keeps_small_differences_in_bfloat16():
+    """A map of small differences around a large mean, as self-attention leaves them."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 4, 64, 8, generator=generator).bfloat16() for _ in range(2))
+    values = 0.5 + 0.01 * torch.rand(1, 64, generator=generator)
+    exact = propagate(query.float(), key.float(), values)
+    assert (propagate(query, key, values) - exact).abs().max() < 0.02 * (exact.max() - exact.min())
+
+
+@pytest.mark.slow
+def test_agrees_on_the_architecture_of_stable_diffusion_v15(tmp_path):
+    model = load_model(ModelConfig(name=str(stable_diffusion_v15(tmp_path))), torch.device("cpu"))
+    assert model.latent_shape == (4, 64, 64)
+    assert_agreement(model, DiffSegmenterConfig(timesteps=[50, 150]), SEVERAL[:2])
+
+
+def test_propagate_is_the_matrix_product():
+    generator = torch.Generator().manual_seed(0)
+    query, key = (3 * torch.randn(2, 3, 25, 6, generator=generator) for _ in range(2))
+    values = torch.rand(2, 25, generator=generator)
+    matrix = (query @ key.transpose(-1, -2) / 6**0.5).softmax(-1).mean(1)
+    torch.testing.assert_close(propagate(query, key, values), torch.einsum("bnm,bm->bn", matrix, values))
+
+
+def test_min_max_of_a_constant_map_is_zero():
+    maps = min_max(torch.stack([torch.full((3, 3), 0.7), torch.arange(9.0).reshape(3, 3)]))
+    torch.testing.assert_close(maps, torch.stack([torch.zeros(3, 3), torch.arange(9.0).reshape(3, 3) / 8]))
+
+
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [
+        ({"timesteps": []}, "timesteps"),
+        ({"timesteps": [1000]}, "0 to 999"),
+        ({"timesteps": [-1]}, "0 to 999"),
+        ({"level_weights": {8: 0.0}}, "level_weights"),
+        ({"level_weights": {8: 0.5, 128: 0.5}}, r"\[8, 16, 32, 64\]"),
+        ({"self_attention": "factors"}, "self_attention_factors"),
+        ({"self_attention": "factors", "self_attention_factors": [4]}, r"\[8, 16, 32, 64\]"),
+    ],
+    ids=str,
+)
+def test_refuses_settings_that_the_model_cannot_meet(switch, message):
+    with pytest.raises(SettingError, match=message):
+        DiffSegmenter(loaded("tiny"), DiffSegmenterConfig(**switch))

@@ -1,0 +1,28 @@
+"""Output folders as a finished job leaves them, written with the job's own code."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.tar import Members
+from pseudolabel.stages.job import open_job
+from pseudolabel.stages.units import Rank, Unit
+
+SETTINGS = {"method": {"class_weight": 1.21, "timesteps": [1, 50]}, "work": {"unit": 1}}
+
+
+def one_rank() -> Rank:
+    return Rank(0, 1, 1, torch.device("cpu"))
+
+
+def write_run(path: Path, kind: str, shards: Sequence[Sequence[tuple[str, Members]]]) -> Folder:
+    units = [Unit(number, range(len(samples))) for number, samples in enumerate(shards)]
+    folder = Folder(str(path))
+    with open_job(folder, kind, SETTINGS, units, lambda unit, failed: f"inputs {unit.number}", one_rank()) as job:
+        for unit, samples in zip(units, shards, strict=True):
+            job.write(unit, samples, [], time.monotonic())
+        job.finish()
+    return folder

@@ -1,0 +1,117 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudolabel.config import EvaluateConfig, Experiment
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.tar import read_tar
+from pseudolabel.sources.entry import SourceError
+from pseudolabel.stages.evaluate import evaluate
+from pseudolabel.stages.generate import generate
+from pseudolabel.stages.units import Rank
+
+
+@pytest.fixture(scope="module")
+def labelled(few_shapes: Path, one_rank: Rank, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """An experiment whose CAMs and masks are written."""
+    from pseudolabel.config import CrfConfig, ModelConfig, SourceConfig, WorkConfig
+
+    experiment = Experiment(
+        out=str(tmp_path_factory.mktemp("labelled")),
+        vocabulary="shapes",
+        source=SourceConfig(path=str(few_shapes), split="val"),
+        model=ModelConfig(name="shapes"),
+        work=WorkConfig(unit=2, workers=1),
+        crf=CrfConfig(iterations=0, background="threshold", background_value=0.4, ignore_below=0.0),
+        evaluate=EvaluateConfig(threshold=0.4, threshold_chosen_on="seed 1", plots=False),
+    )
+    generate(experiment, one_rank)
+    return experiment
+
+
+def samples(folder: Path) -> dict[str, dict[str, bytes]]:
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with path.open("rb") as file:
+            found.update(read_tar(file))
+    return found
+
+
+def test_shards_and_files_of_masks_agree(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    for key, members in samples(Path(labelled.out) / "masks").items():
+        (tmp_path / f"{key}.png").write_bytes(members["png"])
+    of_shards = evaluate(labelled, "masks", one_rank)
+    of_files = evaluate(replace(labelled, out=str(tmp_path / "out")), "masks", one_rank, str(tmp_path))
+    assert of_shards.to_dict() == of_files.to_dict()
+    assert of_shards.images == 5
+    assert 0.2 < of_shards.miou <= 1  # it knows Shapes
+
+
+def test_cams_cut_at_the_threshold_are_the_masks(labelled: Experiment, one_rank: Rank) -> None:
+    """Without a CRF the masks are the CAMs against the fixed threshold."""
+    of_cams = evaluate(labelled, "cams", one_rank)
+    of_masks = evaluate(labelled, "masks", one_rank)
+    assert of_cams.fixed.threshold == 0.4
+    assert of_cams.fixed.miou == pytest.approx(of_masks.miou, abs=1e-3)
+    assert of_cams.oracle.miou >= of_cams.fixed.miou
+    metrics = json.loads((Path(labelled.out) / "metrics.json").read_text())
+    assert set(metrics) == {"cams", "masks"}
+    assert metrics["cams"]["fixed"]["miou"] == of_cams.fixed.miou
+    assert metrics["masks"]["listed"] == 5
+    assert metrics["masks"]["not_scored"] == 0
+
+
+def test_the_truth_scores_one(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    truth = f"{labelled.source.path}/SegmentationClass"
+    report = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, truth)
+    assert report.miou == 1
+
+
+def test_masks_of_another_size_are_faults(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    truth = sorted(Path(labelled.source.path, "SegmentationClass").glob("*.png"))
+    for path in truth:
+        (masks / path.name).write_bytes(path.read_bytes())
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(masks / truth[0].name)
+    (masks / truth[1].name).write_bytes(b"no image")
+    (masks / truth[2].name).unlink()
+    Image.fromarray(np.zeros((128, 128), np.uint8)).save(masks / "of-another-set.png")
+    report = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, str(masks))
+    assert report.images == 2
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["masks"]
+    assert set(metrics["faults"]) == {truth[0].stem, truth[1].stem}
+    assert "prediction is (64, 128), ground truth is (128, 128)" in metrics["faults"][truth[0].stem]
+    assert (metrics["listed"], metrics["not_scored"]) == (5, 3)
+
+
+def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "val_000001.png")
+    with pytest.raises(SourceError, match=r"none of the predictions .* could be scored: .*prediction is"):
+        evaluate(labelled, "masks", one_rank, str(tmp_path))
+    with pytest.raises(SourceError, match=r"no mask shards or PNG masks in .*--predictions"):
+        evaluate(labelled, "masks", one_rank, str(tmp_path / "absent"))
+    with pytest.raises(SourceError, match="no CAM shards in"):
+        evaluate(labelled, "cams", one_rank, str(tmp_path))
+
+
+def test_no_ground_truth_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    for name in ("JPEGImages", "ImageSets", "Annotations"):
+        (tmp_path / name).symlink_to(f"{labelled.source.path}/{name}")
+    bare = replace(labelled, source=replace(labelled.source, path=str(tmp_path)))
+    with pytest.raises(SourceError, match=r"no ground-truth masks.*--source\.masks"):
+        evaluate(bare, "cams", one_rank)
+    named = replace(bare.source, masks=f"{labelled.source.path}/SegmentationClass")
+    assert evaluate(replace(bare, source=named), "cams", one_rank).images == 5
+
+
+def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
+    evaluate(plotted, "cams", one_rank, f"{labelled.out}/cams")
+    names = [name for name in Folder(str(tmp_path)).names() if name.endswith(".png")]
+    assert names == ["cams-confusion.png", "cams-iou.png", "cams-threshold.png"]
+    assert all(Image.open(tmp_path / name).size > (200, 100) for name in names)

@@ -1,0 +1,195 @@
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.shards.ledger import INDEX, Failure
+from pseudolabel.shards.verify import verify
+from pseudolabel.stages.job import Job, Summary, open_job, report
+from pseudolabel.stages.units import Rank, Unit
+
+SETTINGS = {"inputs": {"count": 6, "sha256": "labels"}, "seed": 0}
+UNITS = [Unit(0, ("a", "b")), Unit(1, ("c", "d")), Unit(2, ("e", "f"))]
+
+
+def rank_of(index: int, count: int) -> Rank:
+    return Rank(index, count, count, torch.device("cpu"))
+
+
+def inputs_of(unit: Unit[str], without: frozenset[str]) -> str:
+    return " ".join(key for key in unit.entries if key not in without)
+
+
+@contextmanager
+def job_in(path: Path, rank: Rank | None = None, retry: bool = False, inputs=inputs_of) -> Iterator[Job[str]]:
+    with open_job(Folder(str(path)), "cams", SETTINGS, UNITS, inputs, rank or rank_of(0, 1), retry) as job:
+        yield job
+
+
+def do(job: Job[str], unit: Unit[str], bad: str = "") -> None:
+    samples = [(key, {"txt": key.encode()}) for key in unit.entries if key not in bad]
+    failures = [Failure(key, "list", "truncated", f"{key} ends early") for key in unit.entries if key in bad]
+    job.write(unit, samples, failures, time.monotonic())
+
+
+def numbers(units: list[Unit[str]]) -> list[int]:
+    return [unit.number for unit in units]
+
+
+def test_a_job_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        assert numbers(job.choose(UNITS)) == [0, 1, 2]
+        do(job, UNITS[1])
+        assert job.finish() is None
+    assert not (tmp_path / INDEX).exists()
+    with job_in(tmp_path) as job:
+        assert numbers(job.choose(UNITS)) == [0, 2]
+        assert job.meter.done == 2
+        do(job, UNITS[0])
+        do(job, UNITS[2])
+        summary = job.finish()
+    assert summary is not None
+    assert (summary.samples, summary.shards, summary.statuses, summary.exit_status) == (6, 3, {"ok": 6}, 0)
+    index = json.loads((tmp_path / INDEX).read_text())
+    assert [shard["samples"] for shard in index["shards"]] == [2, 2, 2]
+
+
+def test_the_last_rank_finishes(tmp_path: Path) -> None:
+    first, second = rank_of(0, 2), rank_of(1, 2)
+    with job_in(tmp_path, first) as one, job_in(tmp_path, second) as other:
+        assert numbers(one.choose(first.share(UNITS))) == [0, 2]
+        assert numbers(other.choose(second.share(UNITS))) == [1]
+        do(one, UNITS[0])
+        do(one, UNITS[2])
+        assert one.finish() is None
+        do(other, UNITS[1])
+        assert other.finish() is not None
+    assert [Path(name).suffix for name in Folder(str(tmp_path)).names()].count(".tar") == 3
+
+
+def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
+    with job_in(tmp_path, rank_of(0, 2)) as one, job_in(tmp_path, rank_of(1, 2)) as other:
+        do(other, UNITS[1], bad="d")
+        one._looked = float("-inf")  # the two seconds between looks are over
+        one.look(1)
+        assert (one.meter.done, one.meter.failures) == (3, 1)
+        assert (other.meter.done, other.meter.failures) == (0, 0)
+
+
+def test_failures_are_counted_and_not_done_again(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="bf")
+        summary = job.finish()
+    assert summary is not None
+    assert (summary.failed, summary.exit_status, summary.statuses) == (2, 3, {"ok": 4, "truncated": 2})
+    with job_in(tmp_path) as job:
+        assert job.choose(UNITS) == []
+
+
+def test_a_retry_takes_up_failed_samples_alone(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="b")
+        job.finish()
+    with job_in(tmp_path, retry=True) as job:
+        assert numbers(job.choose(UNITS)) == [0]
+        assert job.finished_samples(UNITS[0]) == {"a": {"txt": b"a"}}
+        assert job.finish() is None
+        assert verify(job.ledger.folder)[0] == "cams-000000.tar: the retry of its failed samples is not finished"
+    with job_in(tmp_path) as job:  # the retry was stopped: what it has begun is still to be done
+        assert numbers(job.choose(UNITS)) == [0]
+        assert job.finished_samples(UNITS[0]) == {"a": {"txt": b"a"}}
+        do(job, UNITS[0])
+        summary = job.finish()
+    assert summary is not None
+    assert summary.exit_status == 0
+
+
+def test_a_rank_without_failures_does_not_end_the_retry_of_another(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="d")
+        job.finish()
+    with job_in(tmp_path, rank_of(1, 2), retry=True) as other, job_in(tmp_path, rank_of(0, 2), retry=True) as one:
+        assert one.choose(one.rank.share(UNITS)) == []
+        assert one.finish() is None
+        do(other, UNITS[1])
+        summary = other.finish()
+    assert summary is not None
+    assert summary.statuses == {"ok": 6}
+    assert json.loads((tmp_path / INDEX).read_text())["samples"] == 6
+
+
+def test_samples_left_out_by_choice_are_not_retried(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        do(job, UNITS[0])
+        job.write(UNITS[1], [("c", {"txt": b"c"})], [Failure("d", "list", "unlabelled", "none")], time.monotonic())
+        do(job, UNITS[2])
+        summary = job.finish()
+    assert summary is not None
+    assert (summary.failed, summary.exit_status, summary.statuses) == (0, 0, {"ok": 5, "unlabelled": 1})
+    with job_in(tmp_path, retry=True) as job:
+        assert job.choose(UNITS) == []
+
+
+def test_a_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="a")
+    changed = {"a": "A", "c": "C"}
+    relabelled = [replace(unit, entries=tuple(changed.get(key, key) for key in unit.entries)) for unit in UNITS]
+    with job_in(tmp_path) as job:
+        assert numbers(job.choose(relabelled)) == [0, 1]
+
+    def mended(unit: Unit[str], without: frozenset[str]) -> str:
+        return inputs_of(unit, without).replace("a", "its new label")
+
+    with job_in(tmp_path, inputs=mended) as job:  # a failed sample's inputs are not among the shard's
+        assert job.choose(UNITS) == []
+
+
+def test_a_damaged_shard_is_done_again(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit)
+    (tmp_path / "cams-000001.tar").write_bytes(b"cut")
+    (tmp_path / "cams-000002.json").write_bytes(b"{")
+    with job_in(tmp_path) as job:
+        assert numbers(job.choose(UNITS)) == [1, 2]
+
+
+def test_what_a_killed_run_has_left_is_swept(tmp_path: Path) -> None:
+    left = [tmp_path / f".unfinished-cams-00000{number}.tar-x1y2" for number in (0, 1)]
+    for path in left:
+        path.write_bytes(b"half")
+    with job_in(tmp_path, rank_of(1, 2)):
+        assert [path.exists() for path in left] == [True, False]  # the first is another rank's
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with job_in(tmp_path), pytest.raises(OutputError, match="another run writes to"), job_in(tmp_path):
+        pytest.fail("the second one came in")
+
+
+def summary_of(statuses: dict[str, int]) -> Summary:
+    return Summary("cams", "runs/x/cams", statuses["ok"], statuses, 1, 2.0, 5.0)
+
+
+def test_the_last_line_tells_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(summary_of({"ok": 8, "unlabelled": 1})) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert json.loads(first)["statuses"] == {"ok": 8, "unlabelled": 1}
+    assert last == "cams: all 8 samples done, 1 without labels left out -> runs/x/cams"
+    assert report(summary_of({"ok": 8})) == 0
+    assert capsys.readouterr().out.endswith("cams: all 8 samples done -> runs/x/cams\n")
+    assert report(summary_of({"ok": 8, "truncated": 1, "missing": 2})) == 3
+    assert "8 samples done, 3 failed" in capsys.readouterr().out.splitlines()[1]
+    assert report(None) == 0
+    assert capsys.readouterr().out == ""
