@@ -33,8 +33,8 @@ class ScoreMaps:
     Attributes:
         key: the sample's key.
         classes: the C vocabulary indices that the maps belong to, in the maps' order.
-        maps: float16 (C, h, w) at the attention's resolution. They are min-max scaled to [0, 1] only
-            when drawn or thresholded at image size (`pseudolabel.methods.score_maps.at_image_size`).
+        maps: float16 (C, h, w) at the attention's resolution, stretched to [0, 1] so that float16 holds them well.
+            They are min-max scaled again once they are at image size (`pseudolabel.methods.score_maps.at_image_size`).
         size: (height, width) of the image.
     """
 

@@ -33,13 +33,14 @@ TRAINING_SEED = 0  # the seed whose scenes the model was trained on
 LEVEL_WEIGHTS = [
     {8: 1.0},
     {8: 0.9, 16: 0.1},
+    {8: 0.8, 16: 0.2},
     {8: 0.7, 16: 0.3},
     {8: 0.25, 16: 0.25, 32: 0.25, 64: 0.25},
 ]
 SELF_ATTENTION: list[dict[str, Any]] = [{"self_attention": kind} for kind in ("none", "highest", "all")]
 BACKGROUNDS = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
-BILATERAL_SXY = [20.0, 40.0, 60.0]
-BILATERAL_SRGB = [5.0, 8.0, 13.0, 20.0]
+BILATERAL_SXY = [20.0, 40.0]
+BILATERAL_SRGB = [8.0, 13.0, 20.0]
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """What tests of several folders share."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,13 @@ def voc_sample() -> Path:
     if not (path / "JPEGImages").is_dir():
         pytest.skip(f"no VOC sample in {path}; set PSEUDOLABEL_VOC_SAMPLE to a folder in VOC's layout")
     return path
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint of the architecture of Stable Diffusion v1.5 with seeded random weights: 2 GB, taken away again."""
+    from tests.plain.architectures import stable_diffusion_v15
+
+    folder = stable_diffusion_v15(tmp_path_factory.mktemp("stable-diffusion"))
+    yield folder
+    shutil.rmtree(folder)

@@ -10,6 +10,7 @@ from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, record_attention
 from pseudolabel.errors import SettingError
+from pseudolabel.methods.score_maps import min_max
 
 
 class DiffSegmenter:
@@ -101,13 +102,6 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.
     padded = F.pad(columns, (0, query.shape[-1] - 1))
     return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
-
-
-def min_max(maps: torch.Tensor) -> torch.Tensor:
-    """Scale each (h, w) map to [0, 1]; a constant map becomes zeros."""
-    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    span = high - low
-    return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
 
 
 def _square(rows: torch.Tensor) -> torch.Tensor:

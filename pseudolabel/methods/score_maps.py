@@ -32,10 +32,15 @@ def at_image_size(maps: torch.Tensor | np.ndarray, size: tuple[int, int]) -> np.
     if len(tensor) == 0:
         return np.zeros((0, *size), np.float32)
     large = F.interpolate(tensor[None], size=size, mode="bilinear", align_corners=False)[0]
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return min_max(large).cpu().numpy()
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Scale each map of float32 (..., h, w) to [0, 1]; a constant map becomes zeros."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     constant = high - low <= CONSTANT_SPAN * torch.maximum(low.abs(), high.abs())
-    scaled = (large - low) / torch.where(constant, 1.0, high - low)
-    return torch.where(constant, 0.0, scaled).cpu().numpy()
+    scaled = (maps - low) / torch.where(constant, 1.0, high - low)
+    return torch.where(constant, 0.0, scaled)
 
 
 def winners(scores: np.ndarray, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.diffsegmenter import DiffSegmenter
+from pseudolabel.methods.score_maps import min_max
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, digest
@@ -134,7 +135,8 @@ class Labeller:
             yield sample, faults[sample.key] if sample.key in faults else self._collect(sample, maps)
 
     def _collect(self, sample: Sample, maps: Iterator[torch.Tensor]) -> ScoreMaps:
-        rows = [next(maps).half().numpy() for _ in sample.classes]
+        # Self-attention leaves narrow maps; stretched to [0, 1], they lose least to float16.
+        rows = [min_max(next(maps)).half().numpy() for _ in sample.classes]
         stack = np.stack(rows) if rows else np.zeros((0, *self.model.latent_shape[1:]), np.float16)
         return ScoreMaps(sample.key, sample.classes, stack, (sample.image.height, sample.image.width))
 
