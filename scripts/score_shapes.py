@@ -8,6 +8,7 @@ the tables of docs/shapes.md onto the terminal.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/score_shapes"))
     parser.add_argument("--images", type=int, default=IMAGES)
     arguments = parser.parse_args()
+    shutil.rmtree(arguments.out, ignore_errors=True)
     data = arguments.out / "data"
     run("shapes", "--out", data, "--train", 0, "--val", arguments.images, "--seed", SEED)
     experiment = ["--config", "configs/pipeline/shapes.yaml", "--source.path", data, "--out", arguments.out]

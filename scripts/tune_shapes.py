@@ -38,7 +38,7 @@ LEVEL_WEIGHTS = [
     {8: 0.25, 16: 0.25, 32: 0.25, 64: 0.25},
 ]
 SELF_ATTENTION: list[dict[str, Any]] = [{"self_attention": kind} for kind in ("none", "highest", "all")]
-BACKGROUNDS = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+BACKGROUNDS = [0.4, 0.43, 0.46, 0.5]
 BILATERAL_SXY = [20.0, 40.0]
 BILATERAL_SRGB = [8.0, 13.0, 20.0]
 
@@ -46,7 +46,7 @@ BILATERAL_SRGB = [8.0, 13.0, 20.0]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="shapes", help="the model's name or folder")
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, default=160)
     arguments = parser.parse_args()
     scenes = [draw_scene(np.random.default_rng([TRAINING_SEED, number])) for number in range(arguments.images)]
     method, scores = choose_method(scenes, arguments.model)

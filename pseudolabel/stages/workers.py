@@ -24,6 +24,7 @@ def _start(initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -
     import torch  # each process has one core; the main process need not have imported torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if initialise is not None:
         initialise(*arguments)
 

@@ -10,8 +10,7 @@ from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.diffsegmenter import DiffSegmenter, propagate
-from pseudolabel.methods.score_maps import min_max
-from pseudolabel.methods.score_maps import at_image_size, label_map
+from pseudolabel.methods.score_maps import at_image_size, label_map, min_max
 from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights

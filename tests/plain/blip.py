@@ -6,13 +6,16 @@ import torch
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "a photograph of on the red blue big two in sky circle square triangle star cross heart".split()
+WORDS = ["a", "photograph", "of", "on", "the", "red", "blue", "big", "two", "in", "sky"]
+SHAPES = ["circle", "square", "triangle", "star", "cross", "heart"]
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def tiny_blip(folder: Path, seed: int = 0) -> Path:
     """Save a checkpoint of some hundred kilobytes, safetensors, that captions 32-pixel images with a few words."""
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS, *(f"##{c}" for c in "abcdefgh")])}
+    vocabulary = {
+        word: index for index, word in enumerate([*SPECIAL, *WORDS, *SHAPES, *(f"##{c}" for c in "abcdefgh")])
+    }
     text = {
         **SMALL,
         "vocab_size": len(vocabulary) + 2,  # as published: two tokens that the tokenizer does not know
