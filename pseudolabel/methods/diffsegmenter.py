@@ -117,9 +117,10 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int]:
     chosen = sorted(factor for factor, weight in weights.items() if weight)
-    if not chosen or not set(chosen) <= known:
+    if not chosen or not set(chosen) <= known or min(weights.values()) < 0:
         raise SettingError(
-            f"method.level_weights {dict(weights)}: this model has cross-attention at factors {sorted(known)}"
+            f"method.level_weights {dict(weights)}: give weights of at least 0 for some of the downsampling factors at "
+            f"which this model has cross-attention, {sorted(known)}"
         )
     return chosen
 
