@@ -1,20 +1,30 @@
-"""CRF presets."""
+"""The CRF presets, as `--crf NAME` takes them."""
 
 import pytest
 
+from pseudolabel.cli import _resolve_shipped, build_parser
 from pseudolabel.config import CrfConfig
-from pseudolabel.refine.preset import CrfPresetError, load_crf_preset
 
 
-def test_clip_es_is_the_default():
-    assert load_crf_preset("clip-es") == CrfConfig()
+def crf_of(*arguments: str) -> CrfConfig:
+    parser = build_parser()
+    parsed = parser.parse_args(_resolve_shipped(["refine", *arguments]))
+    return parser.instantiate(parsed).refine.crf
 
 
-def test_none_runs_no_crf_and_keeps_every_pixel():
-    preset = load_crf_preset("none")
-    assert (preset.iterations, preset.background, preset.ignore_below) == (0, "threshold", 0)
+def test_clip_es_is_the_default() -> None:
+    assert crf_of("--crf", "clip-es") == crf_of() == CrfConfig()
 
 
-def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(CrfPresetError, match="'clipes'; there are clip-es, none"):
-        load_crf_preset("clipes")
+def test_none_takes_no_mean_field_step() -> None:
+    assert crf_of("--crf", "none").iterations == 0
+
+
+def test_a_later_option_overrides_the_preset() -> None:
+    assert crf_of("--crf", "none", "--crf.iterations", "3").iterations == 3
+
+
+def test_an_unknown_preset_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        crf_of("--crf", "no-such-preset")
+    assert "no-such-preset" in capsys.readouterr().err
