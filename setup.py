@@ -2,8 +2,12 @@
 
 from setuptools import find_packages, setup
 
-# Folders that live beside the package but install inside its namespace, so that no `configs` lands at top level.
-RENAMED = {"pseudolabel.pipelines": "configs/pipeline"}
+# Folders that install under another name, so that neither `configs` nor `train` lands at top level.
+RENAMED = {
+    "pseudolabel.pipelines": "configs/pipeline",
+    "pseudolabel_train": "train",
+    "pseudolabel_train.configs": "configs/deeplabv2",
+}
 
 setup(
     packages=[*find_packages(include=["pseudolabel", "pseudolabel.*"]), *RENAMED],

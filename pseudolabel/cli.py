@@ -16,8 +16,10 @@ from rich.console import Console
 from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
 
+NO_OPTIONS: list[str] = []
 
-def shapes(out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
+
+def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
@@ -153,6 +155,56 @@ def verify(folder: str) -> int:
     return 1 if faults else 0
 
 
+def train(
+    config: str, work_dir: Path | None = None, resume: bool = False, init: str = "", cfg_options: list[str] = NO_OPTIONS
+) -> int:
+    """Train a segmenter on pseudo-mask shards from an MMSegmentation config; `accelerate launch` uses several devices.
+
+    Args:
+        config: path of a config, or the name of one that ships, such as deeplabv2_r101_voc12.
+        work_dir: folder of checkpoints and logs; work_dirs/CONFIG where it is not given.
+        resume: go on from the newest checkpoint in the work folder.
+        init: initial weights instead of the config's: a safetensors file or a checkpoint without pickled code.
+        cfg_options: changes of the config, such as train_dataloader.batch_size=4 optim_wrapper.type=AmpOptimWrapper.
+    """
+    from pseudolabel_train.commands import train as run
+
+    return run(config, work_dir, resume, init, cfg_options)
+
+
+def score_segmenter(
+    config: str, checkpoint: str, work_dir: Path | None = None, out: str = "", cfg_options: list[str] = NO_OPTIONS
+) -> int:
+    """Score a trained segmenter by its config's test split: mIoU by class, with scales, CRF and initialisation.
+
+    Args:
+        config: path of a config, or the name of one that ships.
+        checkpoint: weights of the segmenter.
+        work_dir: folder of logs and metrics; work_dirs/CONFIG where it is not given.
+        out: folder to write the predictions to, as palette PNGs.
+        cfg_options: changes of the config, such as test_evaluator.crf=None model.test_cfg.scales=[1.0].
+    """
+    from pseudolabel_train.commands import test as run
+
+    return run(config, checkpoint, work_dir, out, cfg_options)
+
+
+def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: str = "test") -> int:
+    """Pack predictions for PASCAL VOC's evaluation server, after checking everything that it would refuse.
+
+    Args:
+        predictions: folder of palette PNGs, one per image, such as the one `pseudolabel test --out` writes.
+        voc: the data set's folder with JPEGImages and ImageSets, such as VOCdevkit/VOC2012.
+        out: the archive to write; PREDICTIONS.tar.gz where it is not given.
+        split: the list in ImageSets/Segmentation that the archive has to cover.
+    """
+    from pseudolabel_train.submission import pack
+
+    archive = out or predictions.with_name(f"{predictions.name}.tar.gz")
+    print(f"{pack(predictions, voc, split, archive)} predictions -> {archive}")
+    return 0
+
+
 def doctor() -> int:
     """Print versions and devices, what is missing, and the command that mends it."""
     from pseudolabel.stages.doctor import doctor as run
@@ -170,9 +222,12 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "ablate": ablate,
     "sheet": sheet,
     "verify": verify,
+    "train": train,
+    "test": score_segmenter,
+    "pack-voc-test": pack_voc_test,
     "doctor": doctor,
 }
-FREE_OF_EXPERIMENT = ("shapes", "verify", "doctor")
+FREE_OF_EXPERIMENT = ("shapes", "verify", "train", "test", "pack-voc-test", "doctor")
 
 
 def build_parser() -> ArgumentParser:
@@ -188,14 +243,9 @@ def build_parser() -> ArgumentParser:
         if name not in FREE_OF_EXPERIMENT:
             command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
-        flags = {
-            name for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool
-        }
-        command.add_function_arguments(
-            function, skip={"experiment", *flags}, as_group=False, as_positional=name != "shapes"
-        )
-        for flag in sorted(flags):
-            command.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=_argument_doc(function, flag))
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.name != "experiment":
+                _add_argument(command, function, parameter)
         commands.add_subcommand(name, command, help=_doc(function).split("\n")[0])
     return parser
 
@@ -204,16 +254,32 @@ def _doc(function: Callable[..., int]) -> str:
     return inspect.getdoc(function) or ""
 
 
-def _argument_doc(function: Callable[..., int], name: str) -> str | None:
+def _add_argument(command: ArgumentParser, function: Callable[..., int], parameter: inspect.Parameter) -> None:
+    """An argument of the command for one of the function's: required ones go by place, the rest by `--name`."""
     documented = docstring_parser.parse(_doc(function)).params
-    return next((param.description for param in documented if param.arg_name == name), None)
+    text = next((param.description for param in documented if param.arg_name == parameter.name), None)
+    option = f"--{parameter.name.replace('_', '-')}"
+    if parameter.annotation is bool:
+        command.add_argument(option, action="store_true", help=text)
+    elif parameter.annotation == list[str]:
+        command.add_argument(option, nargs="+", default=[], help=text)
+    elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+        command.add_argument(option, type=parameter.annotation, required=True, help=text)
+    elif parameter.default is parameter.empty:
+        command.add_argument(parameter.name, type=parameter.annotation, help=text)
+    else:
+        command.add_argument(option, type=parameter.annotation, default=parameter.default, help=text)
 
 
 def _usage(name: str, function: Callable[..., int]) -> str:
     """A short line in place of one with every setting, which would hide the message of an error."""
-    required = [key for key, value in inspect.signature(function).parameters.items() if value.default is value.empty]
-    settings = ["[--config FILE]", "[--SETTING VALUE ...]"] if "experiment" in required else []
-    words = ["--out OUT" if name == "shapes" else key.upper() for key in required if key != "experiment"]
+    words = []
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty and key != "experiment":
+            is_option = parameter.kind is parameter.KEYWORD_ONLY
+            words.append(f"--{key} {key.upper()}" if is_option else key.upper())
+    has_experiment = name not in FREE_OF_EXPERIMENT
+    settings = ["[--config FILE]", "[--SETTING VALUE ...]"] if has_experiment else []
     return " ".join(["pseudolabel", name, *words, *settings])
 
 
@@ -230,8 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, settings: Namespace) -> int:
     values = dict(settings)
-    values.pop("config", None)
     if name not in FREE_OF_EXPERIMENT:
+        values.pop("config")
         names = [field.name for field in fields(Experiment)]
         values["experiment"] = Experiment(**{name: values.pop(name) for name in names})
     return COMMANDS[name](**values)

@@ -19,7 +19,7 @@ def wheel(tmp_path_factory) -> list[str]:
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
-    for name in ("pseudolabel", "configs"):
+    for name in ("pseudolabel", "configs", "train"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", str(source / "dist"), str(source)]
     subprocess.run([sys.executable, "-m", "pip", *build], check=True)
@@ -32,14 +32,16 @@ def files_below(folder: Path, installed_as: str) -> set[str]:
     return {f"{installed_as}/{file.relative_to(folder).as_posix()}" for file in found}
 
 
-def test_nothing_but_the_package_is_at_top_level(wheel):
+def test_nothing_but_the_packages_is_at_top_level(wheel):
     top = {name.split("/")[0] for name in wheel}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"pseudolabel"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"pseudolabel", "pseudolabel_train"}
 
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel):
     expected = files_below(ROOT / "pseudolabel", "pseudolabel")
     expected |= files_below(ROOT / "configs" / "pipeline", "pseudolabel/pipelines")
+    expected |= files_below(ROOT / "train", "pseudolabel_train")
+    expected |= files_below(ROOT / "configs" / "deeplabv2", "pseudolabel_train/configs")
     assert expected <= set(wheel)
 
 

@@ -113,7 +113,7 @@ def test_scores_and_sheet(shapes: Shapes, tmp_path: Path) -> None:
     assert metrics["cams"]["images"] == metrics["masks"]["images"] == 16
     assert metrics["masks"]["miou"] > 0.25  # it knows Shapes: without, a quarter of that
     assert {path.name for path in tmp_path.glob("*.png")} >= {"cams-threshold.png", "masks-confusion.png"}
-    expect(0, call("sheet", *shapes.at(tmp_path), "--rows", "2", "--out_file", tmp_path / "sheet.png"))
+    expect(0, call("sheet", *shapes.at(tmp_path), "--rows", "2", "--out-file", tmp_path / "sheet.png"))
     assert Image.open(tmp_path / "sheet.png").size > (400, 200)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.cli import COMMANDS
+from pseudolabel.cli import COMMANDS, FREE_OF_EXPERIMENT
 from tests.e2e.commands import call, expect, run
 from tests.e2e.conftest import Shapes
 
@@ -83,7 +83,7 @@ def test_every_command_explains_itself(command: str) -> None:
     outcome = expect(0, call(command, "--help"))
     assert outcome.out.startswith(f"usage: pseudolabel {command}")
     for setting in ("--source.path", "--method.timesteps", "--work.unit"):
-        assert (setting in outcome.out) == (command not in ("shapes", "verify", "doctor"))
+        assert (setting in outcome.out) == (command not in FREE_OF_EXPERIMENT)
     if command in ("cams", "refine", "generate"):
         assert "--retry-failed" in outcome.out
 

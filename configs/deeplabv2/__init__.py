@@ -1,0 +1,1 @@
+"""The MMSegmentation configs that ship with the package; installed as `pseudolabel_train.configs`."""
