@@ -46,6 +46,26 @@ def refine(
     return labels, winning
 
 
+def refine_probabilities(image: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
+    """Let a segmenter's own probabilities follow the image's edges, as DeepLab does after its network.
+
+    Only the kernels and the number of iterations of `config` matter: background has a probability of its own here.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        probabilities: float32 (labels, H, W) in [0, 1], background at 0.
+        config: the CRF's parameters; `iterations` must be at least 1.
+
+    Returns:
+        uint8 (H, W), the most probable label of each pixel.
+
+    Raises:
+        ValueError: if shapes, types or ranges are not as stated.
+    """
+    _check(image, probabilities, tuple(range(len(probabilities))))
+    return _mean_field(image, probabilities, config).argmax(0).astype(np.uint8)
+
+
 def background_score(scores: np.ndarray, config: CrfConfig) -> np.ndarray:
     """Background's score: (1 - largest class score) ** value, or the value itself; float32 (H, W) in [0, 1].
 

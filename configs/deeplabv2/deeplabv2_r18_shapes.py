@@ -1,0 +1,69 @@
+# Shapes on a CPU in minutes: a narrow ResNet-18 from random weights, on pseudo-mask shards of the train split.
+#   pseudolabel shapes   --out data/shapes --train 300 --val 200
+#   pseudolabel generate --config shapes --source.split train --source.path data/shapes --out runs/shapes
+#   pseudolabel train    deeplabv2_r18_shapes
+# The data set's folder is data/shapes, or the one in the environment variable SHAPES_ROOT.
+_base_ = ["./base.py"]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+crop_size = (112, 112)
+iterations = 400
+
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(
+        depth=18,
+        stem_channels=32,
+        base_channels=32,
+        strides=(1, 2, 1, 1),
+        dilations=(1, 1, 2, 4),
+        norm_cfg=dict(requires_grad=True),
+        norm_eval=False,
+    ),
+    decode_head=dict(in_channels=256, dilations=(1, 2, 3, 4), num_classes=7),
+)
+classes = ("background", "circle", "square", "triangle", "star", "cross", "heart")
+palette = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128]]
+
+augmentation = [
+    dict(
+        type="RandomChoice",
+        transforms=[[dict(type="Resize", scale_factor=scale, keep_ratio=True)] for scale in (0.75, 1.0, 1.25)],
+    ),
+    dict(type="RandomCrop", crop_size=crop_size),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackSegInputs"),
+]
+full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), *augmentation]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(
+        type="ShardDataset",
+        shards="runs/shapes/masks",
+        vocabulary="shapes",
+        pipeline=[dict(type="LoadShardSample"), *augmentation],
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="BaseSegDataset",
+        metainfo=dict(classes=classes, palette=palette),
+        data_root=data_root,
+        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+        ann_file="ImageSets/Segmentation/val.txt",
+        pipeline={{_base_.test_pipeline}},
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="CrfIoUMetric")
+test_evaluator = dict(type="CrfIoUMetric", crf=dict(bilateral_sxy=20, bilateral_srgb=13))
+
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
+param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0, begin=0, end=iterations, by_epoch=False)]
+train_cfg = dict(max_iters=iterations, val_interval=iterations)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=iterations), visualization=dict(interval=50))
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])

@@ -1,0 +1,14 @@
+# The fully supervised ceiling of deeplabv2_r18_shapes: the same recipe on the exact masks of the train split.
+#   pseudolabel train deeplabv2_r18_shapes_full
+_base_ = ["./deeplabv2_r18_shapes.py"]
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type="BaseSegDataset",
+        metainfo=dict(classes={{_base_.classes}}, palette={{_base_.palette}}),
+        data_root={{_base_.data_root}},
+        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+        ann_file="ImageSets/Segmentation/train.txt",
+        pipeline={{_base_.full_supervision_pipeline}},
+    )
+)

@@ -1,0 +1,146 @@
+"""Initial and trained weights: every kind of file that is taken, and every kind that is refused."""
+
+import io
+import os
+import pickle
+import re
+
+import pytest
+import safetensors.torch
+import torch
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_checkpoint
+from mmseg.models import ResNet
+from torch import nn
+
+from pseudolabel_train.weights import WeightsError, check_initial, is_whole, load_trained, read_weights
+
+STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
+
+
+class Segmenter(nn.Module):
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+        self.decode_head = nn.Conv2d(width, 4, 1)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, wrapper):
+    torch.save(STATE if wrapper is None else {wrapper: STATE, "meta": {"epoch": 1}}, tmp_path / "x.pth")
+    safetensors.torch.save_file(STATE, tmp_path / "x.safetensors")
+    for found in (read_weights(str(tmp_path / "x.pth")), read_weights(str(tmp_path / "x.safetensors"))):
+        assert found.keys() == STATE.keys()
+        assert all(torch.equal(found[key], value) for key, value in STATE.items())
+
+
+def test_wrappers_of_parallel_training_are_taken_off(tmp_path):
+    torch.save({"module.conv.bias": STATE["conv.bias"]}, tmp_path / "x.pth")
+    assert list(read_weights(str(tmp_path / "x.pth"))) == ["conv.bias"]
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    trap = tmp_path / "trapped"
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(trap),)
+
+    torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth' holds more than weights.*safetensors"):
+        read_weights(str(tmp_path / "x.pth"))
+    assert not trap.exists()
+    pickle.loads((lambda buffer: (pickle.dump(Trap(), buffer), buffer.getvalue())[1])(io.BytesIO()))
+    assert trap.exists()  # so the trap would have closed
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=re.escape(name)):
+        read_weights(str(tmp_path / name))
+
+
+def test_a_missing_file_and_one_without_a_state_dict(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        read_weights(str(tmp_path / "none.pth"))
+    torch.save({"epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="no state dict"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"--init PATH/resnet101-63fe2227\.pth"):
+        read_weights("http://127.0.0.1:9/resnet101-63fe2227.pth")
+
+
+def test_mmengine_reads_them_as_initial_weights(tmp_path):
+    torch.manual_seed(0)
+    source, target = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "x.safetensors")
+    load_checkpoint(target, f"weights:{tmp_path / 'x.safetensors'}", strict=True)
+    assert torch.equal(source.weight, target.weight)
+    assert (
+        CheckpointLoader.load_checkpoint(f"weights:{tmp_path / 'x.safetensors'}").keys() == source.state_dict().keys()
+    )
+
+
+def deeplab_names(model: ResNet) -> dict[str, torch.Tensor]:
+    """The state of an MMSegmentation ResNet under the names that deeplab-pytorch gives to the same parts."""
+    parts = {"1": "reduce", "2": "conv3x3", "3": "increase"}
+    state = {}
+    for name, value in model.state_dict().items():
+        if found := re.fullmatch(r"(conv|bn)1\.(.+)", name):
+            state[f"layer1.conv1.{found[1]}.{found[2]}"] = value
+        elif found := re.fullmatch(r"layer(\d)\.(\d+)\.downsample\.([01])\.(.+)", name):
+            kind = ("conv", "bn")[int(found[3])]
+            state[f"layer{int(found[1]) + 1}.block{int(found[2]) + 1}.shortcut.{kind}.{found[4]}"] = value
+        else:
+            found = re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn)(\d)\.(.+)", name)
+            place = f"layer{int(found[1]) + 1}.block{int(found[2]) + 1}"
+            state[f"{place}.{parts[found[4]]}.{found[3]}.{found[5]}"] = value
+    return state
+
+
+def test_deeplab_pytorch_names_become_those_of_a_resnet(tmp_path):
+    torch.manual_seed(0)
+    model = ResNet(depth=50, base_channels=4, stem_channels=4)
+    torch.save(deeplab_names(model), tmp_path / "coco.pth")
+    found = read_weights(str(tmp_path / "coco.pth"))
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+
+
+def test_trained_weights_must_be_the_whole_model(tmp_path):
+    torch.manual_seed(0)
+    model, trained = Segmenter(), Segmenter()
+    path = str(tmp_path / "x.pth")
+    torch.save({"state_dict": trained.state_dict()}, path)
+    load_trained(model, path)
+    assert torch.equal(model.decode_head.weight, trained.decode_head.weight)
+    torch.save({"state_dict": trained.backbone.state_dict()}, path)
+    with pytest.raises(WeightsError, match=r"lacks 'backbone\.0\.weight'.* and \d+ more"):
+        load_trained(model, path)
+    torch.save(Segmenter(width=5).state_dict(), path)
+    with pytest.raises(WeightsError, match=r"\(5, 3, 1, 1\) instead of \(3, 3, 1, 1\)"):
+        load_trained(model, path)
+
+
+def test_initial_weights_are_a_backbone_with_anything_besides_or_a_segmenter(tmp_path):
+    path = str(tmp_path / "x.pth")
+    backbone = {name: value for name, value in Segmenter().backbone.state_dict().items() if "num_batches" not in name}
+    torch.save({**backbone, "fc.weight": torch.ones(3)}, path)
+    check_initial(Segmenter(), path)
+    assert not is_whole(read_weights(path))
+    torch.save(Segmenter().state_dict(), path)
+    check_initial(Segmenter(), path)
+    assert is_whole(read_weights(path))
+
+
+def test_another_backbone_as_initial_weights_is_refused(tmp_path):
+    path = str(tmp_path / "x.pth")
+    torch.save({"layer9.weight": torch.ones(3)}, path)
+    with pytest.raises(WeightsError, match=r"another backbone's: the file lacks 'backbone\.0\.weight'"):
+        check_initial(Segmenter(), path)

@@ -1,0 +1,130 @@
+"""MMSegmentation's IoUMetric with DenseCRF before it and palette PNGs after it."""
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from os import sched_getaffinity
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from PIL import Image
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.errors import SettingError
+from pseudolabel.refine.densecrf import refine_probabilities
+from pseudolabel.stages.workers import open_pool
+from pseudolabel.vocabulary import voc_palette
+
+PENDING_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's labels on their way to the score.
+
+    Attributes:
+        key: the image's name, for the file that is written.
+        labels: int (H, W), or the worker's promise of them.
+        truth: int (H, W); None where there is no ground truth.
+    """
+
+    key: str
+    labels: "torch.Tensor | Future[np.ndarray]"
+    truth: torch.Tensor | None
+
+
+@METRICS.register_module()
+class CrfIoUMetric(IoUMetric):
+    """`IoUMetric` that can run DenseCRF on the probabilities first, in worker processes behind the model.
+
+    At most a few images wait for a worker at any time, so that memory does not grow with the data set and nothing but
+    masks is written to disk. With `output_dir` the predictions are written as palette PNGs in VOC's colours, where
+    `IoUMetric` writes grey ones that the VOC server does not take.
+
+    Args:
+        crf: fields of `pseudolabel.config.CrfConfig` that differ from its defaults; None leaves the CRF out.
+        workers: processes per rank for the CRF; 0 shares all cores between the ranks.
+        options: those of `IoUMetric`, such as `output_dir` and `format_only`.
+
+    Raises:
+        SettingError: if `crf` has an unknown field or no iterations.
+    """
+
+    def __init__(self, crf: dict[str, Any] | None = None, workers: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.crf = _read_crf(crf)
+        self._workers = workers or max(1, len(sched_getaffinity(0)) // get_world_size())
+        self._pool: ProcessPoolExecutor | None = None
+        self._pending: deque[Prediction] = deque()
+
+    def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take a batch: score it, or with a CRF hand it on and score what the workers have finished.
+
+        Args:
+            data_batch: with `inputs`, the images as the pipeline left them: uint8 (3, H, W), BGR.
+            data_samples: the model's outputs with `pred_sem_seg`, `seg_logits` and, for scores, `gt_sem_seg`.
+        """
+        for image, sample in zip(data_batch["inputs"], data_samples, strict=True):
+            truth = None if self.format_only else sample["gt_sem_seg"]["data"].squeeze(0).cpu()
+            labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu() if self.crf is None else self._hand_on(image, sample)
+            self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth))
+        self._finish(len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Score of the `size` images of all ranks, once the workers are done; see `IoUMetric`."""
+        self._finish(len(self._pending))
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        return super().evaluate(size)
+
+    def _hand_on(self, image: torch.Tensor, sample: dict[str, Any]) -> "Future[np.ndarray]":
+        logits = sample["seg_logits"]["data"]
+        if image.shape[-2:] != logits.shape[-2:]:
+            raise SettingError(
+                f"DenseCRF needs '{sample['img_path']}' at its own size {tuple(logits.shape[-2:])}, but the test pipeline "
+                f"made it {tuple(image.shape[-2:])}; take Resize out of it, or set test_evaluator.crf=None"
+            )
+        if self._pool is None:
+            self._pool = open_pool(self._workers, refine_probabilities.__module__)
+        pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
+        probabilities = logits.float().softmax(0).cpu().numpy()
+        return self._pool.submit(refine_probabilities, pixels, probabilities, self.crf)
+
+    def _finish(self, count: int) -> None:
+        """Score the `count` oldest predictions, waiting for them where necessary."""
+        for _ in range(count):
+            prediction = self._pending.popleft()
+            labels = prediction.labels
+            if isinstance(labels, Future):
+                labels = torch.from_numpy(labels.result())
+            if prediction.truth is not None:
+                classes = len(self.dataset_meta["classes"])
+                self.results.append(self.intersect_and_union(labels, prediction.truth, classes, self.ignore_index))
+            if self.output_dir is not None:
+                _write_mask(labels.numpy().astype(np.uint8), Path(self.output_dir) / f"{prediction.key}.png")
+
+
+def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:
+    if fields is None:
+        return None
+    try:
+        config = CrfConfig(**fields)
+    except TypeError as error:
+        known = ", ".join(CrfConfig.__dataclass_fields__)
+        raise SettingError(f"test_evaluator.crf {dict(fields)}: {error}; its fields are {known}") from error
+    if config.iterations < 1:
+        raise SettingError(f"test_evaluator.crf.iterations {config.iterations}: set crf=None to go without a CRF")
+    return config
+
+
+def _write_mask(labels: np.ndarray, path: Path) -> None:
+    image = Image.fromarray(labels)
+    image.putpalette(voc_palette().tobytes())
+    image.save(path)

@@ -1,0 +1,163 @@
+"""Initial and trained weights, read without running any code that a file may carry."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import safetensors.torch
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import nn
+
+from pseudolabel.errors import UserError
+
+PREFIX = "weights:"
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+# deeplab-pytorch's names for the parts of a residual network, such as `layer3.block1.reduce.conv.weight`.
+_DEEPLAB_STEM = re.compile(r"layer1\.conv1\.(conv|bn)\.(.+)")
+_DEEPLAB_BLOCK = re.compile(r"layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut|proj)\.(conv|bn)\.(.+)")
+_DEEPLAB_PARTS = {"reduce": 1, "conv3x3": 2, "increase": 3}
+
+StateDict = dict[str, torch.Tensor]
+
+
+class WeightsError(UserError):
+    """Weights are missing, unreadable, or belong to another model."""
+
+
+def read_weights(place: str) -> StateDict:
+    """Read a state dict from a file or URL.
+
+    Args:
+        place: path or http(s) URL of a `.safetensors` file or of a file of `torch.save`; such a file may hold tensors,
+            plain containers and MMEngine's logs, nothing that would have to be executed. URLs are downloaded once, into
+            torch's own cache, and the hash in their name, where there is one, is checked.
+
+    Returns:
+        Tensor by parameter name, on the CPU, in MMSegmentation's names where they were deeplab-pytorch's.
+
+    Raises:
+        WeightsError: if there is no such file, it cannot be fetched, or it holds anything else.
+    """
+    if place.startswith(("http://", "https://")):
+        return _unwrap(_download(place), place)
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"no weights in '{place}': there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return _unwrap(safetensors.torch.load_file(path), place)
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            return _unwrap(torch.load(path, map_location="cpu", weights_only=True), place)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"'{place}' holds more than weights, and reading it would run code from it; save the state dict alone, "
+            "best with safetensors.torch.save_file"
+        ) from error
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"'{place}' cannot be read as weights: {error}") from error
+
+
+def load_trained(model: nn.Module, place: str) -> None:
+    """Fill a whole segmenter with trained weights.
+
+    Raises:
+        WeightsError: if they cannot be read or are another model's; the message names what does not fit.
+    """
+    weights = read_weights(place)
+    own = model.state_dict()
+    faults = [f"lacks '{name}'" for name in own if name not in weights]
+    faults += [f"has '{name}' besides" for name in weights if name not in own]
+    faults += _misshapen(own, weights)
+    if faults:
+        raise WeightsError(_explain(place, faults, "the config builds another model"))
+    model.load_state_dict(weights)
+
+
+def check_initial(model: nn.Module, place: str) -> None:
+    """Make sure that initial weights are those of the model's backbone, or of the whole segmenter.
+
+    MMEngine's `Pretrained` takes what fits and only logs the rest, so that another network's weights would go unnoticed.
+
+    Raises:
+        WeightsError: if they cannot be read, lack a part of the backbone, or have it in other shapes.
+    """
+    weights = read_weights(place)
+    backbone = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.")}
+    if not is_whole(weights):
+        weights = {f"backbone.{name}": value for name, value in weights.items()}
+    counts = "num_batches_tracked"  # older files do not count batches, and nothing depends on it
+    faults = [f"lacks '{name}'" for name in backbone if name not in weights and not name.endswith(counts)]
+    faults += _misshapen(backbone, weights)
+    if faults:
+        raise WeightsError(_explain(place, faults, "they are another backbone's"))
+
+
+def is_whole(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the weights are a whole segmenter's rather than a backbone's."""
+    return any(name.startswith("backbone.") for name in weights)
+
+
+@CheckpointLoader.register_scheme(prefixes=PREFIX)
+def load_from_weights(filename: str, map_location: str | None = None) -> StateDict:
+    """MMEngine's `init_cfg=dict(type="Pretrained", checkpoint="weights:PLACE")`; see `read_weights`."""
+    place = filename.removeprefix(PREFIX)
+    if get_rank() == 0:
+        weights = read_weights(place)
+        barrier()  # the first rank downloads, the others find the file in the cache
+        return weights
+    barrier()
+    return read_weights(place)
+
+
+def _download(url: str) -> object:
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
+    except UnpicklingError as error:
+        raise WeightsError(f"'{url}' holds more than weights; reading it would run code from it") from error
+    except (URLError, OSError, RuntimeError) as error:
+        name = url.rpartition("/")[2]
+        raise WeightsError(
+            f"the initial weights '{url}' cannot be fetched ({error}); download {name} where there is a network and "
+            f"say --init PATH/{name}"
+        ) from error
+
+
+def _unwrap(content: object, place: str) -> StateDict:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise WeightsError(f"'{place}' holds no state dict of tensors by parameter name")
+    return {_rename(name.removeprefix("module.")): value for name, value in content.items()}
+
+
+def _rename(name: str) -> str:
+    """MMSegmentation's name of a parameter that may have deeplab-pytorch's."""
+    if found := _DEEPLAB_STEM.fullmatch(name):
+        return f"{found[1]}1.{found[2]}"
+    if found := _DEEPLAB_BLOCK.fullmatch(name):
+        layer, block, part, kind, rest = found.groups()
+        place = f"layer{int(layer) - 1}.{int(block) - 1}"
+        if part not in _DEEPLAB_PARTS:
+            return f"{place}.downsample.{0 if kind == 'conv' else 1}.{rest}"
+        return f"{place}.{kind}{_DEEPLAB_PARTS[part]}.{rest}"
+    return name
+
+
+def _misshapen(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> list[str]:
+    return [
+        f"has '{name}' {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+
+
+def _explain(place: str, faults: list[str], cause: str) -> str:
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return f"the weights '{place}' do not fit, {cause}: the file {'; '.join(faults[:3])}{more}"
