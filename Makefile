@@ -57,10 +57,10 @@ clean:
 .venv/.package: $(PACKAGE) .venv/.torch
 	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): DenseCRF is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
 	@echo "Installing pseudolabel and its dependencies (a few minutes the first time)"
-	@$(PIP) install -q -c constraints.txt -e .
+	@$(PIP) install -q -c constraints.txt -e ".[train]"
 	@touch $@
 
 .venv/.dev: .venv/.package
-	@echo "Installing the tools for training, tests and linting"
+	@echo "Installing the tools for tests and linting"
 	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
 	@touch $@

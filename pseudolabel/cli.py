@@ -17,6 +17,7 @@ from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
 
 NO_OPTIONS: list[str] = []
+TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
 
 
 def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
@@ -173,7 +174,12 @@ def train(
 
 
 def score_segmenter(
-    config: str, checkpoint: str, work_dir: Path | None = None, out: str = "", cfg_options: list[str] = NO_OPTIONS
+    config: str,
+    checkpoint: str,
+    work_dir: Path | None = None,
+    split: str = "",
+    out: str = "",
+    cfg_options: list[str] = NO_OPTIONS,
 ) -> int:
     """Score a trained segmenter by its config's test split: mIoU by class, with scales, CRF and initialisation.
 
@@ -181,12 +187,13 @@ def score_segmenter(
         config: path of a config, or the name of one that ships.
         checkpoint: weights of the segmenter.
         work_dir: folder of logs and metrics; work_dirs/CONFIG where it is not given.
+        split: another list of the data set; one without ground truth, such as VOC's test, is predicted, not scored.
         out: folder to write the predictions to, as palette PNGs.
         cfg_options: changes of the config, such as test_evaluator.crf=None model.test_cfg.scales=[1.0].
     """
     from pseudolabel_train.commands import test as run
 
-    return run(config, checkpoint, work_dir, out, cfg_options)
+    return run(config, checkpoint, work_dir, split, out, cfg_options)
 
 
 def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: str = "test") -> int:
@@ -291,6 +298,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
     except UserError as error:
         print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        print(f"pseudolabel {parsed.command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
         return 1
 
 

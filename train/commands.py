@@ -10,7 +10,7 @@ from accelerate import PartialState
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-import pseudolabel_train  # noqa: F401  (registers what configs name)
+import pseudolabel_train.register  # noqa: F401  (what configs name)
 from pseudolabel.errors import UserError
 from pseudolabel_train.report import ReportHook
 from pseudolabel_train.weights import PREFIX, check_initial, is_whole, load_trained, read_weights
@@ -31,22 +31,30 @@ def train(config: str, work_dir: Path | None, resume: bool, init: str, options: 
     if init:
         _choose_initial(cfg, init)
     cfg.resume = resume
+    for loader in (cfg.train_dataloader, cfg.get("val_dataloader")):
+        if loader:
+            _check_data(loader.dataset)
     runner = Runner.from_cfg(cfg)
     _check_initial(runner)
     runner.train()
     return 0
 
 
-def test(config: str, checkpoint: str, work_dir: Path | None, out: str, options: list[str]) -> int:
-    """Score a checkpoint; see `pseudolabel test --help`.
+def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: str, options: list[str]) -> int:
+    """Score a checkpoint, or predict with it; see `pseudolabel test --help`.
 
     Raises:
-        ConfigError: if the config or an option cannot be used.
+        ConfigError: if the config or an option cannot be used, or nothing would come of the test.
         WeightsError: if the checkpoint is not of the config's model.
     """
     cfg = prepare(config, work_dir, options)
+    if split:
+        _choose_split(cfg, split)
     if out:
         cfg.test_evaluator.output_dir = out
+    elif cfg.test_evaluator.get("format_only"):
+        raise ConfigError(f"'{split}' has no ground truth to score with; name a folder for the predictions with --out")
+    _check_data(cfg.test_dataloader.dataset)
     runner = Runner.from_cfg(cfg)
     load_trained(runner.model, checkpoint)
     runner.test()
@@ -78,8 +86,10 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
         cfg.launcher = "pytorch"
-        if state.device.type == "cpu":  # MMEngine's own wrapper takes it that there is a GPU per process
-            cfg.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", "broadcast_buffers": False})
+        if state.device.type == "cpu":  # MMEngine would hand the wrapper a GPU's number
+            unused = cfg.get("find_unused_parameters", False)
+            wrapper = {"device_ids": None, "broadcast_buffers": False, "find_unused_parameters": unused}
+            cfg.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", **wrapper})
     return cfg
 
 
@@ -106,6 +116,28 @@ def _parse_options(options: list[str]) -> dict[str, Any]:
     parser = ArgumentParser()
     parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
     return parser.parse_args(["--cfg-options", *options]).cfg_options if options else {}
+
+
+def _choose_split(cfg: Config, split: str) -> None:
+    """Test on another list of the data set; where its first image has no mask, there is no ground truth."""
+    dataset = cfg.test_dataloader.dataset
+    dataset.ann_file = str(Path(dataset.ann_file).with_name(f"{split}.txt"))
+    _check_data(dataset)
+    root = Path(dataset.get("data_root") or "")
+    first = (root / dataset.ann_file).read_text().split()[0]
+    if not (root / dataset.data_prefix["seg_map_path"] / f"{first}.png").exists():
+        dataset.pipeline = [step for step in dataset.pipeline if step["type"] != "LoadAnnotations"]
+        cfg.test_evaluator.format_only = True
+
+
+def _check_data(dataset: Config) -> None:
+    """Name a missing list of images before MMSegmentation stops on it without a word."""
+    root, name = Path(dataset.get("data_root") or ""), dataset.get("ann_file")
+    if name and not (root / name).is_file():
+        raise ConfigError(
+            f"no image list '{root / name}': set the data set's folder with --cfg-options "
+            "train_dataloader.dataset.data_root=... (val_, test_) or with the environment variable of the config"
+        )
 
 
 def _choose_initial(cfg: Config, place: str) -> None:

@@ -72,9 +72,14 @@ class CrfIoUMetric(IoUMetric):
         """
         for image, sample in zip(data_batch["inputs"], data_samples, strict=True):
             truth = None if self.format_only else sample["gt_sem_seg"]["data"].squeeze(0).cpu()
-            labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu() if self.crf is None else self._hand_on(image, sample)
+            if self.crf is None:
+                labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu()
+            else:
+                labels = self._hand_on(image, sample, self.crf)
             self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth))
-        self._finish(len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers)
+        self._finish(
+            len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers
+        )
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Score of the `size` images of all ranks, once the workers are done; see `IoUMetric`."""
@@ -84,18 +89,18 @@ class CrfIoUMetric(IoUMetric):
             self._pool = None
         return super().evaluate(size)
 
-    def _hand_on(self, image: torch.Tensor, sample: dict[str, Any]) -> "Future[np.ndarray]":
+    def _hand_on(self, image: torch.Tensor, sample: dict[str, Any], crf: CrfConfig) -> "Future[np.ndarray]":
         logits = sample["seg_logits"]["data"]
         if image.shape[-2:] != logits.shape[-2:]:
             raise SettingError(
-                f"DenseCRF needs '{sample['img_path']}' at its own size {tuple(logits.shape[-2:])}, but the test pipeline "
-                f"made it {tuple(image.shape[-2:])}; take Resize out of it, or set test_evaluator.crf=None"
+                f"DenseCRF needs '{sample['img_path']}' at its own size {tuple(logits.shape[-2:])}, but the test "
+                f"pipeline made it {tuple(image.shape[-2:])}; take Resize out of it, or set test_evaluator.crf=None"
             )
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)
         pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
         probabilities = logits.float().softmax(0).cpu().numpy()
-        return self._pool.submit(refine_probabilities, pixels, probabilities, self.crf)
+        return self._pool.submit(refine_probabilities, pixels, probabilities, crf)
 
     def _finish(self, count: int) -> None:
         """Score the `count` oldest predictions, waiting for them where necessary."""

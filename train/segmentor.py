@@ -86,4 +86,7 @@ def _shrink_labels(data_samples: Sequence[SegDataSample], size: torch.Size) -> l
     """Samples with labels at the logits' resolution, each taken from the middle of its cell as Pillow does."""
     labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
     shrunk = F.interpolate(labels.float(), size, mode="nearest-exact").to(labels.dtype)
-    return [SegDataSample(gt_sem_seg=type(sample.gt_sem_seg)(data=label)) for sample, label in zip(data_samples, shrunk, strict=True)]
+    return [
+        SegDataSample(gt_sem_seg=type(sample.gt_sem_seg)(data=label))
+        for sample, label in zip(data_samples, shrunk, strict=True)
+    ]

@@ -82,7 +82,7 @@ def load_trained(model: nn.Module, place: str) -> None:
 def check_initial(model: nn.Module, place: str) -> None:
     """Make sure that initial weights are those of the model's backbone, or of the whole segmenter.
 
-    MMEngine's `Pretrained` takes what fits and only logs the rest, so that another network's weights would go unnoticed.
+    MMEngine's `Pretrained` takes what fits and only logs the rest; another network's weights would go unnoticed.
 
     Raises:
         WeightsError: if they cannot be read, lack a part of the backbone, or have it in other shapes.
@@ -132,7 +132,11 @@ def _unwrap(content: object, place: str) -> StateDict:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, torch.Tensor) for v in content.values())
+    ):
         raise WeightsError(f"'{place}' holds no state dict of tensors by parameter name")
     return {_rename(name.removeprefix("module.")): value for name, value in content.items()}
 

@@ -7,7 +7,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import pseudolabel_train  # noqa: F401
+import pseudolabel_train.register  # noqa: F401
 from tests.plain.deeplab import prediction, training_loss
 
 SCALES = (1.0, 0.75, 0.5)

@@ -1,0 +1,160 @@
+"""Which mask shards there are, and how many samples each of them holds."""
+
+import glob
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from mmengine.logging import print_log
+
+from pseudolabel.errors import UserError
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import INDEX, RUN, LedgerEntry
+from pseudolabel.sources.files import is_folder, join, open_filesystem
+from pseudolabel.sources.shards import expand_braces
+
+EXAMPLE = "a folder that `pseudolabel refine` wrote, a .tar, or a pattern such as 'masks/masks-{000000..000009}.tar'"
+IMAGE_MEMBERS = ("jpg", "jpeg")
+MASK_MEMBER = "png"
+CAM_MEMBER = "cam.npz"
+
+Member = TypeVar("Member")
+
+
+class ShardError(UserError, ValueError):
+    """Shards cannot be trained on; the message names the shard and the mend."""
+
+
+def find_shards(shards: str | Sequence[str]) -> list[str]:
+    """Paths of shards in the order of their names.
+
+    Args:
+        shards: a folder of `.tar` files, a tar, or a pattern with `{000..127}`, `{a,b}`, `*`, `?` or `[...]`; a local
+            path or any fsspec URL; or a list of such.
+
+    Raises:
+        ShardError: if nothing matches.
+    """
+    patterns = [shards] if isinstance(shards, str | os.PathLike) else shards
+    names = [name for pattern in patterns for name in expand_braces(os.fspath(pattern))]
+    paths = list(dict.fromkeys(path for name in names for path in _glob(name)))
+    if not paths:
+        raise ShardError(_nothing_found(names))
+    return paths
+
+
+def _glob(path: str) -> list[str]:
+    is_url = "://" in path
+    if is_folder(path):
+        path = join(path if is_url else glob.escape(path), "*.tar")
+    if not re.search(r"[*?\[]", path):
+        return [path]
+    if not is_url:
+        return sorted(glob.glob(path))  # fsspec's would make the paths absolute
+    fs, name = open_filesystem(path)
+    return [fs.unstrip_protocol(match) for match in sorted(fs.glob(name))]
+
+
+def _nothing_found(names: Sequence[str]) -> str:
+    for name in names:
+        if is_folder(name):
+            inner, compressed = join(name, "masks"), [file for file in Folder(name).names() if ".tar." in file]
+            if compressed:
+                return f"'{name}' holds compressed tars such as '{compressed[0]}'; unpack them to .tar"
+            if is_folder(inner) and _glob(inner):
+                return f"'{name}' holds no shards, but '{inner}' does; give that"
+    return f"no shards in {', '.join(map(repr, names)) or 'an empty list'}; give {EXAMPLE}"
+
+
+def image_and_mask(path: str, key: str, members: Mapping[str, Member]) -> tuple[Member, Member]:
+    """The image (`.jpg`, `.jpeg`) and the pseudo-mask (`.png`) among a sample's members, by their extensions.
+
+    Raises:
+        ShardError: if one is missing, as in CAM shards.
+    """
+    image = next((members[name] for name in IMAGE_MEMBERS if name in members), None)
+    mask = members.get(MASK_MEMBER)
+    if CAM_MEMBER in members:
+        raise ShardError(f"'{path}' holds CAMs, not pseudo-masks; make masks of them with `pseudolabel refine` first")
+    if image is None or mask is None:
+        wanted = f".{IMAGE_MEMBERS[0]} and .{MASK_MEMBER}"
+        raise ShardError(
+            f"'{path}': sample '{key}' has members {sorted(members)}, but {wanted} are needed; {mend(path)}"
+        )
+    return image, mask
+
+
+def mend(path: str) -> str:
+    """What to do about a shard that is not as it was written."""
+    return f"find all that is wrong with `pseudolabel verify {path.rpartition('/')[0] or '.'}`, and write it anew"
+
+
+def warn_if_unfinished(counts: Mapping[str, int]) -> None:
+    """Log a warning for every folder whose run has not listed its shards yet.
+
+    Args:
+        counts: number of samples by shard path.
+    """
+    for folder in dict.fromkeys(path.rpartition("/")[0] or "." for path in counts):
+        if not Folder(folder).exists(RUN) or Folder(folder).exists(INDEX):
+            continue
+        found = [count for path, count in counts.items() if (path.rpartition("/")[0] or ".") == folder]
+        print_log(
+            f"'{folder}' is of a run that is not finished (no {INDEX}): training on the {sum(found)} samples of its "
+            f"{len(found)} shards. Run the same `pseudolabel refine` command again to complete it.",
+            logger="current",
+            level=logging.WARNING,
+        )
+
+
+def count_samples(paths: Sequence[str], samples: int | Sequence[int] | None = None) -> np.ndarray:
+    """Samples of every shard, without opening the shards.
+
+    Args:
+        paths: the shards; local paths or URLs.
+        samples: of each shard, one number where all hold the same, in place of what the ledger says.
+
+    Returns:
+        int64 (shards,).
+
+    Raises:
+        ShardError: if no ledger tells, or `samples` does not fit the shards.
+    """
+    if samples is not None:
+        given = [samples] * len(paths) if isinstance(samples, int) else list(samples)
+        if len(given) != len(paths) or min(given) < 0:
+            raise ShardError(f"samples={samples} does not fit {len(paths)} shards; give one count for each of them")
+        return np.array(given, np.int64)
+    indexed: dict[str, dict[str, int]] = {}
+    return np.array([_count(path, indexed) for path in paths], np.int64)
+
+
+def _count(path: str, indexed: dict[str, dict[str, int]]) -> int:
+    """From the folder's index, which is read once, or from the shard's own ledger entry where there is none yet."""
+    folder, _, name = path.rpartition("/")
+    if folder not in indexed:
+        indexed[folder] = _read_index(Folder(folder or "."))
+    if name in indexed[folder]:
+        return indexed[folder][name]
+    entry = name.removesuffix(".tar") + ".json"
+    try:
+        return LedgerEntry.parse(Folder(folder or ".").read_bytes(entry)).samples
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(
+            f"nothing tells how many samples '{path}' holds: neither {INDEX} nor {entry} does; finish the run "
+            "with the same `pseudolabel refine` command, or give `samples`, the count of each shard"
+        ) from error
+
+
+def _read_index(folder: Folder) -> dict[str, int]:
+    try:
+        index = json.loads(folder.read_bytes(INDEX))
+        return {shard["shard"]: int(shard["samples"]) for shard in index["shards"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"'{folder.path}/{INDEX}' is damaged ({error!r}); {mend(f'{folder.path}/{INDEX}')}") from error
