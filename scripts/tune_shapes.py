@@ -38,7 +38,7 @@ LEVEL_WEIGHTS = [
     {8: 0.25, 16: 0.25, 32: 0.25, 64: 0.25},
 ]
 SELF_ATTENTION: list[dict[str, Any]] = [{"self_attention": kind} for kind in ("none", "highest", "all")]
-BACKGROUNDS = [0.3, 0.32, 0.34, 0.36, 0.38, 0.4, 0.43, 0.46, 0.5]
+BACKGROUNDS = [0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.35, 0.4, 0.45, 0.5]
 BILATERAL_SXY = [20.0, 40.0]
 BILATERAL_SRGB = [8.0, 13.0, 20.0]
 

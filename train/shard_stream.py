@@ -95,7 +95,6 @@ class ShardStream(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         """The part of the next epoch that belongs to this rank and this worker of its DataLoader."""
-        # No generator: the epoch is to be taken even by a worker that is never asked for a sample.
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         return self._process(self._epochs.take(), number, workers)

@@ -202,6 +202,16 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     assert held(20_000) < held(100) + 10_000
 
 
+def test_indexing_does_not_hold_the_headers(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "s.tar", numbered([2000])[0])
+    tracemalloc.start()
+    index = load_index(str(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index) == 2000
+    assert peak < 1_500_000  # 6000 headers take 5 MB
+
+
 @pytest.mark.parametrize(
     ("compress", "word"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
 )

@@ -167,6 +167,27 @@ def test_an_epoch_that_is_broken_off_upsets_nothing(masks: Path) -> None:
     assert len(set(map(tuple, orders))) == 12
 
 
+def test_epochs_are_counted_one_by_one(masks: Path) -> None:
+    plain = ShardStream(str(masks), "voc", [take_key])
+    orders = [list(plain) for _ in range(4)]
+    stream = ShardStream(str(masks), "voc", [take_key])
+    for _ in range(2):
+        keys(loader_of(stream, num_workers=2))
+    persistent = loader_of(stream, num_workers=1, persistent_workers=True)
+    assert [keys(persistent), keys(persistent)] == orders[2:]
+
+
+def test_every_worker_of_every_rank_draws_in_its_own_way(masks: Path) -> None:
+    ways = set()
+    for stream in of_ranks(2, str(masks / "masks-{000000..000003}.tar"), "voc", [take_key]):  # 20 samples
+        for worker in range(2):
+            read = [key for _, key, *_ in stream._read(0, *stream._part(worker, 2))]
+            drawn = list(stream._process(0, worker, 2))
+            assert sorted(drawn) == sorted(read)
+            ways.add(tuple(read.index(key) for key in drawn))
+    assert len(ways) == 4
+
+
 def test_a_copy_starts_anew(masks: Path) -> None:
     stream = ShardStream(str(masks), "voc", [take_key])
     first, second = list(stream), list(stream)
@@ -310,10 +331,9 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bytes_left", "message"), [(20_000, "holds 4 samples where 9"), (19_000, "cannot be read")])
-def test_a_cut_shard_is_an_error_in_workers_too(tmp_path: Path, bytes_left: int, message: str) -> None:
+def test_a_cut_shard_is_an_error(tmp_path: Path, bytes_left: int, message: str) -> None:
     masks = write_masks(tmp_path / "masks", [9], draw_sample)
     shard = masks / "masks-000000.tar"
     shard.write_bytes(shard.read_bytes()[:bytes_left])
-    loader = loader_of(ShardStream(str(masks), "voc", [take_key]), num_workers=1)
     with pytest.raises(ShardError, match=rf"shard '{shard}' {message}.*pseudolabel verify {masks}"):
-        keys(loader)
+        list(ShardStream(str(masks), "voc", [take_key]))

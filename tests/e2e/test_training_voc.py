@@ -1,0 +1,105 @@
+"""The R101 recipe of VOC itself on a few real images: it learns, resumes, scores with scales and CRF, and is packed."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from mmseg.models import ResNet
+from PIL import Image
+
+from tests.e2e.commands import call, expect
+
+CONFIG = "deeplabv2_r101_voc12_imagenet_full"
+ITERATIONS = 8
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    """Weights of a ResNet-101 under torchvision's names, seeded and random.
+
+    Batch norm is frozen in this recipe, so the residual branches are scaled to keep the variance; what real weights
+    would do by themselves.
+    """
+    torch.manual_seed(0)
+    model = ResNet(depth=101, zero_init_residual=False)
+    model.init_weights()
+    state = model.state_dict()
+    for name in state:
+        if name.endswith("bn3.weight"):
+            state[name].fill_(0.2)
+    path = tmp_path_factory.mktemp("weights") / "resnet101.safetensors"
+    safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture
+def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A data set of four training and two validation images of the sample, by links to them."""
+    root = tmp_path / "VOC2012"
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for name, target in (
+        ("JPEGImages",) * 2,
+        ("SegmentationClass",) * 2,
+        ("SegmentationClassAug", "SegmentationClass"),
+    ):
+        (root / name).symlink_to(voc_sample / target)
+    for split, count, ours in (("train", 4, "train_aug"), ("val", 2, "val")):
+        ids = (voc_sample / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
+        (root / f"ImageSets/Segmentation/{ours}.txt").write_text("\n".join(ids) + "\n")
+    monkeypatch.setenv("VOC_ROOT", str(root))
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def options(*further: str) -> list[str]:
+    """The recipe on four small crops, with a learning rate that shows something within eight iterations."""
+    return [
+        "--cfg-options",
+        "train_dataloader.batch_size=4",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=False",
+        "test_dataloader.num_workers=0",
+        "test_dataloader.persistent_workers=False",
+        "model.data_preprocessor.size=(129,129)",
+        "train_dataloader.dataset.pipeline.3.crop_size=(129,129)",
+        "optim_wrapper.optimizer.lr=1e-3",
+        f"train_cfg.max_iters={ITERATIONS}",
+        "train_cfg.val_interval=1000",
+        "default_hooks.logger.interval=1",
+        "default_hooks.checkpoint.interval=4",
+        "default_hooks.visualization.draw=False",
+        *further,
+    ]
+
+
+def losses(work: Path) -> list[float]:
+    logs = sorted(work.glob("*/*.log"))
+    lines = [line for log in logs for line in log.read_text().splitlines() if "Iter(train)" in line]
+    return [float(re.search(r"  loss: ([\d.]+)", line)[1]) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tmp_path):
+    work = ["--work-dir", tmp_path / "work", "--init", backbone]
+    expect(0, call("train", CONFIG, *work, *options("train_cfg.max_iters=4")))
+    expect(0, call("train", CONFIG, *work, "--resume", *options()))
+    found = losses(tmp_path / "work")
+    assert len(found) == ITERATIONS
+    assert min(found[-2:]) < found[0] / 2
+    checkpoint = tmp_path / "work" / f"iter_{ITERATIONS}.pth"
+    expect(0, call("test", CONFIG, checkpoint, *work[:2], "--out", tmp_path / "masks", *options()))
+    report = json.loads((tmp_path / "work" / "metrics.json").read_text())["test"]
+    assert (report["split"], report["images"]) == ("val", 2)
+    assert report["scales"] == [1.0, 0.75, 0.5]
+    assert report["crf"]["bilateral_sxy"] == 67
+    for path in (tmp_path / "masks").glob("*.png"):
+        mask, image = Image.open(path), Image.open(voc / "JPEGImages" / f"{path.stem}.jpg")
+        assert mask.size == image.size
+        assert np.asarray(mask).max() <= 20
+    packed = call("pack-voc-test", tmp_path / "masks", voc, "--split", "val")
+    assert "2 predictions" in expect(0, packed).out
