@@ -39,7 +39,7 @@ LEVEL = 1.5  # of the constants
 COLOUR_VARIANCE = 0.12  # of pixels in [-1, 1]
 TEXT_LENGTH = 77
 EMPTY_CAPTION_SHARE = 0.1
-SUBSET_SHARE = 0.3
+SUBSET_SHARE = 0.5
 BACKGROUND_SHARE = 0.3
 LATE_SHARE = 0.7
 LOG_EVERY = 100
@@ -92,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training scenes, weights and noise")
     parser.add_argument("--scenes", type=int, default=5000, help="training scenes drawn once")
     parser.add_argument("--vae-steps", type=int, default=250)
-    parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument("--unet-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=1000, help="steps between saved pipelines")

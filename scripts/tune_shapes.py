@@ -30,8 +30,8 @@ from pseudolabel.vocabulary import load_vocabulary
 
 TRAINING_SEED = 0  # the seed whose scenes the model was trained on
 
+# Each with more than one resolution: with 8 alone the score was the same within .1, and nothing was left to weigh.
 LEVEL_WEIGHTS = [
-    {8: 1.0},
     {8: 0.9, 16: 0.1},
     {8: 0.8, 16: 0.2},
     {8: 0.7, 16: 0.3},
@@ -39,6 +39,7 @@ LEVEL_WEIGHTS = [
 ]
 SELF_ATTENTION: list[dict[str, Any]] = [{"self_attention": kind} for kind in ("none", "highest", "all")]
 BACKGROUNDS = [0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.35, 0.4, 0.45, 0.5]
+AS_GOOD = 0.005
 BILATERAL_SXY = [20.0, 40.0]
 BILATERAL_SRGB = [8.0, 13.0, 20.0]
 
@@ -87,7 +88,10 @@ def choose_crf(scenes: list[Scene], scores: list[np.ndarray], pool: ProcessPoolE
     grid = [replace(start, bilateral_sxy=sxy, bilateral_srgb=rgb) for sxy in BILATERAL_SXY for rgb in BILATERAL_SRGB]
     kernel = max(grid, key=partial(mask_miou, scenes, scores, pool))
     values = [replace(kernel, background_value=value) for value in BACKGROUNDS]
-    return max(values, key=partial(mask_miou, scenes, scores, pool))
+    mious = [mask_miou(scenes, scores, pool, crf) for crf in values]
+    # A little below the best value whole images may lose their background: take the middle of what is as good.
+    good = [crf for crf, miou in zip(values, mious, strict=True) if miou > max(mious) - AS_GOOD]
+    return good[len(good) // 2]
 
 
 def mask_miou(scenes: list[Scene], scores: list[np.ndarray], pool: ProcessPoolExecutor, crf: CrfConfig) -> float:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from mmengine.config import Config, DictAction
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 import pseudolabel_train.register  # noqa: F401  (what configs name)
 from pseudolabel.errors import UserError
@@ -56,7 +58,7 @@ def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: s
         raise ConfigError(f"'{split}' has no ground truth to score with; name a folder for the predictions with --out")
     _check_data(cfg.test_dataloader.dataset)
     runner = Runner.from_cfg(cfg)
-    load_trained(runner.model, checkpoint)
+    load_trained(_unwrap(runner.model), checkpoint)
     runner.test()
     return 0
 
@@ -153,4 +155,9 @@ def _check_initial(runner: Runner) -> None:
     for part in (runner.cfg.model, runner.cfg.model.backbone):
         place = (part.get("init_cfg") or {}).get("checkpoint", "")
         if place.startswith(PREFIX):
-            check_initial(runner.model, place.removeprefix(PREFIX))
+            check_initial(_unwrap(runner.model), place.removeprefix(PREFIX))
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The segmenter itself, without what distributes it."""
+    return model.get_submodule("module") if is_model_wrapper(model) else model

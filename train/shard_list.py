@@ -1,10 +1,8 @@
 """Which mask shards there are, and how many samples each of them holds."""
 
-import glob
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -14,8 +12,8 @@ from mmengine.logging import print_log
 from pseudolabel.errors import UserError
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN, LedgerEntry
-from pseudolabel.sources.files import is_folder, join, open_filesystem
-from pseudolabel.sources.shards import expand_braces
+from pseudolabel.sources.files import is_folder, join
+from pseudolabel.sources.shards import match_shards
 
 EXAMPLE = "a folder that `pseudolabel refine` wrote, a .tar, or a pattern such as 'masks/masks-{000000..000009}.tar'"
 IMAGE_MEMBERS = ("jpg", "jpeg")
@@ -39,24 +37,11 @@ def find_shards(shards: str | Sequence[str]) -> list[str]:
     Raises:
         ShardError: if nothing matches.
     """
-    patterns = [shards] if isinstance(shards, str | os.PathLike) else shards
-    names = [name for pattern in patterns for name in expand_braces(os.fspath(pattern))]
-    paths = list(dict.fromkeys(path for name in names for path in _glob(name)))
+    patterns = [os.fspath(shards)] if isinstance(shards, str | os.PathLike) else [os.fspath(part) for part in shards]
+    paths = list(dict.fromkeys(path for pattern in patterns for path in match_shards(pattern)))
     if not paths:
-        raise ShardError(_nothing_found(names))
+        raise ShardError(_nothing_found(patterns))
     return paths
-
-
-def _glob(path: str) -> list[str]:
-    is_url = "://" in path
-    if is_folder(path):
-        path = join(path if is_url else glob.escape(path), "*.tar")
-    if not re.search(r"[*?\[]", path):
-        return [path]
-    if not is_url:
-        return sorted(glob.glob(path))  # fsspec's would make the paths absolute
-    fs, name = open_filesystem(path)
-    return [fs.unstrip_protocol(match) for match in sorted(fs.glob(name))]
 
 
 def _nothing_found(names: Sequence[str]) -> str:
@@ -65,7 +50,7 @@ def _nothing_found(names: Sequence[str]) -> str:
             inner, compressed = join(name, "masks"), [file for file in Folder(name).names() if ".tar." in file]
             if compressed:
                 return f"'{name}' holds compressed tars such as '{compressed[0]}'; unpack them to .tar"
-            if is_folder(inner) and _glob(inner):
+            if is_folder(inner) and match_shards(inner):
                 return f"'{name}' holds no shards, but '{inner}' does; give that"
     return f"no shards in {', '.join(map(repr, names)) or 'an empty list'}; give {EXAMPLE}"
 

@@ -87,7 +87,7 @@ def check_initial(model: nn.Module, place: str) -> None:
     Raises:
         WeightsError: if they cannot be read, lack a part of the backbone, or have it in other shapes.
     """
-    weights = read_weights(place)
+    weights = load_from_weights(place)
     backbone = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.")}
     if not is_whole(weights):
         weights = {f"backbone.{name}": value for name, value in weights.items()}
@@ -107,12 +107,13 @@ def is_whole(weights: Mapping[str, torch.Tensor]) -> bool:
 def load_from_weights(filename: str, map_location: str | None = None) -> StateDict:
     """MMEngine's `init_cfg=dict(type="Pretrained", checkpoint="weights:PLACE")`; see `read_weights`."""
     place = filename.removeprefix(PREFIX)
-    if get_rank() == 0:
-        weights = read_weights(place)
+    if get_rank() > 0:
         barrier()  # the first rank downloads, the others find the file in the cache
-        return weights
-    barrier()
-    return read_weights(place)
+        return read_weights(place)
+    try:
+        return read_weights(place)
+    finally:
+        barrier()
 
 
 def _download(url: str) -> object:

@@ -1,4 +1,5 @@
-# Shapes on a CPU in minutes: three stages of a narrow ResNet-18 at output stride 4, from random weights, on pseudo-mask shards of the train split.
+# Shapes on a CPU in minutes: three stages of a narrow ResNet-18 at output stride 4, from random weights, on
+# pseudo-mask shards of the train split.
 #   pseudolabel shapes   --out data/shapes --train 300 --val 200
 #   pseudolabel generate --config shapes --source.split train --source.path data/shapes --out runs/shapes
 #   pseudolabel train    deeplabv2_r18_shapes
@@ -6,7 +7,7 @@
 _base_ = ["./base.py"]
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 crop_size = (112, 112)
-iterations = 400
+iterations = 700
 
 model = dict(
     data_preprocessor=dict(size=crop_size),
@@ -64,8 +65,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="CrfIoUMetric")
 test_evaluator = dict(type="CrfIoUMetric", crf=dict(bilateral_sxy=20, bilateral_srgb=13))
 
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
+# From random weights the head needs no other learning rate than the rest.
+optim_wrapper = dict(optimizer=dict(lr=2e-2), paramwise_cfg=dict(_delete_=True))
 param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0, begin=0, end=iterations, by_epoch=False)]
 train_cfg = dict(max_iters=iterations, val_interval=iterations)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=iterations), visualization=dict(interval=50))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=iterations), visualization=dict(interval=50))
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])

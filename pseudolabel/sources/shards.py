@@ -1,5 +1,6 @@
 """WebDataset shards: tars whose members of one basename are one sample."""
 
+import glob
 import json
 import re
 import tarfile
@@ -48,7 +49,9 @@ def list_shards(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     Raises:
         SourceError: if there is no shard, or one is damaged, cut off or compressed.
     """
-    paths = _shard_paths(config.path)
+    paths = match_shards(config.path)
+    if not paths:
+        raise SourceError(f"no shards match '{config.path}'; --source.path needs a folder of .tar files or a pattern")
     with ThreadPoolExecutor(_THREADS) as pool:  # for remote shards, where headers are waited for
         shards = pool.map(partial(_list_shard, reader=LabelReader(vocabulary)), paths)
         listed = [sample for shard in shards for sample in shard]
@@ -56,11 +59,14 @@ def list_shards(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     return Listing([entry for entry, _ in listed], choose_masks(masks, config.masks))
 
 
-def _shard_paths(pattern: str) -> list[str]:
-    paths = [path for name in expand_braces(pattern) for path in _glob(name)]
-    if not paths:
-        raise SourceError(f"no shards match '{pattern}'; --source.path needs a folder of .tar files or a pattern")
-    return list(dict.fromkeys(paths))
+def match_shards(pattern: str) -> list[str]:
+    """Paths of tars in the order of their names.
+
+    Args:
+        pattern: a folder of `.tar` files, a tar, or a pattern with `{000..127}`, `{a,b}`, `*`, `?` or `[...]`; a local
+            path or any fsspec URL. A plain name is given back, be there such a file or not.
+    """
+    return list(dict.fromkeys(path for name in expand_braces(pattern) for path in _glob(name)))
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -83,13 +89,15 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _glob(path: str) -> list[str]:
+    is_url = "://" in path
     if is_folder(path):
-        path = join(path, "*.tar")
+        path = join(path if is_url else glob.escape(path), "*.tar")
     if not re.search(r"[*?\[]", path):
         return [path]
+    if not is_url:
+        return sorted(glob.glob(path))  # fsspec's would make the paths absolute
     fs, name = open_filesystem(path)
-    found = sorted(fs.glob(name))
-    return [fs.unstrip_protocol(match) for match in found] if "://" in path else found
+    return [fs.unstrip_protocol(match) for match in sorted(fs.glob(name))]
 
 
 def _list_shard(path: str, reader: LabelReader) -> list[_Listed]:

@@ -36,7 +36,7 @@ class Witness(Hook):
             print(line, file=file)
 """
 SMALL = """
-model = dict(backbone=dict(stem_channels=8, base_channels=8), decode_head=dict(in_channels=64))
+model = dict(backbone=dict(stem_channels=8, base_channels=8), decode_head=dict(in_channels=32))
 train_dataloader = dict(batch_size=2, dataset=dict(shards="{shards}"))
 train_cfg = dict(max_iters=6, val_interval=100)
 param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0, begin=0, end=6, by_epoch=False)]
@@ -74,6 +74,13 @@ def test_two_processes_end_with_the_same_parameters_and_share_the_samples(config
     taken = "".join(first[:4] + second[:4])
     assert taken.count("masks-") == IMAGES
     assert len({name for line in first[:4] + second[:4] for name in line.split("'")[1::2]}) == IMAGES
+    # Scoring on two processes, each with its own CRF workers, is scoring on one.
+    checkpoint = tmp_path / "two" / "iter_6.pth"
+    succeed("test", config, checkpoint, "--work-dir", tmp_path / "test-two", "--out", tmp_path / "masks", ranks=2)
+    expect(0, call("test", config, checkpoint, "--work-dir", tmp_path / "test-one"))
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("test-two", "test-one")]
+    assert scores[0] == scores[1]
+    assert len(list((tmp_path / "masks").glob("*.png"))) == IMAGES
 
 
 @pytest.mark.slow
@@ -189,7 +196,7 @@ def test_another_models_checkpoint_is_refused(config, tmp_path):
     options = ["--cfg-options", "model.decode_head.num_classes=21", "--work-dir", tmp_path / "work"]
     outcome: Outcome = call("test", config, checkpoint, *options)
     assert outcome.is_clean_error()
-    assert "has 'decode_head.branches.0.weight' (7, 64, 3, 3) instead of (21, 64, 3, 3)" in outcome.err
+    assert "has 'decode_head.branches.0.weight' (7, 32, 3, 3) instead of (21, 32, 3, 3)" in outcome.err
 
 
 def test_commands_teach(tmp_path):
