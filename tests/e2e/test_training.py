@@ -182,8 +182,10 @@ def test_a_split_without_ground_truth_is_predicted(config, shapes, own_data, tmp
 def untrained(config: Path, folder: Path) -> Path:
     """A checkpoint of the config's model before any training."""
     from mmengine.config import Config
+    from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
+    init_default_scope("mmseg")
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model)
     model.init_weights()
