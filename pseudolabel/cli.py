@@ -162,7 +162,7 @@ def train(
     """Train a segmenter on pseudo-mask shards from an MMSegmentation config; `accelerate launch` uses several devices.
 
     Args:
-        config: path of a config, or the name of one that ships, such as deeplabv2_r101_voc12.
+        config: path of a config, or the name of one that ships, such as deeplabv2_r101_voc12_imagenet.
         work_dir: folder of checkpoints and logs; work_dirs/CONFIG where it is not given.
         resume: go on from the newest checkpoint in the work folder.
         init: initial weights instead of the config's: a safetensors file or a checkpoint without pickled code.

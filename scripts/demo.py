@@ -7,7 +7,6 @@ scores both on unseen images. Shards, checkpoints, metrics and a contact sheet s
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import torch
 TRAIN, VAL = 300, 200
 SEED = 20231  # neither the shipped model nor its settings have seen images of this seed
 PROCESSES = 2
+CONFIGS = [f"configs/deeplabv2/deeplabv2_r18_shapes{kind}.py" for kind in ("", "_full")]
 
 
 def main() -> None:
@@ -44,11 +44,11 @@ def demonstrate(out: Path, seed: int) -> dict:
     run("evaluate", "cams", *experiment)
     run("evaluate", "masks", *experiment)
     run("sheet", *experiment, "--title", "Shapes, labelled from image-level labels alone")
-    os.environ["SHAPES_ROOT"] = str(out / "data")
-    options = ["--cfg-options", f"randomness.seed={seed}", f"train_dataloader.dataset.shards={out / 'masks'}"]
-    run("train", "configs/deeplabv2/deeplabv2_r18_shapes.py", "--work-dir", str(out / "train"), *options)
-    full = ["configs/deeplabv2/deeplabv2_r18_shapes_full.py", "--work-dir", str(out / "train-full-supervision")]
-    run("train", *full, *options[:2])
+    options = ["--cfg-options", f"randomness.seed={seed}", f"val_dataloader.dataset.data_root={out / 'data'}"]
+    weak, full = CONFIGS
+    run("train", weak, "--work-dir", str(out / "train"), *options, f"train_dataloader.dataset.shards={out / 'masks'}")
+    options += [f"train_dataloader.dataset.data_root={out / 'data'}"]
+    run("train", full, "--work-dir", str(out / "train-full-supervision"), *options)
     return write_metrics(out, time.perf_counter() - started)
 
 

@@ -1,16 +1,17 @@
 """MMSegmentation's IoUMetric with DenseCRF before it and palette PNGs after it."""
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import barrier
+from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from PIL import Image
@@ -18,10 +19,20 @@ from PIL import Image
 from pseudolabel.config import CrfConfig
 from pseudolabel.errors import SettingError
 from pseudolabel.refine.densecrf import refine_probabilities
-from pseudolabel.stages.workers import open_pool
+from pseudolabel.stages.workers import open_pool, share_of_cores
 from pseudolabel.vocabulary import voc_palette
 
 PENDING_PER_WORKER = 2
+# Of CrfConfig, what bears on probabilities that have a background of their own.
+CRF_FIELDS = (
+    "iterations",
+    "gaussian_sxy",
+    "gaussian_weight",
+    "bilateral_sxy",
+    "bilateral_srgb",
+    "bilateral_weight",
+    "image",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,8 @@ class CrfIoUMetric(IoUMetric):
     `IoUMetric` writes grey ones that the VOC server does not take.
 
     Args:
-        crf: fields of `pseudolabel.config.CrfConfig` that differ from its defaults; None leaves the CRF out.
+        crf: those of `CRF_FIELDS` that differ from the defaults of `pseudolabel.config.CrfConfig`; None leaves the CRF
+            out.
         workers: processes per rank for the CRF; 0 shares all cores between the ranks.
         options: those of `IoUMetric`, such as `output_dir` and `format_only`.
 
@@ -59,9 +71,13 @@ class CrfIoUMetric(IoUMetric):
     def __init__(self, crf: dict[str, Any] | None = None, workers: int = 0, **options: Any) -> None:
         super().__init__(**options)
         self.crf = _read_crf(crf)
-        self._workers = workers or max(1, len(sched_getaffinity(0)) // get_world_size())
+        self._workers = workers or share_of_cores(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         self._pool: ProcessPoolExecutor | None = None
         self._pending: deque[Prediction] = deque()
+
+    def crf_fields(self) -> dict[str, Any]:
+        """The CRF's parameters, for reports; empty without a CRF."""
+        return {} if self.crf is None else {name: getattr(self.crf, name) for name in CRF_FIELDS}
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
         """Take a batch: score it, or with a CRF hand it on and score what the workers have finished.
@@ -87,6 +103,10 @@ class CrfIoUMetric(IoUMetric):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+        if self.format_only:
+            barrier()
+            print_log(f"the predictions of {size} images are in '{self.output_dir}'", logger="current")
+            return {}
         return super().evaluate(size)
 
     def _hand_on(self, image: torch.Tensor, sample: dict[str, Any], crf: CrfConfig) -> "Future[np.ndarray]":
@@ -96,6 +116,11 @@ class CrfIoUMetric(IoUMetric):
                 f"DenseCRF needs '{sample['img_path']}' at its own size {tuple(logits.shape[-2:])}, but the test "
                 f"pipeline made it {tuple(image.shape[-2:])}; take Resize out of it, or set test_evaluator.crf=None"
             )
+        if image.dtype != torch.uint8 or not torch.isfinite(logits).all():
+            fault = "logits are not finite, the training diverged"
+            if image.dtype != torch.uint8:
+                fault = f"image is {image.dtype}, not uint8"
+            raise SettingError(f"DenseCRF cannot refine '{sample['img_path']}': its {fault}")
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)
         pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
@@ -113,17 +138,17 @@ class CrfIoUMetric(IoUMetric):
                 classes = len(self.dataset_meta["classes"])
                 self.results.append(self.intersect_and_union(labels, prediction.truth, classes, self.ignore_index))
             if self.output_dir is not None:
-                _write_mask(labels.numpy().astype(np.uint8), Path(self.output_dir) / f"{prediction.key}.png")
+                path = Path(self.output_dir) / f"{prediction.key}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)  # IoUMetric makes it on the first rank's machine alone
+                _write_mask(labels.numpy().astype(np.uint8), path)
 
 
 def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:
     if fields is None:
         return None
-    try:
-        config = CrfConfig(**fields)
-    except TypeError as error:
-        known = ", ".join(CrfConfig.__dataclass_fields__)
-        raise SettingError(f"test_evaluator.crf {dict(fields)}: {error}; its fields are {known}") from error
+    if unknown := sorted(set(fields) - set(CRF_FIELDS)):
+        raise SettingError(f"test_evaluator.crf has no field {', '.join(unknown)}; it has {', '.join(CRF_FIELDS)}")
+    config = CrfConfig(**fields)
     if config.iterations < 1:
         raise SettingError(f"test_evaluator.crf.iterations {config.iterations}: set crf=None to go without a CRF")
     return config

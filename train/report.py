@@ -1,68 +1,109 @@
-"""What an mIoU means nothing without: initialisation, scales, CRF, split and number of images."""
+"""What an mIoU means nothing without: initialisation, training data, scales, CRF, split and numbers of images."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch.utils.data import Dataset
+
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import encode_json
 
 METRICS = "metrics.json"
+META = "pseudolabel"  # of a checkpoint's `meta`
+UNKNOWN = {"initialisation": "unknown", "trained_on": "unknown"}
 
 
 @HOOKS.register_module()
 class ReportHook(Hook):
     """Prints every validation's and test's score with the circumstances, and writes them to `metrics.json`.
 
-    The file lies in the work folder and holds the latest `val` and the latest `test`.
+    The file lies in the work folder and holds the latest `val` and the latest `test`. Checkpoints carry the
+    circumstances of their training along.
+
+    Args:
+        training: those of the checkpoint that is tested, as `describe_training` gave them.
     """
 
+    def __init__(self, training: Mapping[str, Any] | None = None) -> None:
+        self.training = dict(training or UNKNOWN)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint say what it was trained on."""
+        meta = checkpoint["meta"]
+        meta[META] = {**describe_training(runner), "iteration": meta["iter"]}
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Report a validation that ran in between or after training."""
-        report(runner, "val", metrics or {})
+        """Report a validation during or after training."""
+        training = self.training if isinstance(runner._train_loop, dict | None) else describe_training(runner)
+        report(runner, "val", metrics or {}, training)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report a test."""
-        report(runner, "test", metrics or {})
+        report(runner, "test", metrics or {}, self.training)
 
 
-def report(runner: Runner, name: str, metrics: dict[str, float]) -> None:
+def report(runner: Runner, name: str, metrics: Mapping[str, float], training: Mapping[str, Any]) -> None:
     """Print and write one report; only the main process does."""
     if not is_main_process():
         return
     scores = {key.rpartition("/")[2]: float(value) for key, value in metrics.items()}
-    found = {**scores, **describe(runner, name)}
+    circumstances = {**describe_evaluation(runner, name), **training}
     if "mIoU" in scores:
-        circumstances = ", ".join(
-            f"{key} {value if value is not None else 'none'}" for key, value in found.items() if key not in scores
-        )
-        print_log(f"mIoU {scores['mIoU']:.2f} ({circumstances})", logger="current")
-    path = Path(runner.work_dir) / METRICS
-    before = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**before, name: found}, indent=2) + "\n")
+        words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in circumstances.items())
+        print_log(f"mIoU {scores['mIoU']:.2f} ({words})", logger="current")
+    folder = Folder(runner.work_dir)
+    before = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
+    folder.write_bytes(METRICS, encode_json({**before, name: {**scores, **circumstances}}))
 
 
-def describe(runner: Runner, name: str) -> dict[str, Any]:
-    """The circumstances of a `val` or `test` score, JSON-ready."""
+def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
+    """How a `val` or `test` score came about, JSON-ready."""
     loop = runner.val_loop if name == "val" else runner.test_loop
-    dataset, test_cfg = loop.dataloader.dataset, runner.cfg.model.get("test_cfg") or {}
-    crf = next((metric.crf for metric in loop.evaluator.metrics if getattr(metric, "crf", None)), None)
+    test_cfg = runner.cfg.model.get("test_cfg") or {}
+    crf = next((metric.crf_fields() for metric in loop.evaluator.metrics if getattr(metric, "crf", None)), None)
     return {
-        "split": Path(getattr(dataset, "ann_file", "") or getattr(dataset, "shards", "")).stem,
-        "images": len(dataset),
-        "initialisation": describe_initialisation(runner.cfg.model),
+        "split": describe_data(loop.dataloader.dataset),
+        "images": len(loop.dataloader.dataset),
         "scales": list(test_cfg.get("scales", [1.0])),
         "flip": bool(test_cfg.get("flip", False)),
-        "crf": asdict(crf) if crf is not None else None,
+        "crf": crf,
+    }
+
+
+def describe_training(runner: Runner) -> dict[str, Any]:
+    """What the weights are made of so far, JSON-ready."""
+    loader = runner.train_loop.dataloader
+    return {
+        "initialisation": describe_initialisation(runner.cfg),
+        "trained_on": describe_data(loader.dataset),
+        "training_images": len(loader.dataset),
+        "batch": total_batch(runner.cfg),
         "iteration": runner.iter,
     }
 
 
-def describe_initialisation(model: dict[str, Any]) -> str:
-    """Where the model's weights came from before training, by its config."""
-    init = model.get("init_cfg") or model["backbone"].get("init_cfg") or {}
-    return str(init.get("checkpoint", "random")) if isinstance(init, dict) else "random"
+def describe_data(dataset: Dataset) -> str:
+    """The list or the shards that a data set was made from."""
+    listed = getattr(dataset, "ann_file", "")
+    return Path(listed).stem if listed else str(getattr(dataset, "shards", type(dataset).__name__))
+
+
+def describe_initialisation(cfg: Mapping[str, Any]) -> str:
+    """Where the weights came from before training, by the config."""
+    model = cfg["model"]
+    parts = [model, model.get("backbone") or {}]
+    places = [cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
+    places += [init.get("checkpoint") for part in parts if isinstance(init := part.get("init_cfg"), dict)]
+    return next((str(place) for place in places if place), "random")
+
+
+def total_batch(cfg: Mapping[str, Any]) -> int:
+    """Images per step of the optimizer, over all processes and accumulated batches."""
+    return cfg["train_dataloader"]["batch_size"] * get_world_size() * cfg["optim_wrapper"].get("accumulative_counts", 1)

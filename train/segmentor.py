@@ -33,7 +33,7 @@ class MultiScaleSegmentor(EncoderDecoder):
             inputs: normalised images, float (B, 3, H, W).
             data_samples: each with `gt_sem_seg`, int (1, H, W).
         """
-        scales = self.train_cfg.get("scales", (1.0,))
+        scales = (self.train_cfg or {}).get("scales", (1.0,))
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         for scale in scales:
@@ -60,11 +60,11 @@ class MultiScaleSegmentor(EncoderDecoder):
         Returns:
             float (B, classes, H, W).
         """
-        logits = []
-        for scale in self.test_cfg.get("scales", (1.0,)):
+        logits, test_cfg = [], self.test_cfg or {}
+        for scale in test_cfg.get("scales", (1.0,)):
             scaled = _rescale(inputs, scale)
             logits.append(self.decode_head(self.extract_feat(scaled)))
-            if self.test_cfg.get("flip", False):
+            if test_cfg.get("flip", False):
                 logits.append(self.decode_head(self.extract_feat(scaled.flip(-1))).flip(-1))
         return self.decode_head.predict_by_feat(_largest(logits), batch_img_metas)
 

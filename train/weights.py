@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 from urllib.error import URLError
 
 import safetensors.torch
@@ -14,6 +15,7 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
 from pseudolabel.errors import UserError
+from pseudolabel_train.report import META
 
 PREFIX = "weights:"
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -44,32 +46,20 @@ def read_weights(place: str) -> StateDict:
     Raises:
         WeightsError: if there is no such file, it cannot be fetched, or it holds anything else.
     """
-    if place.startswith(("http://", "https://")):
-        return _unwrap(_download(place), place)
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"no weights in '{place}': there is no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return _unwrap(safetensors.torch.load_file(path), place)
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
-            return _unwrap(torch.load(path, map_location="cpu", weights_only=True), place)
-    except UnpicklingError as error:
-        raise WeightsError(
-            f"'{place}' holds more than weights, and reading it would run code from it; save the state dict alone, "
-            "best with safetensors.torch.save_file"
-        ) from error
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"'{place}' cannot be read as weights: {error}") from error
+    return _unwrap(_read(place), place)
 
 
-def load_trained(model: nn.Module, place: str) -> None:
+def load_trained(model: nn.Module, place: str) -> dict[str, Any]:
     """Fill a whole segmenter with trained weights.
+
+    Returns:
+        The circumstances of their training that `ReportHook` left in the checkpoint; empty for others' checkpoints.
 
     Raises:
         WeightsError: if they cannot be read or are another model's; the message names what does not fit.
     """
-    weights = read_weights(place)
+    content = _read(place)
+    weights = _unwrap(content, place)
     own = model.state_dict()
     faults = [f"lacks '{name}'" for name in own if name not in weights]
     faults += [f"has '{name}' besides" for name in weights if name not in own]
@@ -77,6 +67,8 @@ def load_trained(model: nn.Module, place: str) -> None:
     if faults:
         raise WeightsError(_explain(place, faults, "the config builds another model"))
     model.load_state_dict(weights)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return dict(meta.get(META, {})) if isinstance(meta, Mapping) else {}
 
 
 def check_initial(model: nn.Module, place: str) -> None:
@@ -114,6 +106,26 @@ def load_from_weights(filename: str, map_location: str | None = None) -> StateDi
         return read_weights(place)
     finally:
         barrier()
+
+
+def _read(place: str) -> object:
+    if place.startswith(("http://", "https://")):
+        return _download(place)
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"no weights in '{place}': there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"'{place}' holds more than weights, and reading it would run code from it; save the state dict alone, "
+            "best with safetensors.torch.save_file"
+        ) from error
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"'{place}' cannot be read as weights: {error}") from error
 
 
 def _download(url: str) -> object:

@@ -3,8 +3,9 @@
 _base_ = ["./base.py"]
 data_root = "{{$VOC_ROOT:VOCdevkit/VOC2012}}"
 
+auto_scale_lr = dict(enable=False, base_batch_size=10)  # over all processes; training warns where it comes to another
 train_dataloader = dict(
-    batch_size=10,  # per process: with N processes say train_dataloader.batch_size=10/N
+    batch_size=10,  # per process
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),

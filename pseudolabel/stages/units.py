@@ -11,6 +11,7 @@ from accelerate import PartialState
 from pseudolabel.errors import SettingError
 from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.entry import Entry
+from pseudolabel.stages.workers import share_of_cores
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Rank:
 
     def cores(self) -> int:
         """Processor cores for this process's share of the machine, at least one."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_count)
+        return share_of_cores(self.local_count)
 
     def check_launcher(self) -> None:
         """Make sure that `accelerate launch` is still there, so that no orphan goes on writing beside the next run.

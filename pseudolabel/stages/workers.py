@@ -8,6 +8,12 @@ from multiprocessing import get_context, parent_process
 from typing import Any
 
 
+def share_of_cores(local_count: int) -> int:
+    """Processor cores for one of `local_count` processes on this machine, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return max(1, cores // local_count)
+
+
 def open_pool(
     workers: int, preload: str, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:

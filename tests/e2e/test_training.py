@@ -93,13 +93,19 @@ def test_training_resumes_and_the_result_is_scored_and_written(config, shapes, t
     assert parts[:3] == whole[:3]
     assert parts[3].startswith("parameters ")
     assert parts[4:7] == whole[3:6]
-    expect(0, call("test", config, work / "iter_6.pth", "--work-dir", work, "--out", tmp_path / "masks"))
+    # Neither the training data nor another checkpoint that the config names has a part in a test.
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    other = ["--cfg-options", "train_dataloader.dataset.shards=/nowhere", f"load_from={tmp_path / 'other.pth'}"]
+    expect(0, call("test", config, work / "iter_6.pth", "--work-dir", work, "--out", tmp_path / "masks", *other))
     metrics = json.loads((work / "metrics.json").read_text())["test"]
     assert metrics["images"] == IMAGES
     assert metrics["split"] == "val"
     assert metrics["scales"] == [1.0, 0.75, 0.5]
     assert metrics["initialisation"] == "random"
+    assert metrics["trained_on"] == str(shapes.out / "masks")
+    assert (metrics["training_images"], metrics["batch"], metrics["iteration"]) == (IMAGES, 2, 6)
     assert metrics["crf"]["bilateral_sxy"] == 20
+    assert "ignore_below" not in metrics["crf"]
     assert 0 <= metrics["mIoU"] <= 100
     masks = sorted((tmp_path / "masks").glob("*.png"))
     assert len(masks) == IMAGES
@@ -148,7 +154,10 @@ default_hooks = dict(logger=dict(type="LoggerHook", interval=1), checkpoint=dict
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "none"], "no config 'none': give the path of one, or one of base, deeplabv2_r101_voc12_coco"),
+        (["train", "none"], "no config 'none': give the path of one, or one of deeplabv2_r101_voc12_coco"),
+        (["train", "my/deeplabv2_r18_shapes.py"], "no config 'my/deeplabv2_r18_shapes.py'"),
+        (["train", "base"], "'base' has no train_dataloader"),
+        (["test", "base", "none.pth"], "'base' has no test_dataloader"),
         (["train", "deeplabv2_r18_shapes", "--cfg-options", "batch"], "--cfg-options batch: write KEY=VALUE"),
         (["train", "deeplabv2_r18_shapes", "--init", "none.pth"], "no weights in 'none.pth'"),
         (["train", "deeplabv2_r18_shapes"], "no image list '/nowhere/ImageSets/Segmentation/val.txt'"),
@@ -171,12 +180,37 @@ def test_a_split_without_ground_truth_is_predicted(config, shapes, own_data, tmp
     checkpoint = untrained(config, tmp_path)
     refused = call("test", config, checkpoint, "--split", "test")
     assert refused.is_clean_error()
-    assert "'test' has no ground truth to score with; name a folder for the predictions with --out" in refused.err
+    assert "there is no ground truth to score with; name a folder for the predictions with --out" in refused.err
     work = ["--work-dir", tmp_path / "work", "--out", tmp_path / "masks"]
     expect(0, call("test", config, checkpoint, "--split", "test", *work))
     assert len(list((tmp_path / "masks").glob("*.png"))) == IMAGES
     packed = call("pack-voc-test", tmp_path / "masks", own_data)
     assert f"{IMAGES} predictions -> {tmp_path / 'masks.tar.gz'}" in expect(0, packed).out
+
+
+def test_a_split_with_some_masks_is_neither(config, own_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAPES_ROOT", str(own_data))
+    sorted((own_data / "SegmentationClass").iterdir())[3].unlink()
+    outcome = call("test", config, untrained(config, tmp_path), "--split", "val")
+    assert outcome.is_clean_error()
+    assert f"1 of the {IMAGES} images of 'val' have no mask" in outcome.err
+
+
+def test_a_mistake_in_a_config_and_stock_evaluators(config, shapes, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("model = nothing\n")
+    outcome = call("train", broken)
+    assert outcome.is_clean_error()
+    assert "broken.py' cannot be used: NameError" in outcome.err
+    stock = tmp_path / "stock.py"
+    stock.write_text(f'_base_ = ["{config}"]\ntest_evaluator = [dict(_delete_=True, type="IoUMetric")]\n')
+    checkpoint = untrained(config, tmp_path)
+    refused = call("test", stock, checkpoint, "--out", tmp_path / "masks")
+    assert refused.is_clean_error()
+    assert "palette PNGs are written by type='CrfIoUMetric'" in refused.err
+    expect(0, call("test", stock, checkpoint, "--work-dir", tmp_path / "work"))
+    metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())["test"]
+    assert (metrics["crf"], metrics["initialisation"]) == (None, "unknown")
 
 
 def untrained(config: Path, folder: Path) -> Path:

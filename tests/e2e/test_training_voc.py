@@ -97,6 +97,9 @@ def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tm
     assert (report["split"], report["images"]) == ("val", 2)
     assert report["scales"] == [1.0, 0.75, 0.5]
     assert report["crf"]["bilateral_sxy"] == 67
+    assert report["initialisation"] == f"weights:{backbone}"
+    assert (report["trained_on"], report["training_images"], report["iteration"]) == ("train_aug", 4, ITERATIONS)
+    assert list((tmp_path / "work").glob("*/vis_data/events.out.tfevents.*"))
     for path in (tmp_path / "masks").glob("*.png"):
         mask, image = Image.open(path), Image.open(voc / "JPEGImages" / f"{path.stem}.jpg")
         assert mask.size == image.size

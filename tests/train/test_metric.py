@@ -121,8 +121,21 @@ def test_a_resized_image_is_no_image_for_the_crf():
         metric.process(batch, samples)
 
 
+def test_a_diverged_model_is_named_before_its_logits_reach_a_worker():
+    metric = CrfIoUMetric(crf=CRF, workers=1)
+    batch, samples = outputs(1)
+    samples[0]["seg_logits"]["data"][0, 3, 3] = float("nan")
+    with pytest.raises(SettingError, match=r"images/2007_000000.jpg': its logits are not finite"):
+        metric.process(batch, samples)
+
+
 @pytest.mark.parametrize(
-    ("crf", "message"), [({"sxy": 3}, "its fields are iterations"), ({"iterations": 0}, "crf=None")]
+    ("crf", "message"),
+    [
+        ({"sxy": 3}, "no field sxy; it has iterations"),
+        ({"ignore_below": 0.9}, "no field ignore_below"),
+        ({"iterations": 0}, "crf=None"),
+    ],
 )
 def test_a_wrong_crf_is_named(crf, message):
     with pytest.raises(SettingError, match=message):

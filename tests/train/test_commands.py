@@ -1,0 +1,69 @@
+"""How the commands change a config before the Runner sees it."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pseudolabel_train import commands
+from pseudolabel_train.commands import ConfigError, find_config
+
+
+@pytest.fixture
+def cfg() -> Config:
+    return Config.fromfile(find_config("deeplabv2_r101_voc12_imagenet"))
+
+
+@pytest.mark.parametrize("name", ["deeplabv2_r18_shapes", "deeplabv2_r18_shapes.py"])
+def test_a_shipped_config_is_found_by_name_and_by_its_path_in_the_project(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == find_config("configs/deeplabv2/deeplabv2_r18_shapes.py")
+    with pytest.raises(ConfigError):
+        find_config(f"elsewhere/{name}")
+
+
+def test_a_whole_segmenters_weights_take_the_place_of_the_backbones(cfg, tmp_path):
+    """Or the backbone's own would be fetched first, and stop a machine without a network."""
+    torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "whole.pth")
+    commands._choose_initial(cfg, str(tmp_path / "whole.pth"))
+    assert cfg.model.init_cfg.checkpoint == f"weights:{tmp_path / 'whole.pth'}"
+    assert "init_cfg" not in cfg.model.backbone
+
+
+def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
+    torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "backbone.pth")
+    cfg.model.pretrained = "open-mmlab://resnet101_v1c"
+    commands._choose_initial(cfg, str(tmp_path / "backbone.pth"))
+    assert cfg.model.backbone.init_cfg.checkpoint == f"weights:{tmp_path / 'backbone.pth'}"
+    assert "pretrained" not in cfg.model
+    assert "init_cfg" not in cfg.model
+
+
+def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
+    cfg.load_from = "other.pth"
+    with pytest.raises(ConfigError, match=r"load_from='other\.pth', which would win"):
+        commands._choose_initial(cfg, "mine.pth")
+    cfg.load_from = None
+    cfg.model.pop("backbone")
+    with pytest.raises(ConfigError, match="MultiScaleSegmentor has no backbone"):
+        commands._choose_initial(cfg, "mine.pth")
+
+
+def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="bfloat16 on a GPU alone"):
+        commands._choose_precision(cfg)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    commands._choose_precision(cfg)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ("AmpOptimWrapper", "bfloat16")
+    cfg.optim_wrapper.dtype = "float16"  # the config's own choice stays
+    commands._choose_precision(cfg)
+    assert cfg.optim_wrapper.dtype == "float16"
+
+
+def test_another_batch_than_the_recipes_is_warned_of(cfg, capsys):
+    commands._compare_batch(cfg)
+    assert "recipe" not in capsys.readouterr().out
+    cfg.optim_wrapper.accumulative_counts = 4
+    commands._compare_batch(cfg)
+    assert "the batch is 40 in all (per process 10) where the recipe has 10" in capsys.readouterr().out
