@@ -1,6 +1,6 @@
 # DeepLabV2-R101 on VOC pseudo-masks from weights trained on COCO, as deeplab-pytorch trains it.
 # These weights, deeplabv1_resnet101-coco.pth, come from deeplab-pytorch's page and are named on the command line:
-#   accelerate launch -m pseudolabel train deeplabv2_r101_voc12_coco --init deeplabv1_resnet101-coco.pth
+#   pseudolabel train deeplabv2_r101_voc12_coco --init deeplabv1_resnet101-coco.pth
 #   pseudolabel test deeplabv2_r101_voc12_coco work_dirs/deeplabv2_r101_voc12_coco/iter_20000.pth
 _base_ = ["./voc12.py"]
 model = dict(

@@ -1,5 +1,5 @@
 # The fully supervised ceiling of deeplabv2_r101_voc12_coco: the same recipe on the ground-truth masks of train_aug.
-#   accelerate launch -m pseudolabel train deeplabv2_r101_voc12_coco_full
+#   pseudolabel train deeplabv2_r101_voc12_coco_full
 _base_ = ["./deeplabv2_r101_voc12_coco.py"]
 train_dataloader = dict(
     dataset=dict(

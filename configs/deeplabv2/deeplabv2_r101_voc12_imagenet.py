@@ -1,5 +1,5 @@
 # DeepLabV2-R101 on VOC pseudo-masks from ImageNet weights, with balanced cross-entropy.
-#   accelerate launch -m pseudolabel train deeplabv2_r101_voc12_imagenet
+#   pseudolabel train deeplabv2_r101_voc12_imagenet
 #   pseudolabel test deeplabv2_r101_voc12_imagenet work_dirs/deeplabv2_r101_voc12_imagenet/iter_20000.pth
 # Any setting can be overridden: --cfg-options train_dataloader.batch_size=5 (on two processes)
 _base_ = ["./voc12.py"]

@@ -1,5 +1,5 @@
 # The fully supervised ceiling of deeplabv2_r101_voc12_imagenet: the same recipe on the ground-truth masks of train_aug.
-#   accelerate launch -m pseudolabel train deeplabv2_r101_voc12_imagenet_full
+#   pseudolabel train deeplabv2_r101_voc12_imagenet_full
 _base_ = ["./deeplabv2_r101_voc12_imagenet.py"]
 train_dataloader = dict(
     dataset=dict(

@@ -92,11 +92,11 @@ class ShapeClass:
 # In the order of vocabularies/shapes.yaml: circle, square, triangle, star, cross, heart.
 SHAPE_CLASSES = (
     ShapeClass(_regular_outline(72), 0.00, _stripes),
-    ShapeClass(_regular_outline(4, np.pi / 4), 0.61, _checks),
-    ShapeClass(_regular_outline(3), 0.35, _dots),
-    ShapeClass(_star_outline(5, 0.5), 0.14, _rings),
-    ShapeClass(_cross_outline(0.42), 0.77, _waves),
-    ShapeClass(_heart_outline(), 0.92, _weave),
+    ShapeClass(_regular_outline(4, np.pi / 4), 0.50, _checks),
+    ShapeClass(_regular_outline(3), 0.33, _dots),
+    ShapeClass(_star_outline(5, 0.5), 0.15, _rings),
+    ShapeClass(_cross_outline(0.42), 0.67, _waves),
+    ShapeClass(_heart_outline(), 0.84, _weave),
 )
 
 

@@ -87,9 +87,10 @@ def test_its_gradients_are_the_plain_ones():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_one_scale_has_one_loss():
+@pytest.mark.parametrize("train_cfg", [{}, None])
+def test_one_scale_has_one_loss(train_cfg):
     images, _, samples = batch()
-    losses = build(train_cfg={}).loss(images, samples)
+    losses = build(train_cfg=train_cfg).loss(images, samples)
     assert set(losses) == {"decode.1.0.loss_ce", "decode.1.0.acc_seg"}
 
 
@@ -136,6 +137,17 @@ def test_a_stock_head_with_an_auxiliary_one_trains_at_several_scales():
     assert {"aux.loss_ce", "decode.max.loss_ce", "decode.0.5.loss_ce"} <= set(losses)
     total(losses).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_bfloat16_gives_nearly_the_same_loss_and_finite_logits():
+    model = build()
+    images, _, samples = batch()
+    expected = total(model.loss(images, samples))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = total(model.loss(images, samples))
+        logits = model.encode_decode(images, [sample.metainfo for sample in samples])
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=0.02)
+    assert torch.isfinite(logits).all()
 
 
 def test_labels_are_taken_from_the_middle_of_their_cells():
