@@ -14,7 +14,7 @@ from PIL import Image
 from tests.e2e.commands import call, expect
 
 CONFIG = "deeplabv2_r101_voc12_imagenet_full"
-ITERATIONS = 8
+ITERATIONS = 12
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def backbone(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
-    """A data set of four training and two validation images of the sample, by links to them."""
+    """A data set of four training images and one validation image of the sample, by links to them."""
     root = tmp_path / "VOC2012"
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for name, target in (
@@ -47,7 +47,7 @@ def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
         ("SegmentationClassAug", "SegmentationClass"),
     ):
         (root / name).symlink_to(voc_sample / target)
-    for split, count, ours in (("train", 4, "train_aug"), ("val", 2, "val")):
+    for split, count, ours in (("train", 4, "train_aug"), ("val", 1, "val")):
         ids = (voc_sample / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
         (root / f"ImageSets/Segmentation/{ours}.txt").write_text("\n".join(ids) + "\n")
     monkeypatch.setenv("VOC_ROOT", str(root))
@@ -56,7 +56,7 @@ def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
 
 
 def options(*further: str) -> list[str]:
-    """The recipe on four small crops, with a learning rate that shows something within eight iterations."""
+    """The recipe on four small crops, with a learning rate that shows something within twelve iterations."""
     return [
         "--cfg-options",
         "train_dataloader.batch_size=4",
@@ -64,9 +64,9 @@ def options(*further: str) -> list[str]:
         "train_dataloader.persistent_workers=False",
         "test_dataloader.num_workers=0",
         "test_dataloader.persistent_workers=False",
-        "model.data_preprocessor.size=(129,129)",
-        "train_dataloader.dataset.pipeline.3.crop_size=(129,129)",
-        "optim_wrapper.optimizer.lr=1e-3",
+        "model.data_preprocessor.size=(97,97)",
+        "train_dataloader.dataset.pipeline.3.crop_size=(97,97)",
+        "optim_wrapper.optimizer.lr=2e-3",
         f"train_cfg.max_iters={ITERATIONS}",
         "train_cfg.val_interval=1000",
         "default_hooks.logger.interval=1",
@@ -94,7 +94,7 @@ def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tm
     checkpoint = tmp_path / "work" / f"iter_{ITERATIONS}.pth"
     expect(0, call("test", CONFIG, checkpoint, *work[:2], "--out", tmp_path / "masks", *options()))
     report = json.loads((tmp_path / "work" / "metrics.json").read_text())["test"]
-    assert (report["split"], report["images"]) == ("val", 2)
+    assert (report["split"], report["images"]) == ("val", 1)
     assert report["scales"] == [1.0, 0.75, 0.5]
     assert report["crf"]["bilateral_sxy"] == 67
     assert report["initialisation"] == f"weights:{backbone}"
@@ -105,4 +105,4 @@ def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tm
         assert mask.size == image.size
         assert np.asarray(mask).max() <= 20
     packed = call("pack-voc-test", tmp_path / "masks", voc, "--split", "val")
-    assert "2 predictions" in expect(0, packed).out
+    assert "1 predictions" in expect(0, packed).out

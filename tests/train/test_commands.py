@@ -1,8 +1,11 @@
 """How the commands change a config before the Runner sees it."""
 
+import logging
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from pseudolabel_train import commands
 from pseudolabel_train.commands import ConfigError, find_config
@@ -61,9 +64,16 @@ def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):
     assert cfg.optim_wrapper.dtype == "float16"
 
 
-def test_another_batch_than_the_recipes_is_warned_of(cfg, capsys):
+def test_another_batch_than_the_recipes_is_warned_of(cfg):
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
     commands._compare_batch(cfg)
-    assert "recipe" not in capsys.readouterr().out
+    assert not lines
     cfg.optim_wrapper.accumulative_counts = 4
     commands._compare_batch(cfg)
-    assert "the batch is 40 in all (per process 10) where the recipe has 10" in capsys.readouterr().out
+    logger.removeHandler(handler)
+    assert len(lines) == 1
+    assert "the batch is 40 in all (per process 10) where the recipe has 10" in lines[0]
