@@ -10,13 +10,25 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     import mmseg.datasets
     import mmseg.models  # noqa: F401
 
-from pseudolabel_train import head, loading, loss, metric, report, segmentor, shard_dataset, shard_stream, weights
+from pseudolabel_train import (
+    head,
+    loading,
+    loss,
+    metric,
+    pictures,
+    report,
+    segmentor,
+    shard_dataset,
+    shard_stream,
+    weights,
+)
 
 __all__ = [
     "head",
     "loading",
     "loss",
     "metric",
+    "pictures",
     "report",
     "segmentor",
     "shard_dataset",

@@ -40,7 +40,7 @@ model = dict(backbone=dict(stem_channels=8, base_channels=8), decode_head=dict(i
 train_dataloader = dict(batch_size=2, dataset=dict(shards="{shards}"))
 train_cfg = dict(max_iters=6, val_interval=100)
 param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0, begin=0, end=6, by_epoch=False)]
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3), visualization=dict(draw=False))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))
 custom_hooks = [dict(type="ReportHook"), dict(type="Witness")]
 custom_imports = dict(imports=["pseudolabel_train.register", "witness"])
 """
@@ -194,6 +194,29 @@ def test_a_split_with_some_masks_is_neither(config, own_data, tmp_path, monkeypa
     outcome = call("test", config, untrained(config, tmp_path), "--split", "val")
     assert outcome.is_clean_error()
     assert f"1 of the {IMAGES} images of 'val' have no mask" in outcome.err
+
+
+def test_shards_are_scored_and_pictured_as_validation_data(config, shapes, tmp_path):
+    path = tmp_path / "validated.py"
+    path.write_text(f"""
+_base_ = ["{config}"]
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type="ShardDataset",
+        shards="{shapes.out / "masks"}",
+        vocabulary="shapes",
+        pipeline=[dict(type="LoadShardSample"), dict(type="PackSegInputs")],
+    ),
+)
+train_cfg = dict(max_iters=1, val_interval=1)
+default_hooks = dict(visualization=dict(interval=6))
+""")
+    expect(0, call("train", path, "--work-dir", tmp_path / "work"))
+    metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())["val"]
+    assert (metrics["split"], metrics["images"], metrics["iteration"]) == (str(shapes.out / "masks"), IMAGES, 1)
+    pictures = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
+    assert pictures == [f"val_val_{number:06d}_1.png" for number in (1, 7, 13)]
 
 
 def test_a_mistake_in_a_config_and_stock_evaluators(config, shapes, tmp_path):

@@ -71,7 +71,6 @@ def options(*further: str) -> list[str]:
         "train_cfg.val_interval=1000",
         "default_hooks.logger.interval=1",
         "default_hooks.checkpoint.interval=4",
-        "default_hooks.visualization.draw=False",
         *further,
     ]
 
