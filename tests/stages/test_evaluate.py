@@ -8,11 +8,11 @@ from PIL import Image
 
 from pseudolabel.config import EvaluateConfig, Experiment
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.tar import read_tar
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.generate import generate
 from pseudolabel.stages.units import Rank
+from tests.e2e.commands import samples
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,6 @@ def labelled(few_shapes: Path, one_rank: Rank, tmp_path_factory: pytest.TempPath
     )
     generate(experiment, one_rank)
     return experiment
-
-
-def samples(folder: Path) -> dict[str, dict[str, bytes]]:
-    found: dict[str, dict[str, bytes]] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with path.open("rb") as file:
-            found.update(read_tar(file))
-    return found
 
 
 def test_shards_and_files_of_masks_agree(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:

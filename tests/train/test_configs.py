@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS
 from mmseg.registry import MODELS, TRANSFORMS
 from torch import nn
 
@@ -16,12 +16,6 @@ from pseudolabel_train.loss import BalancedCrossEntropyLoss
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/deeplabv2").glob("deeplabv2_*.py"))
 VOC = [name for name in CONFIGS if "voc12" in name]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scope() -> None:
-    """Where names in configs are looked up, as MMEngine's Runner sets it."""
-    init_default_scope("mmseg")
 
 
 def load(name: str) -> Config:

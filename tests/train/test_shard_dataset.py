@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate, sampler
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
@@ -26,13 +25,6 @@ from tests.shards.runs import write_run
 from tests.train.shards import LABELS, draw_sample, name, numbered, tiny_sample, write_masks, write_shard
 
 DECODE = [{"type": "LoadShardSample"}, {"type": "PackSegInputs"}]
-
-
-@pytest.fixture(autouse=True)
-def mmseg_scope() -> Iterator[None]:
-    """As a config's `default_scope = "mmseg"` does."""
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        yield
 
 
 @pytest.fixture(scope="module")

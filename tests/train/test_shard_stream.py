@@ -1,7 +1,6 @@
 import copy
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 import torch.distributed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader
@@ -29,12 +27,6 @@ DECODE = [{"type": "LoadShardSample"}, {"type": "PackSegInputs"}]
 COUNTS = [7, 0, 12, 1, 9]
 TOTAL = sum(COUNTS)
 EVERYTHING = [name(number) for number in range(TOTAL)]
-
-
-@pytest.fixture(autouse=True)
-def mmseg_scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        yield
 
 
 @pytest.fixture(scope="module")
