@@ -62,3 +62,21 @@ def winners(scores: np.ndarray, classes: tuple[int, ...]) -> tuple[np.ndarray, n
         return np.full(scores.shape[1:], BACKGROUND, np.uint8), np.zeros(scores.shape[1:], np.float32)
     best = scores.argmax(0)
     return np.array(classes, np.uint8)[best], np.take_along_axis(scores, best[None], 0)[0]
+
+
+def label_map(scores: np.ndarray, classes: tuple[int, ...], threshold: float) -> np.ndarray:
+    """Labels where background has the score `threshold` everywhere: uint8 (H, W).
+
+    A pixel is foreground iff its largest class score is greater than `threshold` rounded to float32, the scores' own
+    precision; ties go to background.
+
+    Args:
+        scores: float32 (C, H, W) in [0, 1].
+        classes: the C vocabulary indices that the scores belong to.
+        threshold: the background's score.
+
+    Raises:
+        ValueError: if there are not as many score maps as classes.
+    """
+    winner, score = winners(scores, classes)
+    return np.where(score > np.float32(threshold), winner, np.uint8(BACKGROUND))

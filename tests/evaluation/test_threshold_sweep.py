@@ -8,6 +8,7 @@ import pytest
 
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.threshold_sweep import THRESHOLDS, ThresholdSweep
+from pseudolabel.methods.score_maps import label_map
 
 CLASSES = 5
 
@@ -51,6 +52,13 @@ def test_every_threshold_is_exact(sweep):
         np.testing.assert_array_equal(confusion.counts, direct(step / 100).counts)
         np.testing.assert_array_equal(sweep.at(step / 100).counts, confusion.counts)
     assert len({confusion.counts.tobytes() for confusion in confusions}) == 101
+
+
+def test_agrees_with_label_map(sweep):
+    confusion = Confusion.empty(CLASSES)
+    for truth, scores, classes in cases():
+        confusion.add(truth, label_map(scores, classes, 0.37))
+    np.testing.assert_array_equal(sweep.at(0.37).counts, confusion.counts)
 
 
 def test_oracle_is_the_best_of_all(sweep):

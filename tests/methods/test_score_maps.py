@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pseudolabel.methods.score_maps import at_image_size, winners
+from pseudolabel.methods.score_maps import at_image_size, label_map, winners
 
 
 def enlarge(one_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -53,9 +53,7 @@ def test_no_classes():
     result = at_image_size(np.zeros((0, 8, 8), np.float16), (30, 40))
     assert result.shape == (0, 30, 40)
     assert result.dtype == np.float32
-    winner, score = winners(result, ())
-    assert not winner.any()
-    assert not score.any()
+    assert not label_map(result, (), 0.0).any()
 
 
 def test_refuses_bad_maps():
@@ -67,11 +65,11 @@ def test_refuses_bad_maps():
         winners(np.zeros((1, 4, 4), np.float32), (3, 5))
 
 
-def test_ties_go_to_the_earlier_class():
+def test_labels_break_ties_for_background_and_then_for_the_earlier_class():
     scores = np.array([[[0.3, 0.31, 0.9, 0.2]], [[0.3, 0.2, 0.9, 0.29]]], np.float32)
-    winner, _ = winners(scores, (7, 12))
-    np.testing.assert_array_equal(winner, [[7, 7, 7, 12]])
-    assert winner.dtype == np.uint8
+    np.testing.assert_array_equal(label_map(scores, (7, 12), 0.3), [[0, 7, 7, 0]])
+    np.testing.assert_array_equal(label_map(scores, (7, 12), 0.25), [[7, 7, 7, 12]])
+    assert label_map(scores, (7, 12), 0.3).dtype == np.uint8
 
 
 def test_winners_names_class_and_score():
