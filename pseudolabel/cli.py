@@ -58,11 +58,11 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also take up the failed samples of finished shards.
     """
-    from pseudolabel.stages.cams import write_cams
     from pseudolabel.stages.job import report
+    from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.units import current_rank
 
-    return report(write_cams(experiment, current_rank(), retry_failed))
+    return report(write_labels(experiment, current_rank(), retry_failed))
 
 
 def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = False) -> int:

@@ -7,6 +7,8 @@ experiment, so that `cams`, `refine` and `evaluate` speak of the same data, mode
 from dataclasses import dataclass, field
 from typing import Literal
 
+MethodName = Literal["diffsegmenter", "elbo", "diffseg", "freesegdiff"]
+
 # Layer weights of DiffSegmenter on Stable Diffusion: the paper's .3/.5/.1/.1 for maps of 8/16/32/64 at 512 pixels.
 SD_LEVEL_WEIGHTS = {64: 0.3, 32: 0.5, 16: 0.1, 8: 0.1}
 
@@ -94,6 +96,57 @@ class DiffSegmenterConfig:
 
 
 @dataclass(frozen=True)
+class ElboConfig:
+    """The switches of the ELBO baseline (Eq. 3 of DiffSegmenter): per pixel, the class that denoises best.
+
+    Args:
+        timesteps: noise levels; the samples take them in turn.
+        samples: draws of noise per image, each at one timestep and shared by all classes.
+        decision: a class's score is its `softmax` share among the image's classes and the empty prompt, which stands
+            for background, or 1 where it is the `argmax` and 0 elsewhere.
+        temperature: divides the log-likelihoods before the softmax.
+    """
+
+    timesteps: list[int] = field(default_factory=lambda: [100, 300, 500, 700, 900])
+    samples: int = 50
+    decision: Literal["softmax", "argmax"] = "softmax"
+    temperature: float = 0.01
+
+
+@dataclass(frozen=True)
+class DiffSegConfig:
+    """The switches of DiffSeg (Tian et al. 2024); docs/methods.md says what paper and released code do.
+
+    Args:
+        timestep: the noise level that the U-Net is told; no noise is added.
+        weights: weight of each self-attention map proportional to its side, with layers averaged `per_resolution`
+            first (the released code) or every layer counting by itself, `per_tensor` (the paper).
+        grouping: `merge` is DiffSeg's iterative merging, `kmeans` its K-means baseline on the same vectors.
+        anchors: M of the M x M grid of anchor points.
+        iterations: passes of merging, the first one over all maps.
+        threshold: tau; two maps are alike where their symmetric KL divergence is smaller.
+        merging: `released` lets a seed average over proposals that others have taken already, `strict` (Algorithm 1)
+            does not.
+        precision: number format in which the divergences of the first pass are compared.
+        clusters: number of clusters of K-means; 0 is the number of the image's labels, with background if there is one.
+        fit: `crop` segments the centre square and leaves the rest out (255), `squash` segments the whole image.
+        semantic: name the masks by cross-attention (Semantic DiffSeg) and merge those of one name.
+    """
+
+    timestep: int = 300
+    weights: Literal["per_resolution", "per_tensor"] = "per_resolution"
+    grouping: Literal["merge", "kmeans"] = "merge"
+    anchors: int = 16
+    iterations: int = 3
+    threshold: float = 1.0
+    merging: Literal["released", "strict"] = "released"
+    precision: Literal["float32", "float16"] = "float32"
+    clusters: int = 6
+    fit: Literal["crop", "squash"] = "squash"
+    semantic: bool = False
+
+
+@dataclass(frozen=True)
 class CaptionConfig:
     """Sentences that continue the prompt after the class name.
 
@@ -162,6 +215,77 @@ class CrfConfig:
 
 
 @dataclass(frozen=True)
+class FreeSegDiffConfig:
+    """The switches of FreeSeg-Diff (Corradini et al. 2024); docs/methods.md says what paper and released code do.
+
+    Args:
+        timestep: the noise level that the U-Net is told.
+        noise: whether noise of that level is added (the released code) or the latent is fed as it is.
+        features: what is clustered: cross-attention's `queries`, residual blocks' outputs (`resblock`), attention
+            blocks' outputs (`attention`), or residual blocks and attention (`both`).
+        factors: downsampling factors (image side / map side) at which features are taken; 32 is 16 x 16 at 512 pixels.
+        side: the features of all layers are enlarged to a square of this side before they are concatenated.
+        clusters: K of K-means.
+        restarts: K-means keeps the best of so many starts.
+        clip: hub id or folder of the CLIP checkpoint that names regions.
+        template: sentence with one `{}` for the class.
+        one_cluster_per_class: a class keeps only its best cluster, as released.
+        refinement: DenseCRF over all regions at once (`multi_label`), for each cluster by itself (`per_cluster`, the
+            released code), or `none`.
+        certainty: probability of a pixel's own label in the CRF's input.
+        crf: the CRF's kernels; its background and ignored pixels play no part here.
+    """
+
+    timestep: int = 0
+    noise: bool = False
+    features: Literal["queries", "resblock", "attention", "both"] = "queries"
+    factors: list[int] = field(default_factory=lambda: [32])
+    side: int = 32
+    clusters: int = 4
+    restarts: int = 10
+    clip: str = "openai/clip-vit-base-patch32"
+    template: str = "a photo of a {}"
+    one_cluster_per_class: bool = False
+    refinement: Literal["multi_label", "per_cluster", "none"] = "multi_label"
+    certainty: float = 0.7
+    crf: CrfConfig = field(
+        default_factory=lambda: CrfConfig(
+            gaussian_sxy=20.0, gaussian_weight=5.0, bilateral_sxy=20.0, bilateral_srgb=20.0, bilateral_weight=100.0
+        )
+    )
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which classes an image may hold, guessed from the image alone (the zero-shot setting).
+
+    The predicted classes are the union of what the image and its captions say.
+
+    Args:
+        image: classes by CLIP's similarity of image and text: those within `image_threshold` of the best (`relative`,
+            the released code), those whose cosine is larger (`absolute`, the paper's text), or `none`.
+        image_threshold: share of the largest similarity, or cosine.
+        clip: hub id or folder of the CLIP checkpoint.
+        template: sentence with one `{}` for the class.
+        nouns: classes by the captions' nouns: cosine of their text states with a class's above `noun_threshold`
+            (`similarity`), spelled as the vocabulary's names and `synonyms`, `both`, FreeSeg-Diff's `nearest` class
+            unless it is farther than the mean class, its released `mean_of_minima`, or `none`.
+        noun_threshold: for `similarity`.
+        spacy: name or folder of the spaCy pipeline that finds the nouns.
+        leads: a caption is written to go on from each of these.
+    """
+
+    image: Literal["relative", "absolute", "none"] = "relative"
+    image_threshold: float = 0.97
+    clip: str = "openai/clip-vit-large-patch14"
+    template: str = "A photo of a {}"
+    nouns: Literal["similarity", "synonyms", "both", "nearest", "mean_of_minima", "none"] = "similarity"
+    noun_threshold: float = 0.8
+    spacy: str = "en_core_web_sm"
+    leads: list[str] = field(default_factory=lambda: ["", "A picture of"])
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Scoring against ground truth.
 
@@ -186,8 +310,13 @@ class Experiment:
             `dog, red car`.
         source: where images and image-level labels come from.
         model: the diffusion model.
-        method: DiffSegmenter's switches.
+        method: how images are segmented; each method has its settings under its own name.
+        diffsegmenter: DiffSegmenter's switches.
+        elbo: the ELBO baseline's switches.
+        diffseg: DiffSeg's switches, and its K-means baselines'.
+        freesegdiff: FreeSeg-Diff's switches.
         captions: sentences that continue the prompt.
+        filter: how classes are guessed where nobody has labelled the images.
         work: units, batches and workers.
         crf: DenseCRF's parameters.
         evaluate: how scores are reported.
@@ -197,8 +326,13 @@ class Experiment:
     vocabulary: str = "voc"
     source: SourceConfig = field(default_factory=SourceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: DiffSegmenterConfig = field(default_factory=DiffSegmenterConfig)
+    method: MethodName = "diffsegmenter"
+    diffsegmenter: DiffSegmenterConfig = field(default_factory=DiffSegmenterConfig)
+    elbo: ElboConfig = field(default_factory=ElboConfig)
+    diffseg: DiffSegConfig = field(default_factory=DiffSegConfig)
+    freesegdiff: FreeSegDiffConfig = field(default_factory=FreeSegDiffConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -25,7 +25,7 @@ from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.refine.densecrf import refine
 from pseudolabel.sources.shapes import Scene, draw_scene
-from pseudolabel.stages.cams import Labeller
+from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
 from pseudolabel.vocabulary import load_vocabulary
 
 TRAINING_SEED = 0  # the seed whose scenes the model was trained on
@@ -54,7 +54,7 @@ def main() -> None:
     sweep = sweep_thresholds(scenes, scores)
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         crf = choose_crf(scenes, scores, pool)
-    print(f"\nmethod:\n  level_weights: {method.level_weights}\n  self_attention: {method.self_attention}")
+    print(f"\ndiffsegmenter:\n  level_weights: {method.level_weights}\n  self_attention: {method.self_attention}")
     print(f"crf:\n  bilateral_sxy: {crf.bilateral_sxy}\n  bilateral_srgb: {crf.bilateral_srgb}")
     print(f"  background: threshold\n  background_value: {crf.background_value}")
     print(f"evaluate:\n  threshold: {sweep.oracle()[1]}")
@@ -67,7 +67,9 @@ def choose_method(scenes: list[Scene], name: str) -> tuple[DiffSegmenterConfig, 
     best, best_miou, best_scores = DiffSegmenterConfig(), -1.0, []
     for weights, self_attention in itertools.product(LEVEL_WEIGHTS, SELF_ATTENTION):
         method = replace(DiffSegmenterConfig(), level_weights=weights, **self_attention)
-        labeller = Labeller(Experiment(method=method, work=WorkConfig(batch=32)), model, vocabulary, None)
+        labeller = DiffSegmenterLabeller(
+            Experiment(diffsegmenter=method, work=WorkConfig(batch=32)), model, vocabulary, None
+        )
         scores = [at_image_size(maps.maps, maps.size) for _, maps in labeller(samples) if isinstance(maps, ScoreMaps)]
         miou, threshold = sweep_thresholds(scenes, scores).oracle()
         print(f"{100 * miou:6.2f} at {threshold:.2f}  weights {weights}  {self_attention}", flush=True)

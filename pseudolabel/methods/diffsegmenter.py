@@ -28,7 +28,7 @@ class DiffSegmenter:
         self.self_factors = _completing_factors(config, {x.factor for x in layers if x.kind == "self"})
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
-            raise SettingError(f"method.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
+            raise SettingError(f"diffsegmenter.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
 
     @torch.inference_mode()
     def __call__(
@@ -119,8 +119,8 @@ def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int
     chosen = sorted(factor for factor, weight in weights.items() if weight)
     if not chosen or not set(chosen) <= known or min(weights.values()) < 0:
         raise SettingError(
-            f"method.level_weights {dict(weights)}: give weights of at least 0 for some of the downsampling factors at "
-            f"which this model has cross-attention, {sorted(known)}"
+            f"diffsegmenter.level_weights {dict(weights)}: give weights of at least 0 for some of the downsampling "
+            f"factors at which this model has cross-attention, {sorted(known)}"
         )
     return chosen
 
@@ -130,7 +130,7 @@ def _completing_factors(config: DiffSegmenterConfig, known: set[int]) -> list[in
         chosen = sorted(set(config.self_attention_factors))
         if not chosen or not set(chosen) <= known:
             raise SettingError(
-                f"method.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}"
+                f"diffsegmenter.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}"
             )
         return chosen
     return {"none": [], "all": sorted(known), "highest": [min(known)]}[config.self_attention]

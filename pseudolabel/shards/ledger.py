@@ -82,7 +82,7 @@ def encode_json(value: Any) -> bytes:
 
 
 class Ledger:
-    """The ledger of one output folder of one kind of shard (`cams` or `masks`)."""
+    """The ledger of one output folder of one kind of shard (`cams`, `masks` or `segments`)."""
 
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind

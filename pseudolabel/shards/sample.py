@@ -1,4 +1,4 @@
-"""What a shard holds of one sample: `.jpg .cam.npz .json` in CAM shards, `.jpg .png .json` in mask shards."""
+"""What a shard holds of one sample: `.jpg .cam.npz .json` in CAM shards, `.jpg .png .json` in the others."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from pseudolabel.records import IGNORE, LabelMap, Sample, ScoreMaps
+from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shards.tar import Members
 from pseudolabel.vocabulary import Vocabulary
@@ -32,23 +32,27 @@ def encode_image(sample: Sample) -> bytes:
     return buffer.getvalue()
 
 
+def encode(sample: Sample, result: ScoreMaps | LabelMap, kind: str, vocabulary: Vocabulary) -> Members:
+    """Members of a shard: of CAMs where the result is score maps, else of masks or, by `kind`, of segments."""
+    if isinstance(result, ScoreMaps):
+        return encode_cams(sample, result, vocabulary)
+    found = tuple(int(label) for label in np.unique(result.labels) if label not in (BACKGROUND, IGNORE))
+    names = [] if kind == "segments" else [vocabulary.names[label] for label in found]
+    fields = _describe(result.key, found, names, result.labels.shape)
+    return encode_mask(encode_image(sample), result, fields, vocabulary)
+
+
 def encode_cams(sample: Sample, scores: ScoreMaps, vocabulary: Vocabulary) -> Members:
     """Members of a CAM shard."""
     buffer = io.BytesIO()
     np.savez(buffer, maps=scores.maps, classes=np.array(scores.classes, np.int64))
-    return {"jpg": encode_image(sample), "cam.npz": buffer.getvalue(), "json": _describe(scores, vocabulary)}
+    names = [vocabulary.names[index] for index in scores.classes]
+    fields = _describe(scores.key, scores.classes, names, scores.size)
+    return {"jpg": encode_image(sample), "cam.npz": buffer.getvalue(), "json": encode_json(fields)}
 
 
-def _describe(scores: ScoreMaps, vocabulary: Vocabulary) -> bytes:
-    return encode_json(
-        {
-            "key": scores.key,
-            "classes": list(scores.classes),
-            "names": [vocabulary.names[index] for index in scores.classes],
-            "height": scores.size[0],
-            "width": scores.size[1],
-        }
-    )
+def _describe(key: str, classes: tuple[int, ...], names: list[str], size: tuple[int, ...]) -> dict[str, Any]:
+    return {"key": key, "classes": list(classes), "names": names, "height": size[0], "width": size[1]}
 
 
 @dataclass(frozen=True)

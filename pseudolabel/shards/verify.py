@@ -15,7 +15,7 @@ from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.sources.images import read_mask
 
-KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS}
+KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS, "segments": MASK_MEMBERS}
 
 
 def kind_of(folder: Folder) -> str | None:
@@ -28,12 +28,12 @@ def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, t
     """Everything that is wrong with a folder of shards, one line each; an empty list says it is sound and whole.
 
     Args:
-        folder: holds `cams-*.tar` or `masks-*.tar` with their ledger.
+        folder: holds `cams-*.tar`, `masks-*.tar` or `segments-*.tar` with their ledger.
         on_shard: called after each shard with how many of how many are checked.
     """
     kind = kind_of(folder)
     if kind is None:
-        return [f"'{folder.path}' holds no CAM or mask shards"]
+        return [f"'{folder.path}' holds no CAM, mask or segment shards"]
     ledger = Ledger(folder, kind)
     numbers = sorted(ledger.units())
     faults = _check_run(ledger) + _check_names(folder, kind, set(numbers))

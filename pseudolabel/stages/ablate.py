@@ -11,8 +11,8 @@ from rich.table import Table
 from pseudolabel.config import DiffSegmenterConfig, Experiment
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, encode_json
-from pseudolabel.stages.cams import write_cams
 from pseudolabel.stages.evaluate import METRICS, evaluate
+from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.units import Rank
 
 TableName = Literal["components", "timesteps"]
@@ -29,7 +29,7 @@ class Variant:
 
 
 def _method(**switches: Any) -> Callable[[Experiment], Experiment]:
-    return lambda experiment: replace(experiment, method=replace(experiment.method, **switches))
+    return lambda experiment: replace(experiment, diffsegmenter=replace(experiment.diffsegmenter, **switches))
 
 
 def _equal(method: DiffSegmenterConfig) -> dict[int, float]:
@@ -38,7 +38,7 @@ def _equal(method: DiffSegmenterConfig) -> dict[int, float]:
 
 def _components(experiment: Experiment) -> list[Variant]:
     """Table 4. `tuned` is the experiment's own choice of weights and self-attention."""
-    method = experiment.method
+    method = experiment.diffsegmenter
     plain = {"self_attention": "none", "level_weights": _equal(method)}
     rows = [
         Variant("cross-attention only, equal weights", _method(**plain), 61.25),
@@ -80,7 +80,7 @@ def ablate(experiment: Experiment, table: TableName, rank: Rank) -> int:
     rows, status = [], 0
     for number, variant in enumerate(TABLES[table](experiment)):
         own = replace(variant.change(experiment), out=f"{folder.path}/{number}")
-        summary = write_cams(own, rank)
+        summary = write_labels(own, rank)
         status = max(status, summary.exit_status if summary else 0)
         if rank.is_main:
             rows.append({"variant": variant.name, "paper_voc_train": variant.paper, **_score(own, rank)})

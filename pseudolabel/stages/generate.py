@@ -4,8 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pseudolabel.config import Experiment
-from pseudolabel.stages.cams import write_cams
 from pseudolabel.stages.job import Summary
+from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.units import Rank
 
@@ -17,12 +17,12 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
     after the CAMs, because until then the CAM shards of the last run would be taken for finished ones.
     """
     if retry_failed:
-        return write_cams(experiment, rank, retry_failed), write_masks(experiment, rank)
+        return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank)
     cams_over = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="refine") as background:
         masks = background.submit(write_masks, experiment, rank, follow=True, is_abandoned=cams_over.is_set)
         try:
-            cams = write_cams(experiment, rank)
+            cams = write_labels(experiment, rank)
         finally:
             cams_over.set()
         return cams, masks.result()

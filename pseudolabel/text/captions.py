@@ -7,10 +7,13 @@ from pseudolabel.sources.entry import Entry, SourceError
 from pseudolabel.sources.files import is_file, is_folder, open_filesystem, read_text
 from pseudolabel.vocabulary import Vocabulary
 
+Captions = dict[tuple[str, str], str]
+"""Captions by (key, class name)."""
+
 MEND = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
 
 
-def load_captions(source: str) -> dict[tuple[str, str], str]:
+def load_captions(source: str) -> Captions:
     """Captions by (key, class name) from a JSONL file, or from every `*.jsonl` file of a folder.
 
     An empty caption, which stands for an image that could not be read, gives way to any other.
@@ -18,7 +21,7 @@ def load_captions(source: str) -> dict[tuple[str, str], str]:
     Raises:
         SourceError: if there is no such file, or a line is no caption; the message names file and line.
     """
-    captions: dict[tuple[str, str], str] = {}
+    captions: Captions = {}
     for path in _files(source):
         for number, line in enumerate(read_text(path, MEND).splitlines(), 1):
             if line.strip():
@@ -27,9 +30,7 @@ def load_captions(source: str) -> dict[tuple[str, str], str]:
     return captions
 
 
-def check_complete(
-    captions: dict[tuple[str, str], str], entries: Iterable[Entry], vocabulary: Vocabulary, source: str
-) -> None:
+def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Vocabulary, source: str) -> None:
     """Make sure that every labelled (image, class) has a caption.
 
     Raises:

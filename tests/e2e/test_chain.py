@@ -158,7 +158,7 @@ def test_real_images_through_stable_diffusion(voc_sample: Path, stable_diffusion
     (tmp_path / "labels.json").write_text(json.dumps({key: names[:1] for key, names in labels.items()}))
     source = ("--vocabulary", "voc", "--source.path", voc_sample, "--source.limit", "1")
     settings = (*source, "--source.labels", tmp_path / "labels.json", "--out", tmp_path)
-    model = ("--model.name", stable_diffusion, "--method.timesteps", "[100]", "--work.batch", "1")
+    model = ("--model.name", stable_diffusion, "--diffsegmenter.timesteps", "[100]", "--work.batch", "1")
     expect(0, run("generate", *settings, *model, OMP_NUM_THREADS=str(os.cpu_count())))
     expected = sizes(voc_sample)
     for kind in ("cams", "masks"):

@@ -19,8 +19,8 @@ from tests.e2e.conftest import Shapes
         (("--source.labels", "/nowhere.json"), "/nowhere.json"),
         (("--source.kind", "table"), "--source.path"),
         (("--vocabulary", "vocc"), "vocc"),
-        (("--method.level_weights", "{3: 1.0}"), "method.level_weights {3: 1.0}"),
-        (("--method.timesteps", "[2000]"), "method.timesteps [2000]"),
+        (("--diffsegmenter.level_weights", "{3: 1.0}"), "diffsegmenter.level_weights {3: 1.0}"),
+        (("--diffsegmenter.timesteps", "[2000]"), "diffsegmenter.timesteps [2000]"),
         (("--model.image_size", "100"), "--model.image_size 100 is not a multiple of"),
         (("--work.unit", "0"), "--work.unit 0"),
         (("--captions.source", "/nowhere"), "no captions in '/nowhere'"),
@@ -53,7 +53,7 @@ def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
         ((), 'expected "command" to be one of'),
         (("camz",), "camz"),
         (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path"),
-        (("cams", "--method.class_weight", "heavy"), "method.class_weight"),
+        (("cams", "--diffsegmenter.class_weight", "heavy"), "diffsegmenter.class_weight"),
         (("cams", "--model.dtype", "float8"), "model.dtype"),
         (("cams", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
         (("shapes",), "shapes.out"),
@@ -71,10 +71,10 @@ def test_a_command_line_that_cannot_be(arguments: tuple[str, ...], message: str)
 
 def test_a_mistake_in_a_config_file(tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
-    config.write_text("method:\n  class_wait: 1.0\n")
+    config.write_text("diffsegmenter:\n  class_wait: 1.0\n")
     outcome = expect(2, call("cams", "--config", config))
     assert "class_wait" in outcome.err
-    config.write_text("method: [\n")
+    config.write_text("diffsegmenter: [\n")
     assert "Traceback" not in expect(2, call("cams", "--config", config)).err
 
 
@@ -82,7 +82,7 @@ def test_a_mistake_in_a_config_file(tmp_path: Path) -> None:
 def test_every_command_explains_itself(command: str) -> None:
     outcome = expect(0, call(command, "--help"))
     assert outcome.out.startswith(f"usage: pseudolabel {command}")
-    for setting in ("--source.path", "--method.timesteps", "--work.unit"):
+    for setting in ("--source.path", "--diffsegmenter.timesteps", "--work.unit"):
         assert (setting in outcome.out) == (command not in FREE_OF_EXPERIMENT)
     if command in ("cams", "refine", "generate"):
         assert "--retry-failed" in outcome.out
@@ -102,7 +102,7 @@ def test_the_module_lists_its_commands() -> None:
 
 def test_settings_can_be_printed(shapes: Shapes, tmp_path: Path) -> None:
     """What `--print_config` prints is a config file that means the same."""
-    printed = expect(0, call("cams", *shapes.at(tmp_path), "--method.class_weight", "1.5", "--print_config"))
+    printed = expect(0, call("cams", *shapes.at(tmp_path), "--diffsegmenter.class_weight", "1.5", "--print_config"))
     config = tmp_path / "printed.yaml"
     config.write_text(printed.out)
     again = expect(0, call("cams", "--config", config, "--print_config"))

@@ -80,7 +80,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
     folder = shapes.begun(tmp_path, units=2, kind="masks")
     before = {kind: shards(tmp_path / kind) for kind in ("cams", "masks")}
     changes = {
-        ("cams", "--method.class_weight", "1.0"): "method.class_weight: 1.21 -> 1.0",
+        ("cams", "--diffsegmenter.class_weight", "1.0"): "diffsegmenter.class_weight: 1.21 -> 1.0",
         ("cams", "--work.unit", "4"): "work.unit: 2 -> 4",
         ("cams", "--work.seed", "1"): "work.seed: 0 -> 1",
         ("cams", "--source.limit", "3"): "inputs.count: 16 -> 3",

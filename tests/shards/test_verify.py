@@ -170,5 +170,5 @@ def test_a_bad_member_of_a_mask_shard(
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:
-    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no CAM or mask shards"]
-    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no CAM or mask shards"]
+    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no CAM, mask or segment shards"]
+    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no CAM, mask or segment shards"]

@@ -14,8 +14,8 @@ from pseudolabel.shards.ledger import Ledger
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.shapes_dataset import write_shapes
 from pseudolabel.stages import caption
-from pseudolabel.stages.cams import write_cams
 from pseudolabel.stages.caption import write_captions
+from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.units import Rank
 from pseudolabel.text.captions import load_captions
 from tests.plain.blip import tiny_blip
@@ -90,8 +90,8 @@ def test_ranks_share_the_images(captioned: Experiment, world: int, monkeypatch: 
 
 def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
     write_captions(captioned, one_rank)
-    with_captions = write_cams(captioned, one_rank)
-    without = write_cams(replace(captioned, out=f"{captioned.out}-none", captions=CaptionConfig()), one_rank)
+    with_captions = write_labels(captioned, one_rank)
+    without = write_labels(replace(captioned, out=f"{captioned.out}-none", captions=CaptionConfig()), one_rank)
     assert with_captions is not None
     assert without is not None
     assert with_captions.samples == without.samples == 4
@@ -99,7 +99,7 @@ def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
     assert shards[0].read_bytes() != shards[1].read_bytes()
     changed = replace(captioned, captions=CaptionConfig())
     with pytest.raises(OutputError, match="captions: given -> none"):
-        write_cams(changed, one_rank)
+        write_labels(changed, one_rank)
 
 
 def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> None:
@@ -109,14 +109,14 @@ def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> 
     bad = {pair for pair in pairs(captioned) if pair[0] == "val_000002"}
     assert write_captions(captioned, one_rank) == len(pairs(captioned)) - len(bad)
     assert {pair for pair, text in load_captions(captioned.captions.source).items() if not text} == bad
-    summary = write_cams(captioned, one_rank)
+    summary = write_labels(captioned, one_rank)
     assert summary is not None
     assert summary.statuses == {"ok": 3, "truncated": 1}
     image.write_bytes(whole)
     assert write_captions(captioned, one_rank) == len(bad)
     with pytest.raises(OutputError, match=r"inputs\.sha256: .*\n.*\n.*add --retry-failed"):
-        write_cams(captioned, one_rank)
-    retried = write_cams(captioned, one_rank, retry_failed=True)
+        write_labels(captioned, one_rank)
+    retried = write_labels(captioned, one_rank, retry_failed=True)
     assert retried is not None
     assert retried.statuses == {"ok": 4}
     entries = [Ledger(Folder(f"{captioned.out}/cams"), "cams").entry(number) for number in range(2)]
@@ -128,7 +128,7 @@ def test_missing_captions_are_an_error(captioned: Experiment, one_rank: Rank) ->
     write_captions(captioned, one_rank)
     list_images(captioned, "val_000001", "val_000002")
     with pytest.raises(SourceError, match=r"lacks \d of \d captions, the first .* of 'val_000002'"):
-        write_cams(captioned, one_rank)
+        write_labels(captioned, one_rank)
 
 
 @pytest.mark.parametrize("target", ["none", "captions.jsonl"])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
-from pseudolabel.stages.cams import write_cams
+from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
 from pseudolabel.stages.units import Rank
@@ -15,7 +15,7 @@ from pseudolabel.stages.units import Rank
 def test_a_sheet_of_what_there_is(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CAM shards in"):
         draw_sheet(experiment, tmp_path / "none.png", rows=3, title="")
-    write_cams(experiment, one_rank)
+    write_labels(experiment, one_rank)
     draw_sheet(experiment, tmp_path / "cams.png", rows=3, title="CAMs")
     write_masks(experiment, one_rank)
     draw_sheet(experiment, tmp_path / "masks.png", rows=3, title="Masks")
@@ -27,7 +27,7 @@ def test_a_sheet_of_what_there_is(experiment: Experiment, one_rank: Rank, tmp_pa
 
 
 def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
-    write_cams(experiment, one_rank)
+    write_labels(experiment, one_rank)
     draw_sheet(experiment, tmp_path / "with.png", rows=2, title="")
     for name in ("JPEGImages", "ImageSets", "Annotations"):
         (tmp_path / "bare" / name).parent.mkdir(exist_ok=True)

@@ -1,0 +1,149 @@
+"""The labelling stage: images with labels in, shards of what the method makes of them out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.load import fingerprint, load_model
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import SettingError
+from pseudolabel.records import Sample
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import Failure, digest
+from pseudolabel.shards.sample import encode
+from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.job import Job, Summary, open_job
+from pseudolabel.stages.labellers.table import LABELLERS, Labeller, kind_of, method_settings
+from pseudolabel.stages.prefetch import prefetch
+from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.text.captions import Captions, check_complete, load_captions
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+READ_AHEAD = 64
+
+
+def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
+    """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments as the method has it.
+
+    Args:
+        experiment: everything that is to be done.
+        rank: who this process is.
+        retry_failed: also take up the failed samples of finished units.
+
+    Returns:
+        The summary of the whole job where this call finished it, None where other ranks are still at work.
+    """
+    vocabulary = load_vocabulary(experiment.vocabulary)
+    kind = kind_of(experiment)
+    # Regions need no labels.
+    unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
+    source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
+    captions = _captions(experiment, source, vocabulary)
+    model = load_model(experiment.model, rank.device)
+    labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
+    units = cut_units(source.entries, experiment.work.unit)
+    inputs = Inputs(vocabulary, captions)
+    settings = run_settings(experiment, model, units, inputs)
+    with open_job(Folder(experiment.out) / kind, kind, settings, units, inputs.digest, rank, retry_failed) as job:
+        pending = job.choose(rank.share(units))
+        entries = (entry for unit in pending for entry in _unfinished(job, unit))
+        read = prefetch(lambda entry: _read(source, entry), entries, experiment.work.loaders, READ_AHEAD)
+        try:
+            for unit in pending:
+                _label_unit(job, labeller, vocabulary, unit, read)
+        except torch.OutOfMemoryError as error:
+            raise SettingError(
+                f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
+                f"--model.dtype bfloat16. Finished shards are safe, but belong to their batch size. ({error})"
+            ) from error
+        return job.finish()
+
+
+def _label_unit(
+    job: Job[Entry], labeller: Labeller, vocabulary: Vocabulary, unit: Unit[Entry], read: Iterator[Sample | Failure]
+) -> None:
+    began = time.monotonic()
+    done = job.finished_samples(unit)
+    results = [next(read) for _ in _unfinished(job, unit)]
+    failures = [result for result in results if isinstance(result, Failure)]
+    for sample, outcome in labeller([result for result in results if isinstance(result, Sample)]):
+        if isinstance(outcome, BadSample):
+            origin = next(entry.origin for entry in unit.entries if entry.key == sample.key)
+            failures.append(Failure(sample.key, origin, outcome.status, str(outcome)))
+        else:
+            done[sample.key] = encode(sample, outcome, job.ledger.kind, vocabulary)
+        job.look(len(done) + len(failures))
+    samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
+    failures.sort(key=lambda failure: failure.key)
+    job.write(unit, samples, failures, began)
+
+
+def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
+    """The unit's samples that are not in its shard: all of them where there is none."""
+    kept = job.kept(unit)
+    missing = {failure.key for failure in kept.failures} if kept is not None else set()
+    return [entry for entry in unit.entries if kept is None or entry.key in missing]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the labels say about the images; `captions` are None where prompts go without."""
+
+    vocabulary: Vocabulary
+    captions: Captions | None
+
+    def digest(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
+        """Digest of keys, classes and captions, leaving out the samples that failed, whose labels may be mended."""
+        return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
+
+    def _describe(self, entry: Entry) -> list[Any]:
+        captions = self.captions or {}
+        texts = [captions.get((entry.key, self.vocabulary.names[index]), "") for index in entry.classes]
+        return [entry.key, *entry.classes, *texts]
+
+
+def run_settings(
+    experiment: Experiment,
+    model: DiffusionModel,
+    units: Sequence[Unit[Entry]],
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """Everything that the shards' bytes depend on; not where the data lie, nor how many processes there are."""
+    return {
+        "inputs": {
+            "count": sum(len(unit.entries) for unit in units),
+            "sha256": digest([inputs.digest(unit) for unit in units]),
+        },
+        "unlabelled": experiment.source.unlabelled,
+        "max_pixels": experiment.source.max_pixels,
+        "vocabulary": {"name": inputs.vocabulary.name, "sha256": digest(asdict(inputs.vocabulary))},
+        "model": {
+            **asdict(replace(experiment.model, dtype="auto")),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "image_size": model.image_size,
+            "weights": fingerprint(model),
+        },
+        **method_settings(experiment),
+        "captions": "none" if inputs.captions is None else "given",
+        "work": {"unit": experiment.work.unit, "batch": experiment.work.batch, "seed": experiment.work.seed},
+    }
+
+
+def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
+    if experiment.captions.source == "none":
+        return None
+    captions = load_captions(experiment.captions.source)
+    check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+    return captions
+
+
+def _read(source: Source, entry: Entry) -> Sample | Failure:
+    try:
+        return source.read(entry)
+    except BadSample as error:
+        return Failure(entry.key, entry.origin, error.status, str(error))

@@ -1,0 +1,1 @@
+"""How each method takes samples: one file per method, all called alike; `table` names them."""
