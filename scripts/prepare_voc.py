@@ -30,16 +30,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import open as open_with_bar
 
 from pseudolabel.errors import UserError
 from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import read_mask
+from pseudolabel.sources.images import mask_image, read_mask
 from pseudolabel.stages.progress import show_progress
-from pseudolabel.vocabulary import load_vocabulary, voc_palette
+from pseudolabel.vocabulary import load_vocabulary
 
 HOST = "http://host.robots.ox.ac.uk"
 LISTS = "ImageSets/Segmentation"
@@ -275,10 +274,8 @@ def read_sbd_mask(data: bytes, origin: str) -> np.ndarray:
 
 
 def save_mask(target: Path, labels: np.ndarray) -> None:
-    image = Image.fromarray(labels)
-    image.putpalette(voc_palette().tobytes())
     with appearing(target) as temporary:
-        image.save(temporary, "PNG")
+        mask_image(labels).save(temporary, "PNG")
 
 
 def keep_voc_masks(voc: Path, ids: Iterable[str]) -> None:

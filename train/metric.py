@@ -14,13 +14,12 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
-from PIL import Image
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.errors import SettingError
 from pseudolabel.refine.densecrf import refine_probabilities
+from pseudolabel.sources.images import mask_image
 from pseudolabel.stages.workers import open_pool, share_of_cores
-from pseudolabel.vocabulary import voc_palette
 
 PENDING_PER_WORKER = 2
 # Of CrfConfig, what bears on probabilities that have a background of their own.
@@ -140,7 +139,7 @@ class CrfIoUMetric(IoUMetric):
             if self.output_dir is not None:
                 path = Path(self.output_dir) / f"{prediction.key}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)  # IoUMetric makes it on the first rank's machine alone
-                _write_mask(labels.numpy().astype(np.uint8), path)
+                mask_image(labels.numpy().astype(np.uint8)).save(path)
 
 
 def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:
@@ -152,9 +151,3 @@ def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:
     if config.iterations < 1:
         raise SettingError(f"test_evaluator.crf.iterations {config.iterations}: set crf=None to go without a CRF")
     return config
-
-
-def _write_mask(labels: np.ndarray, path: Path) -> None:
-    image = Image.fromarray(labels)
-    image.putpalette(voc_palette().tobytes())
-    image.save(path)

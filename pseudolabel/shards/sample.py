@@ -7,11 +7,11 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image
 
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shards.tar import Members
+from pseudolabel.sources.images import mask_image
 from pseudolabel.vocabulary import Vocabulary
 
 JPEG_QUALITY = 95
@@ -39,7 +39,7 @@ def encode(sample: Sample, result: ScoreMaps | LabelMap, kind: str, vocabulary: 
     found = tuple(int(label) for label in np.unique(result.labels) if label not in (BACKGROUND, IGNORE))
     names = [] if kind == "segments" else [vocabulary.names[label] for label in found]
     fields = _describe(result.key, found, names, result.labels.shape)
-    return encode_mask(encode_image(sample), result, fields, vocabulary)
+    return encode_mask(encode_image(sample), result, fields)
 
 
 def encode_cams(sample: Sample, scores: ScoreMaps, vocabulary: Vocabulary) -> Members:
@@ -79,12 +79,10 @@ def decode_cams(key: str, members: Members) -> CamSample:
     return CamSample(members["jpg"], scores, fields)
 
 
-def encode_mask(jpeg: bytes, mask: LabelMap, fields: dict[str, Any], vocabulary: Vocabulary) -> Members:
+def encode_mask(jpeg: bytes, mask: LabelMap, fields: dict[str, Any]) -> Members:
     """Members of a mask shard; the mask is a palette PNG, and the JSON gains the share of ignored pixels."""
-    image = Image.fromarray(mask.labels)
-    image.putpalette(vocabulary.palette.tobytes())
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    mask_image(mask.labels).save(buffer, "PNG")
     ignored = round(float((mask.labels == IGNORE).mean()), 6)
     return {"jpg": jpeg, "png": buffer.getvalue(), "json": encode_json({**fields, "ignored": ignored})}
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pseudolabel.sources.entry import BadSample
+from pseudolabel.vocabulary import voc_palette
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -112,6 +113,17 @@ def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.nda
     if labels.min() < 0 or labels.max() > 255:
         raise BadSample("unreadable", f"{origin}: label values reach {labels.max()}; a mask holds 0..255")
     return labels.astype(np.uint8)
+
+
+def mask_image(labels: np.ndarray) -> Image.Image:
+    """A palette image whose values are the labels and whose colours are PASCAL VOC's; what `read_mask` reads.
+
+    Args:
+        labels: uint8 (H, W).
+    """
+    image = Image.fromarray(labels)
+    image.putpalette(voc_palette().tobytes())
+    return image
 
 
 @contextmanager

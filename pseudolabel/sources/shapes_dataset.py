@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pseudolabel.sources.entry import SourceError
+from pseudolabel.sources.images import mask_image
 from pseudolabel.sources.shapes import Scene, caption, draw_scene
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
@@ -115,11 +116,9 @@ def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | 
 
 
 def _write_scene(out: Path, name: str, scene: Scene, vocabulary: Vocabulary) -> None:
-    mask = Image.fromarray(scene.labels)
-    mask.putpalette(vocabulary.palette.tobytes())
     contents = {
         "jpg": _encode(scene.image, "JPEG", quality=JPEG_QUALITY),
-        "png": _encode(mask, "PNG"),
+        "png": _encode(mask_image(scene.labels), "PNG"),
         "xml": _annotation(name, scene, vocabulary),
     }
     for suffix, content in contents.items():

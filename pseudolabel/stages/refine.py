@@ -22,7 +22,6 @@ from pseudolabel.sources.images import decode_image
 from pseudolabel.stages.job import Job, Summary, open_job
 from pseudolabel.stages.units import Rank, Unit
 from pseudolabel.stages.workers import open_pool
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 KIND = "masks"
 LOOK_AGAIN_SECONDS = 1.0
@@ -58,7 +57,6 @@ def write_masks(
     units = cams.units()
     # The labels are left out: every unit knows the CAM shard that it was made from.
     settings = {"crf": asdict(experiment.crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
-    vocabulary = load_vocabulary(experiment.vocabulary)
     workers = experiment.work.workers or rank.cores()
     with (
         open_pool(workers, __name__) as pool,
@@ -69,7 +67,7 @@ def write_masks(
             is_last_look = not follow or is_abandoned()  # asked before looking, or shards written meanwhile are missed
             ready = {unit: entry for unit in waiting if (entry := cams.entry(unit)) is not None}
             for unit in job.choose(list(ready)):
-                _refine_unit(job, unit, cams.ledger.folder, ready[unit], experiment.crf, vocabulary, pool)
+                _refine_unit(job, unit, cams.ledger.folder, ready[unit], experiment.crf, pool)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
                 if is_last_look:
@@ -128,7 +126,6 @@ class Task:
     key: str
     members: Members
     crf: CrfConfig
-    vocabulary: Vocabulary
 
 
 def refine_sample(task: Task) -> Members | str:
@@ -140,7 +137,7 @@ def refine_sample(task: Task) -> Members | str:
         labels, _ = refine(np.asarray(image), scores, sample.scores.classes, task.crf)
     except (ShardSampleError, BadSample, ValueError) as error:
         return str(error)
-    return encode_mask(sample.jpeg, LabelMap(task.key, labels), sample.fields, task.vocabulary)
+    return encode_mask(sample.jpeg, LabelMap(task.key, labels), sample.fields)
 
 
 def _refine_unit(
@@ -149,12 +146,11 @@ def _refine_unit(
     folder: Folder,
     cams: LedgerEntry,
     crf: CrfConfig,
-    vocabulary: Vocabulary,
     pool: Executor,
 ) -> None:
     began = time.monotonic()
     with folder.open(cams.shard) as file:
-        tasks = [Task(key, members, crf, vocabulary) for key, members in read_tar(file)]
+        tasks = [Task(key, members, crf) for key, members in read_tar(file)]
     samples: list[tuple[str, Members]] = []
     failures = list(cams.failures)
     for task, result in zip(tasks, pool.map(refine_sample, tasks), strict=True):

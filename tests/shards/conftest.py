@@ -29,12 +29,12 @@ def cam_members(voc: Vocabulary) -> Members:
 
 
 @pytest.fixture(scope="session")
-def mask_members(cam_members: Members, voc: Vocabulary) -> Members:
+def mask_members(cam_members: Members) -> Members:
     """The mask shard's members of the same sample."""
     cams = decode_cams("a", cam_members)
     labels = np.zeros((8, 12), np.uint8)
     labels[2:5, 3:9] = 8
-    return encode_mask(cams.jpeg, LabelMap("a", labels), cams.fields, voc)
+    return encode_mask(cams.jpeg, LabelMap("a", labels), cams.fields)
 
 
 @pytest.fixture

@@ -133,11 +133,11 @@ def test_cut_maps_are_seen(cam_members: Members) -> None:
             decode_cams("a", {**cam_members, "cam.npz": cam_members["cam.npz"][:length]})
 
 
-def test_mask_values_are_indices_not_grey(voc: Vocabulary) -> None:
+def test_mask_values_are_indices_not_grey() -> None:
     """The palette is for people; `convert("L")` would turn 1, 20 and 255 into 38, 52 and 220."""
     labels = np.array([[0, 1, 8], [20, 15, 255]], np.uint8)
     fields = {"key": "a", "classes": [1], "height": 2, "width": 3}
-    members = encode_mask(b"jpeg", LabelMap("a", labels), fields, voc)
+    members = encode_mask(b"jpeg", LabelMap("a", labels), fields)
     assert set(members) == MASK_MEMBERS
     assert members["jpg"] == b"jpeg"
     image = Image.open(io.BytesIO(members["png"]))

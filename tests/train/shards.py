@@ -12,10 +12,8 @@ from PIL import Image
 from pseudolabel.records import LabelMap
 from pseudolabel.shards.sample import encode_mask
 from pseudolabel.shards.tar import Members, write_tar
-from pseudolabel.vocabulary import load_vocabulary
 from tests.shards.runs import write_run
 
-VOC = load_vocabulary("voc")
 LABELS = (0, 1, 20, 255)  # what `convert("L")` would turn into 0, 38, 52, 220
 
 
@@ -27,7 +25,7 @@ def draw_sample(number: int) -> Members:
     Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "JPEG")
     labels = rng.choice(np.array(LABELS, np.uint8), (height, width))
     key = name(number)
-    return encode_mask(buffer.getvalue(), LabelMap(key, labels), {"key": key}, VOC)
+    return encode_mask(buffer.getvalue(), LabelMap(key, labels), {"key": key})
 
 
 def tiny_sample(number: int) -> Members:
