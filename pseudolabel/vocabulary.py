@@ -1,6 +1,7 @@
 """Vocabularies: class names, the names used in prompts, synonyms and palettes."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -10,6 +11,7 @@ import numpy as np
 import yaml
 
 from pseudolabel.errors import UserError
+from pseudolabel.records import BACKGROUND, IGNORE
 
 MAX_CLASSES = 254  # 0 is background and 255 is ignored in a uint8 mask
 
@@ -35,11 +37,14 @@ class Vocabulary:
         name: short identifier, such as `voc`.
         classes: the entries without background.
         template: sentence with one `{}` for the prompt name.
+        has_background: whether index 0 is a label of its own; where the classes cover everything it only says that no
+            label was given.
     """
 
     name: str
     classes: tuple[ClassEntry, ...]
     template: str = "a photograph of {}"
+    has_background: bool = True
 
     def __len__(self) -> int:
         """Number of classes without background."""
@@ -47,8 +52,8 @@ class Vocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names by index, background first."""
-        return ("background", *(entry.name for entry in self.classes))
+        """Names by index, background (or `unlabelled`, where there is none) first."""
+        return ("background" if self.has_background else "unlabelled", *(entry.name for entry in self.classes))
 
     def prompt(self, index: int) -> str:
         """Prompt name of class `index` (1..N)."""
@@ -75,6 +80,22 @@ class Vocabulary:
         if found is None:
             raise VocabularyError(self._unknown(name))
         return found
+
+    def labels_of(self, names: Sequence[str]) -> list[int]:
+        """What a data set's ground truth holds where it names these classes.
+
+        Only a class's own name counts, not its synonyms: a desk that the data set tells from tables is no table. What
+        is no class here is background, or ignored (255) where there is none.
+
+        Raises:
+            VocabularyError: if the data set does not know a class, which could then never be found right.
+        """
+        own = {_fold(entry.name): index for index, entry in enumerate(self.classes, 1)}
+        strange = own.keys() - {_fold(name) for name in names}
+        if strange:
+            first = self.names[min(own[name] for name in strange)]
+            raise VocabularyError(f"the ground truth has no class '{first}' of vocabulary '{self.name}'")
+        return [own.get(_fold(name), BACKGROUND if self.has_background else IGNORE) for name in names]
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(_fold(name), self._index_of, n=1, cutoff=0.6)
@@ -131,7 +152,12 @@ def _parse(name: str, text: str) -> Vocabulary:
         classes = tuple(
             ClassEntry(e["name"], e.get("prompt", e["name"]), tuple(e.get("synonyms", ()))) for e in entries
         )
-        vocabulary = Vocabulary(data.get("name", Path(name).stem), classes, data.get("template", Vocabulary.template))
+        vocabulary = Vocabulary(
+            data.get("name", Path(name).stem),
+            classes,
+            data.get("template", Vocabulary.template),
+            data.get("background", Vocabulary.has_background),
+        )
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise VocabularyError(f"{name}: not a vocabulary ({error!r}); it needs 'classes', a list of names") from error
     _check(name, vocabulary)
@@ -145,5 +171,7 @@ def _check(name: str, vocabulary: Vocabulary) -> None:
         raise VocabularyError(f"{name}: class '{repeated[0]}' is listed twice")
     if not 1 <= len(folded) <= MAX_CLASSES:
         raise VocabularyError(f"{name}: {len(folded)} classes; a uint8 mask holds 1 to {MAX_CLASSES}")
+    if not isinstance(vocabulary.has_background, bool):
+        raise VocabularyError(f"{name}: background '{vocabulary.has_background}' must be true or false")
     if vocabulary.template.count("{}") != 1:
         raise VocabularyError(f"{name}: template '{vocabulary.template}' needs exactly one {{}} for the class")

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from pseudolabel.vocabulary import Vocabulary, VocabularyError, load_vocabulary
+
+
+def write(path: Path, text: str) -> Vocabulary:
+    path.write_text(text)
+    return load_vocabulary(str(path))
+
+
+def test_a_vocabulary_without_background(tmp_path: Path) -> None:
+    with_background = write(tmp_path / "a.yaml", "classes: [dog, cat]")
+    without = write(tmp_path / "b.yaml", "background: false\nclasses: [dog, cat]")
+    assert (with_background.has_background, without.has_background) == (True, False)
+    assert with_background.names == ("background", "dog", "cat")
+    assert without.names == ("unlabelled", "dog", "cat")
+    with pytest.raises(VocabularyError, match=r"background 'maybe' must be true or false"):
+        write(tmp_path / "c.yaml", "background: maybe\nclasses: [dog]")
+
+
+def test_labels_of_a_data_sets_names(tmp_path: Path) -> None:
+    """Own names count, in any spelling; prompts and synonyms do not; the rest is background, or ignored."""
+    classes = "classes: [{name: pottedplant, prompt: plant, synonyms: [flower]}, table]"
+    vocabulary = write(tmp_path / "a.yaml", classes)
+    names = ["table", "plant", "Potted Plant", "flower", "potted-plant"]
+    assert vocabulary.labels_of(names) == [2, 0, 1, 0, 1]
+    assert write(tmp_path / "b.yaml", f"background: false\n{classes}").labels_of(names) == [2, 255, 1, 255, 1]
+    with pytest.raises(VocabularyError, match="the ground truth has no class 'pottedplant' of vocabulary 'a'"):
+        vocabulary.labels_of(["plant", "sky"])
+
+
+@pytest.mark.parametrize("name", ["coco27", "cityscapes27"])
+def test_the_vocabularies_of_27_classes(name: str) -> None:
+    vocabulary = load_vocabulary(name)
+    assert len(vocabulary) == 27
+    assert not vocabulary.has_background
+    for index, entry in enumerate(vocabulary.classes, 1):
+        for spelling in (entry.name, entry.prompt, *entry.synonyms):
+            assert vocabulary.index(spelling) == index, f"'{spelling}' stands for two classes"
