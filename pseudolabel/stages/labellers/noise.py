@@ -1,16 +1,28 @@
-"""Noise that belongs to an image, whoever draws it and whenever."""
+"""Random numbers that belong to an image, whoever draws them and whenever."""
 
 import hashlib
 
 import torch
 
 
-def draw_noise(seed: int, purpose: str, key: str, count: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal values that depend on the seed, the purpose and the image's key alone.
+def generator_of(seed: int, purpose: str, key: str) -> torch.Generator:
+    """A generator on the CPU whose state depends on the run's seed, the purpose and the image's key alone.
 
     Args:
         seed: of the run.
-        purpose: what the values are for, so that two uses do not share them.
+        purpose: what the numbers are for, so that two uses do not share them.
+        key: the image's.
+    """
+    digest = hashlib.sha256(f"{seed}:{purpose}:{key}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw_noise(seed: int, purpose: str, key: str, count: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal values of `generator_of` the same arguments.
+
+    Args:
+        seed: of the run.
+        purpose: what the values are for.
         key: the image's.
         count: how many tensors.
         shape: of each of them.
@@ -18,6 +30,4 @@ def draw_noise(seed: int, purpose: str, key: str, count: int, shape: tuple[int, 
     Returns:
         float32 (count, *shape) on the CPU.
     """
-    digest = hashlib.sha256(f"{seed}:{purpose}:{key}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randn(count, *shape, generator=generator)
+    return torch.randn(count, *shape, generator=generator_of(seed, purpose, key))
