@@ -1,0 +1,45 @@
+"""Loading the frozen transformers models of the text side."""
+
+import os
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from pseudolabel.diffusion.load import ModelError, resolve_dtype
+
+
+def load_pretrained(
+    folder: str, model_class: Any, processor_class: Any, device: torch.device, what: str, setting: str
+) -> tuple[Any, Any]:
+    """Load a model, frozen and from safetensors files only, with the processor of its inputs.
+
+    Args:
+        folder: hub id or folder of the checkpoint.
+        model_class, processor_class: transformers classes with `from_pretrained`.
+        device: where the model goes, in the precision that suits it.
+        what: the kind of checkpoint, such as `a CLIP`, for the message.
+        setting: the option that names it, such as `--filter.clip`, for the message.
+
+    Returns:
+        The model and the processor.
+
+    Raises:
+        ModelError: if either cannot be loaded.
+    """
+    dtype = resolve_dtype("auto", device)
+    try:
+        model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+        processor = processor_class.from_pretrained(folder)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # of files, their meaning, weights that differ
+        place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"
+        raise ModelError(
+            f"cannot load '{folder}' ({setting}); it must be {place} {what} checkpoint in safetensors with its "
+            f"processor.\n{type(error).__name__}: {error}"
+        ) from error
+    return model.to(device).eval().requires_grad_(False), processor
