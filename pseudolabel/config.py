@@ -22,8 +22,10 @@ class SourceConfig:
             with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars).
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
-        split: name of the image list in VOC's ImageSets/Segmentation; for the other kinds a name for reports.
-        labels: for `voc`: `xml`, `masks`, or the path of a JSON or npz file of image id to class names or indices.
+        split: name of the image list in VOC's ImageSets/Segmentation, or the path of a list; for `table`, `folder` and
+            `shards` a name for reports.
+        labels: `xml` are the labels that come with the images, for `voc` in Annotations; `masks` are the classes that
+            the ground truth holds; for `voc` also the path of a JSON or npz file of image id to class names or indices.
         masks: folder of ground-truth masks for scoring and for `labels: masks`; VOC uses SegmentationClass by itself.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
         max_pixels: larger images are recorded and skipped before they are decoded.

@@ -22,7 +22,7 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     root = config.path.rstrip("/") or "/"
     if not is_folder(root):
         raise SourceError(f"no folder '{root}'; --source.path needs a folder that holds one folder per class")
-    mask_of = open_mask_folder(config.masks, root) if config.masks else None
+    masks = open_mask_folder(config.masks, root) if config.masks else None
     reader = LabelReader(vocabulary)
     entries = []
     for name in _image_names(root, config.masks):
@@ -30,7 +30,7 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         first, slash, _ = name.partition("/")
         classes, problem = reader.read([first] if slash else [], path)
         entries.append(Entry(key_of(name), path, classes, path, problem))
-    return Listing(entries, mask_of)
+    return Listing(entries, masks)
 
 
 def _image_names(root: str, masks: str) -> list[str]:

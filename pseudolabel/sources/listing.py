@@ -1,9 +1,9 @@
-"""What a kind of source makes of its settings: the list of entries and the way to their masks."""
+"""What a kind of source makes of its settings: the list of entries and the reader of their masks."""
 
 from dataclasses import dataclass
 
 from pseudolabel.sources.entry import Entry
-from pseudolabel.sources.masks import MaskLocator
+from pseudolabel.sources.masks import MaskReader
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,8 @@ class Listing:
 
     Attributes:
         entries: one per image.
-        mask_of: gives the place of an entry's ground-truth mask, or None where it has none; None where the whole source
-            has no masks.
+        masks: reads an entry's ground-truth mask; None where the whole source has no masks.
     """
 
     entries: list[Entry]
-    mask_of: MaskLocator | None = None
+    masks: MaskReader | None = None

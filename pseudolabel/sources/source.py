@@ -1,24 +1,27 @@
 """A source: the sorted list of images, and each of them read when it is asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.records import IGNORE, LabelMap, Sample
+from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
-from pseudolabel.sources.images import decode_image, read_mask
+from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.listing import Listing
-from pseudolabel.sources.masks import MaskLocator
+from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
 from pseudolabel.sources.table import list_table
 from pseudolabel.sources.voc import list_voc
 from pseudolabel.vocabulary import Vocabulary
+
+_THREADS = 8  # read masks for their labels; Pillow decodes outside of Python's lock
 
 # A new layout of data is one file with one such function, and one line here.
 KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
@@ -35,14 +38,14 @@ class Source:
 
     Attributes:
         entries: sorted by key, keys unique.
-        mask_of: gives the place of an entry's ground-truth mask; None where the source has no masks.
+        masks: reads an entry's ground-truth mask; None where the source has no masks.
         classes: number of classes without background.
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
     """
 
     entries: list[Entry]
-    mask_of: MaskLocator | None
+    masks: MaskReader | None
     classes: int
     max_pixels: int
     background_where_unlabelled: bool
@@ -50,7 +53,7 @@ class Source:
     @property
     def has_ground_truth(self) -> bool:
         """Whether there are masks at all; single images may still lack one."""
-        return self.mask_of is not None
+        return self.masks is not None
 
     def read(self, entry: Entry) -> Sample:
         """Read one image with its labels.
@@ -77,13 +80,12 @@ class Source:
 
         Raises:
             BadSample: `missing` where the data set names a mask that is not there, `size_mismatch`, `unknown_class`
-                where the mask holds values beyond the vocabulary, or what `read_mask` finds.
+                where the mask holds values beyond the vocabulary, or what its decoder finds.
         """
-        location = self.mask_of(entry) if self.mask_of is not None else None
-        if location is None:
+        mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
+        if mask is None:
             return None
-        origin = f"mask of '{entry.key}' in '{location.path}'"
-        labels = read_mask(read_bytes(location), origin, self.max_pixels)
+        labels, origin = mask
         if size is not None and labels.shape != tuple(size):
             raise BadSample(
                 "size_mismatch", f"{origin}: {labels.shape} where the image is {tuple(size)} (height, width)"
@@ -96,7 +98,7 @@ class Source:
 
 
 def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
-    """List a data set; no image is opened.
+    """List a data set; no image is opened, and masks only where labels are taken from them.
 
     Raises:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
@@ -114,13 +116,35 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         )
     entries = sorted(listing.entries, key=attrgetter("key"))
     _check_unique(entries)
-    return Source(
+    source = Source(
         entries=entries[: config.limit or None],
-        mask_of=listing.mask_of,
+        masks=listing.masks,
         classes=len(vocabulary),
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
     )
+    return _label_by_masks(source, config.path) if config.labels == "masks" else source
+
+
+def _label_by_masks(source: Source, path: str) -> Source:
+    """Take the classes that the ground truth holds for labels."""
+    if not source.has_ground_truth:
+        raise SourceError(f"'{path}' has no masks to take labels from; name their folder with --source.masks")
+
+    def label(entry: Entry) -> Entry:
+        if entry.problem is not None:
+            return entry
+        try:
+            truth = source.ground_truth(entry)
+        except BadSample as error:
+            return replace(entry, problem=(error.status, f"labels: {error}"))
+        if truth is None:
+            return replace(entry, problem=("missing", f"labels: '{entry.key}' has no mask"))
+        classes = (int(value) for value in np.unique(truth.labels) if value not in (BACKGROUND, IGNORE))
+        return replace(entry, classes=tuple(classes))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return replace(source, entries=list(pool.map(label, source.entries)))
 
 
 def _check_unique(entries: list[Entry]) -> None:

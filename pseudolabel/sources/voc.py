@@ -4,17 +4,14 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from pseudolabel.config import SourceConfig
-from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
-from pseudolabel.sources.files import Location, is_folder, join, open_filesystem, read_bytes, read_text
-from pseudolabel.sources.images import read_mask
+from pseudolabel.sources.files import Location, is_folder, join, read_bytes
 from pseudolabel.sources.label_file import load_label_file
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import open_mask_folder
+from pseudolabel.sources.split import read_split
 from pseudolabel.vocabulary import Vocabulary
 
 _THREADS = 8  # annotations are one small file per image; on remote storage waiting for them is all the time there is
@@ -23,7 +20,7 @@ LabelsOf = Callable[[str], Labels]
 
 
 def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
-    """List the images of `ImageSets/Segmentation/<split>.txt` with labels from annotations, masks or a label file.
+    """List the images of `ImageSets/Segmentation/<split>.txt`, with labels from annotations or a label file.
 
     Every object of an annotation counts, difficult and truncated ones too. Ground truth comes from `config.masks`, or
     from SegmentationClass where that folder exists.
@@ -38,45 +35,22 @@ def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
             f"no folder '{images}'; --source.path needs the folder that holds JPEGImages, such as VOCdevkit/VOC2012"
         )
     has_masks = bool(config.masks) or is_folder(masks)
-    mask_of = open_mask_folder(masks, images) if has_masks else None
-    split = _read_split(root, config.split)
-    labels_of = _choose_labels(config, root, masks, list(split), vocabulary)
+    split = read_split(join(root, "ImageSets/Segmentation"), config.split)
+    labels_of = _choose_labels(config, root, list(split), vocabulary)
     with ThreadPoolExecutor(_THREADS) as pool:
         labels = list(pool.map(labels_of, split))
     entries = [
         Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), classes, origin, problem)
         for (name, origin), (classes, problem) in zip(split.items(), labels, strict=True)
     ]
-    return Listing(entries, mask_of)
+    return Listing(entries, open_mask_folder(masks, images) if has_masks else None)
 
 
-def _read_split(root: str, split: str) -> dict[str, str]:
-    """Image id to the line that names it; a second column, as in the lists of ImageSets/Main, is left out."""
-    folder = join(root, "ImageSets/Segmentation")
-    path = join(folder, f"{split}.txt")
-    text = read_text(path, f"--source.split can be {_names_of_lists(folder)}")
-    origins: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        name, origin = line.split()[0], f"{path} line {number}"
-        if name in origins:
-            raise SourceError(f"'{name}' is listed twice: {origins[name]} and {origin}; remove one of the lines")
-        origins[name] = origin
-    return origins
-
-
-def _names_of_lists(folder: str) -> str:
-    fs, name = open_filesystem(folder)
-    lists = sorted(path.rpartition("/")[2].removesuffix(".txt") for path in fs.glob(f"{name}/*.txt"))
-    return ", ".join(lists) or f"the name of a list once there is one in '{folder}'"
-
-
-def _choose_labels(config: SourceConfig, root: str, masks: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
+def _choose_labels(config: SourceConfig, root: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
     if config.labels == "xml":
         return _labels_from_xml(join(root, "Annotations"), LabelReader(vocabulary))
     if config.labels == "masks":
-        return _labels_from_masks(masks, len(vocabulary), config.max_pixels)
+        return lambda name: ((), None)  # whoever opens the source takes them from its ground truth
     return _labels_from_file(config.labels, names, vocabulary)
 
 
@@ -96,26 +70,6 @@ def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
             return (), ("unreadable", f"labels: '{path}' is not XML: {error}")
         names = [(entry.findtext("name") or "").strip() for entry in annotation.findall("object")]
         return reader.read(names, path)
-
-    return labels_of
-
-
-def _labels_from_masks(folder: str, classes: int, max_pixels: int) -> LabelsOf:
-    open_mask_folder(folder)
-
-    def labels_of(name: str) -> Labels:
-        path = join(folder, f"{name}.png")
-        try:
-            values = np.unique(read_mask(read_bytes(Location(path)), path, max_pixels))
-        except BadSample as error:
-            return (), (error.status, f"labels: {error}")
-        found = tuple(int(value) for value in values if value not in (BACKGROUND, IGNORE))
-        if found and found[-1] > classes:
-            return (), (
-                "unknown_class",
-                f"{path}: label value {found[-1]} is beyond the vocabulary's {classes} classes",
-            )
-        return found, None
 
     return labels_of
 

@@ -181,6 +181,18 @@ def test_a_repeated_id_names_both_lines(tmp_path: Path, voc: Vocabulary) -> None
         open_voc(tmp_path, voc)
 
 
+def test_a_list_of_ones_own(tmp_path: Path, voc: Vocabulary) -> None:
+    """Such as the subset VOC-C, whose list does not come with VOC."""
+    write_voc(tmp_path / "data", {"a": ["cat"], "b": ["dog"], "c": ["cow"]})
+    (tmp_path / "vocc.txt").write_text("c\na\n")
+    source = open_voc(tmp_path / "data", voc, split=str(tmp_path / "vocc.txt"))
+    assert [entry.key for entry in source.entries] == ["a", "c"]
+    with pytest.raises(
+        SourceError, match=r"no file 'absent\.txt'; --source\.split can be train, or the path"
+    ):
+        open_voc(tmp_path / "data", voc, split="absent.txt")
+
+
 def test_missing_parts_of_the_layout(tmp_path: Path, voc: Vocabulary) -> None:
     with pytest.raises(SourceError, match=r"no folder '.*JPEGImages'; --source\.path needs"):
         open_voc(tmp_path, voc)
@@ -189,7 +201,7 @@ def test_missing_parts_of_the_layout(tmp_path: Path, voc: Vocabulary) -> None:
         open_voc(tmp_path / "data", voc, split="val")
     with pytest.raises(SourceError, match=r"'nonsense' cannot be read; set --source\.labels"):
         open_voc(tmp_path / "data", voc, labels="nonsense")
-    with pytest.raises(SourceError, match=r"no folder '.*SegmentationClass' of masks"):
+    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
         open_voc(tmp_path / "data", voc, labels="masks")
     (tmp_path / "data/Annotations/a.xml").unlink()
     (tmp_path / "data/Annotations").rmdir()
