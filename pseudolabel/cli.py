@@ -4,7 +4,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SettingError, UserError
+from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.stages.tables.names import TableName
 
 NO_OPTIONS: list[str] = []
 TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
@@ -60,8 +61,11 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     """
     from pseudolabel.stages.job import report
     from pseudolabel.stages.label import write_labels
+    from pseudolabel.stages.labellers.table import kind_of
     from pseudolabel.stages.units import current_rank
 
+    if kind_of(experiment) != "cams":
+        raise SettingError(f"--method {experiment.method} gives no CAMs; say 'pseudolabel generate' with it")
     return report(write_labels(experiment, current_rank(), retry_failed))
 
 
@@ -80,7 +84,10 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
 
 
 def generate(experiment: Experiment, retry_failed: bool = False) -> int:
-    """Write CAMs and pseudo-masks in one run: the device labels while the cores refine (`cams` and `refine --follow`).
+    """Write pseudo-masks in one run.
+
+    With DiffSegmenter and ELBO the device writes CAMs while the cores refine them (`cams` and `refine --follow`); the
+    other methods give masks themselves.
 
     Args:
         retry_failed: also take up the failed samples of finished shards.
@@ -109,17 +116,35 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks"], predictions
     return 0
 
 
-def ablate(experiment: Experiment, table: Literal["components", "timesteps"]) -> int:
-    """Score DiffSegmenter's variants side by side on images with ground truth; writes OUT/ablate-TABLE/metrics.json.
+def reproduce(experiment: Experiment, table: TableName, *, data: str, limit: int = 0) -> int:
+    """Run a paper's table row by row and print our figures beside the published ones; writes OUT/TABLE/metrics.json.
 
     Args:
-        table: `components` is the paper's Table 4 (cross-attention alone, self-attention, weights, captions, emphasis),
-            `timesteps` its Table 5.
+        table: the paper and its table.
+        data: folder that holds the data sets, as docs/datasets.md lays them out; with --config shapes that of Shapes.
+        limit: take only the first so many images; 0 takes all.
     """
-    from pseudolabel.stages.ablate import ablate as run
+    from pseudolabel.stages.reproduce import reproduce as run
     from pseudolabel.stages.units import current_rank
 
-    return run(experiment, table, current_rank())
+    return run(experiment, table, data, limit, current_rank())
+
+
+def segment(experiment: Experiment, images: list[str], classes: str | None = None, sharpen: bool = False) -> int:
+    """Segment images and folders of images: OUT/NAME.png (mask), NAME.overlay.png (picture) and NAME.json (areas).
+
+    For example: pseudolabel segment photo.jpg --classes "dog, red car" --out runs/photo
+
+    Args:
+        images: image files, or folders that hold them.
+        classes: what is in the images: names with commas; or the name or file of a vocabulary, such as voc, of whose
+            classes CLIP and captions pick; or auto, the nouns of a caption, which is the default. DiffSeg gives regions
+            without names where nothing is said.
+        sharpen: let DiffSegmenter's and ELBO's maps follow the image's edges with DenseCRF.
+    """
+    from pseudolabel.stages.segment import segment_images
+
+    return segment_images(experiment, images, classes, sharpen).report()
 
 
 def sheet(experiment: Experiment, out_file: Path | None = None, rows: int = 12, title: str = "") -> int:
@@ -226,7 +251,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "refine": refine,
     "generate": generate,
     "evaluate": evaluate,
-    "ablate": ablate,
+    "reproduce": reproduce,
+    "segment": segment,
     "sheet": sheet,
     "verify": verify,
     "train": train,
@@ -269,7 +295,9 @@ def _add_argument(command: ArgumentParser, function: Callable[..., int], paramet
     if parameter.annotation is bool:
         command.add_argument(option, action="store_true", help=text)
     elif parameter.annotation == list[str]:
-        command.add_argument(option, nargs="+", default=[], help=text)
+        is_option = parameter.default is not parameter.empty
+        place = {"default": []} if is_option else {}
+        command.add_argument(option if is_option else parameter.name, nargs="+", help=text, **place)
     elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
         command.add_argument(option, type=parameter.annotation, required=True, help=text)
     elif parameter.default is parameter.empty:
@@ -315,16 +343,11 @@ def _run(name: str, settings: Namespace) -> int:
     return COMMANDS[name](**values)
 
 
-SHIPPED_FILES = {"--config": "pseudolabel.pipelines", "--crf": "pseudolabel.refine.presets"}
-
-
 def _resolve_shipped(arguments: list[str]) -> list[str]:
     """Let `--config NAME` and `--crf NAME` stand for files that ship with the package, where no such file is here."""
     resolved = list(arguments)
     for place, (flag, value) in enumerate(pairwise(arguments), 1):
-        if flag in SHIPPED_FILES and not Path(value).exists():
-            shipped = resources.files(SHIPPED_FILES[flag]) / f"{value}.yaml"
-            resolved[place] = str(shipped) if shipped.is_file() else value
+        resolved[place] = resolve_shipped(flag, value)
     return resolved
 
 

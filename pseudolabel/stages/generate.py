@@ -6,16 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pseudolabel.config import Experiment
 from pseudolabel.stages.job import Summary
 from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.labellers.table import kind_of
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.units import Rank
 
 
-def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, Summary | None]:
+def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, ...]:
     """Write this rank's CAM shards and, behind them, its mask shards; gives the summaries of both jobs.
+
+    Methods that give masks or segments by themselves are done with one job.
 
     A failure of either is raised once the other has come to a halt; finished shards stay. In a retry the masks come
     after the CAMs, because until then the CAM shards of the last run would be taken for finished ones.
     """
+    if kind_of(experiment) != "cams":
+        return (write_labels(experiment, rank, retry_failed),)
     if retry_failed:
         return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank)
     cams_over = threading.Event()

@@ -1,0 +1,143 @@
+"""The papers' tables as runs of the ordinary stages: one folder per row, our figure beside the published one."""
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from pseudolabel.config import Experiment
+from pseudolabel.evaluation.report import Report
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import INDEX, digest, encode_json
+from pseudolabel.shipped import NAME
+from pseudolabel.sources.source import open_source
+from pseudolabel.stages.caption import write_captions
+from pseudolabel.stages.evaluate import METRICS, evaluate
+from pseudolabel.stages.filter import write_classes
+from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.labellers.table import kind_of, method_settings
+from pseudolabel.stages.tables import diffseg, diffsegmenter, freesegdiff
+from pseudolabel.stages.tables.data import on_papers_data, on_shapes
+from pseudolabel.stages.tables.names import TableName
+from pseudolabel.stages.tables.row import Row, Table
+from pseudolabel.stages.units import Rank
+from pseudolabel.vocabulary import load_vocabulary
+
+TABLES: dict[TableName, Table] = {
+    "diffsegmenter-1": diffsegmenter.TABLE_1,
+    "diffsegmenter-2": diffsegmenter.TABLE_2,
+    "diffsegmenter-4": diffsegmenter.TABLE_4,
+    "diffsegmenter-5": diffsegmenter.TABLE_5,
+    "diffseg-1": diffseg.TABLE_1,
+    "diffseg-2": diffseg.TABLE_2,
+    "diffseg-ablations": diffseg.ABLATIONS,
+    "freesegdiff-1": freesegdiff.TABLE_1,
+    "freesegdiff-2": freesegdiff.TABLE_2,
+    "freesegdiff-3": freesegdiff.TABLE_3,
+    "freesegdiff-4": freesegdiff.TABLE_4,
+}
+LOOK_AGAIN_SECONDS = 1.0
+
+
+def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> int:
+    """Run and score every row of a table in `OUT/NAME/ROW`; the first rank prints the table and writes metrics.json.
+
+    A run that was stopped goes on where it was. With the model `shapes` every data set is Shapes.
+
+    Args:
+        experiment: model, batch sizes and output folder; the rows set the rest.
+        name: of the table.
+        data: the root folder of the data sets, or the folder of Shapes.
+        limit: take only the first so many images of every data set; 0 takes all.
+        rank: who this process is.
+
+    Returns:
+        The exit status: 0, or that of the worst row.
+    """
+    table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
+    place = (on_shapes if experiment.model.name == NAME else on_papers_data)(data, limit)
+    lines, status = [], 0
+    for number, row in enumerate(table.rows):
+        line: dict[str, Any] = {"row": row.name, "data": row.data, "published": dict(row.published)}
+        if row.change is not None:
+            own = replace(row.change(place(experiment, row.data)), out=f"{folder.path}/{number:02}")
+            own = _with_labels(own, row, folder, rank)
+            summary = write_labels(own, rank)
+            status = max(status, summary.exit_status if summary else 0)
+            if rank.is_main:
+                line |= {"run": _score(own, rank), **method_settings(own)}
+        lines.append(line)
+    if rank.is_main:
+        folder.write_bytes(METRICS, encode_json({"title": table.title, "protocol": table.protocol, "rows": lines}))
+        _print(table, lines, experiment)
+    return status if rank.is_main else 0  # another's status would make the launcher end the one that scores
+
+
+def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -> Experiment:
+    """Give the row its classes and captions, which rows with the same settings share."""
+    source = experiment.source
+    if row.labels == "predicted":
+        shared = f"{folder.path}/classes-{digest([asdict(source), asdict(experiment.filter)])[:8]}"
+        write_classes(replace(experiment, out=shared), rank)
+        source = replace(source, labels=f"{shared}/filter", unlabelled="background")
+    if row.labels == "all":
+        source = replace(source, labels=_all_classes(experiment, folder))
+    experiment = replace(experiment, source=source)
+    if row.captions and experiment.captions.source == "none":
+        captions = f"{folder.path}/captions-{digest([asdict(source)])[:8]}"
+        experiment = replace(experiment, captions=replace(experiment.captions, source=captions))
+        write_captions(experiment, rank)
+    elif not row.captions:
+        experiment = replace(experiment, captions=replace(experiment.captions, source="none"))
+    rank.meet()
+    return experiment
+
+
+def _all_classes(experiment: Experiment, folder: Folder) -> str:
+    """A label file that gives every image every class."""
+    vocabulary = load_vocabulary(experiment.vocabulary)
+    source = open_source(experiment.source, vocabulary)
+    names = list(vocabulary.names[1:])
+    file = f"all-{digest([asdict(experiment.source)])[:8]}.json"
+    folder.prepare()
+    folder.write_bytes(file, json.dumps({entry.key: names for entry in source.entries}).encode())
+    return f"{folder.path}/{file}"
+
+
+def _score(experiment: Experiment, rank: Rank) -> dict[str, float | None]:
+    """Score a row once the other ranks have written their shards of it, too."""
+    kind = kind_of(experiment)
+    while not (Folder(experiment.out) / kind).exists(INDEX):
+        rank.check_launcher()
+        time.sleep(LOOK_AGAIN_SECONDS)
+    report = evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
+    return read_scores(report)
+
+
+def read_scores(report: Report) -> dict[str, float | None]:
+    """What a report has measured, in [0, 1], by the names that tables use."""
+    raise NotImplementedError
+
+
+def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
+    shown = RichTable(title=f"{table.title}\nmodel {experiment.model.name}", caption=table.protocol)
+    for heading in ("method", "data"):
+        shown.add_column(heading)
+    for score in table.scores:
+        shown.add_column(score, justify="right")
+        shown.add_column("published", justify="right", style="dim")
+    shown.add_column("images", justify="right")
+    for line in lines:
+        run, cells = line.get("run", {}), []
+        for score in table.scores:
+            cells += [_percent(run.get(score), 100), _percent(line["published"].get(score), 1)]
+        name = line["row"] if run else f"{line['row']} (quoted)"
+        shown.add_row(name, line["data"], *cells, str(run.get("images", "")))
+    Console().print(shown)
+
+
+def _percent(value: float | None, factor: int) -> str:
+    return "" if value is None else f"{factor * value:.2f}"

@@ -1,0 +1,110 @@
+"""Segmenting images one by one from Python, with any of the methods."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from pseudolabel.config import Experiment, MethodName, ModelConfig
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.experiment_file import load_experiment, resolve_shipped
+from pseudolabel.methods.score_maps import at_image_size, label_map
+from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
+from pseudolabel.refine.densecrf import refine
+from pseudolabel.sources.entry import BadSample
+from pseudolabel.stages.guess import ClassGuesser
+from pseudolabel.stages.labellers.table import LABELLERS, Labeller
+from pseudolabel.stages.units import Rank, current_rank
+from pseudolabel.views.segmentation import Segmentation
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+
+class Segmenter:
+    """A diffusion model that segments images by one method.
+
+        segment = Segmenter.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5", method="diffsegmenter")
+        result = segment(Image.open("photo.jpg"), ["dog", "red car"])
+        result.mask.save("photo.png")
+
+    Args:
+        experiment: the model, the method and all settings; its source and output folder play no part.
+        sharpen: let class activation maps follow the image's edges with DenseCRF (`experiment.crf`). Without it a pixel
+            is background where no class scores above `experiment.evaluate.threshold`.
+    """
+
+    def __init__(self, experiment: Experiment, sharpen: bool = False) -> None:
+        self.experiment, self.sharpen = experiment, sharpen
+        self._rank: Rank = current_rank()
+        self._model = load_model(experiment.model, self._rank.device)
+        self._guesser = ClassGuesser(experiment, self._rank.device)
+        self._labellers: dict[tuple[Vocabulary, bool], Labeller] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str, method: MethodName = "diffsegmenter", sharpen: bool = False) -> "Segmenter":
+        """Load a model by its name on the hub or its folder, with the method's default settings.
+
+        `shapes`, the small model that ships, brings the settings that were chosen for it.
+
+        Raises:
+            ModelError: if it cannot be loaded.
+        """
+        is_shipped = resolve_shipped("--config", name) != name
+        experiment = load_experiment(name) if is_shipped else Experiment(model=ModelConfig(name=name))
+        return cls(replace(experiment, method=method), sharpen)
+
+    def __call__(self, image: Image.Image, classes: Sequence[str] | str | None = None) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: of any mode.
+            classes: names of what is in it; or a vocabulary's name or file, such as `voc`, of whose classes the
+                category filter picks; or `auto`, which takes the nouns of a caption. None is `auto`, but with DiffSeg
+                it gives regions without names.
+
+        Raises:
+            VocabularyError: if there is no such vocabulary.
+            ValueError: if the image cannot be segmented so; the message says why.
+        """
+        result = next(self.segment({"image": image.convert("RGB")}, classes))[1]
+        if isinstance(result, BadSample):
+            raise ValueError(str(result))
+        return result
+
+    def segment(
+        self, images: dict[str, Image.Image], classes: Sequence[str] | str | None = None
+    ) -> Iterator[tuple[str, Segmentation | BadSample]]:
+        """Segment RGB images by key, in batches; each comes with its result or with what is wrong with it."""
+        names_wanted = classes is not None or self.experiment.method != "diffseg"
+        vocabulary, found = self._choose(images, classes) if names_wanted else (load_vocabulary("voc"), {})
+        samples = [Sample(key, image, found.get(key, ())) for key, image in images.items()]
+        labeller = self._labeller(vocabulary, names_wanted)
+        for sample, outcome in labeller(samples):
+            if isinstance(outcome, BadSample):
+                yield sample.key, outcome
+            else:
+                yield sample.key, self._finish(sample, outcome, vocabulary if names_wanted else None)
+
+    def _labeller(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
+        """The method's labeller, loaded once for a vocabulary."""
+        key = (vocabulary, with_names)
+        if key not in self._labellers:
+            experiment = self._experiment(with_names)
+            self._labellers[key] = LABELLERS[experiment.method](experiment, self._model, vocabulary, None)
+        return self._labellers[key]
+
+    def _experiment(self, with_names: bool) -> Experiment:
+        return replace(self.experiment, diffseg=replace(self.experiment.diffseg, semantic=with_names))
+
+    def _finish(self, sample: Sample, outcome: ScoreMaps | LabelMap, vocabulary: Vocabulary | None) -> Segmentation:
+        labels = outcome.labels if isinstance(outcome, LabelMap) else self._labels(sample, outcome)
+        found = [int(label) for label in np.unique(labels) if label not in (BACKGROUND, IGNORE)]
+        names = {label: vocabulary.names[label] if vocabulary is not None else f"region {label}" for label in found}
+        return Segmentation(sample.image, labels, names)
+
+    def _labels(self, sample: Sample, cams: ScoreMaps) -> np.ndarray:
+        scores = at_image_size(cams.maps, cams.size)
+        if not self.sharpen:
+            return label_map(scores, cams.classes, self.experiment.evaluate.threshold)
+        crf = replace(self.experiment.crf, ignore_below=0.0)  # who asks for a mask wants every pixel
+        return refine(np.asarray(sample.image), scores, cams.classes, crf)[0]
