@@ -8,10 +8,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
+from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.report import Report
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shards.sample import decode_cams
@@ -69,8 +71,14 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
 
     Raises:
         SourceError: if there is no ground truth, or there are no predictions for it.
+        SettingError: if CAMs are to be scored without a background that they could be cut from.
     """
     vocabulary = load_vocabulary(experiment.vocabulary)
+    if kind == "cams" and not vocabulary.has_background:
+        raise SettingError(
+            f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
+            "score masks instead"
+        )
     source = open_source(experiment.source, vocabulary)
     if not source.has_ground_truth:
         raise SourceError(
@@ -155,6 +163,8 @@ def _add(counts: Counts, key: str, members: Members) -> None:
     else:
         prediction = read_mask(members["png"], f"predicted mask of '{key}'")
         _check_size(key, prediction.shape, truth.labels.shape)
+        if not _vocabulary.has_background:
+            prediction[prediction == BACKGROUND] = IGNORE  # no label was given, so that 0 is no class of the mean
         counts.add(truth.labels, prediction)
 
 

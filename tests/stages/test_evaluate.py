@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudolabel.config import EvaluateConfig, Experiment
+from pseudolabel.config import EvaluateConfig, Experiment, SourceConfig, WorkConfig
+from pseudolabel.errors import SettingError
 from pseudolabel.shards.folder import Folder
 from pseudolabel.sources.entry import SourceError
+from pseudolabel.sources.images import mask_image
 from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.generate import generate
 from pseudolabel.stages.units import Rank
@@ -18,7 +20,7 @@ from tests.e2e.commands import samples
 @pytest.fixture(scope="module")
 def labelled(few_shapes: Path, one_rank: Rank, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     """An experiment whose CAMs and masks are written."""
-    from pseudolabel.config import CrfConfig, ModelConfig, SourceConfig, WorkConfig
+    from pseudolabel.config import CrfConfig, ModelConfig
 
     experiment = Experiment(
         out=str(tmp_path_factory.mktemp("labelled")),
@@ -99,6 +101,34 @@ def test_no_ground_truth_is_an_error(labelled: Experiment, one_rank: Rank, tmp_p
         evaluate(bare, "cams", one_rank)
     named = replace(bare.source, masks=f"{labelled.source.path}/SegmentationClass")
     assert evaluate(replace(bare, source=named), "cams", one_rank).images == 5
+
+
+def test_without_a_background_class_zero_is_no_label(one_rank: Rank, tmp_path: Path) -> None:
+    """Truth 1 1 2 2 and 2 255 1 1, predicted 1 0 2 2 and 2 0 1 0: five of seven are right, none is another class."""
+    for folder, first, second in (("truth", [1, 1, 2, 2], [2, 255, 1, 1]), ("found", [1, 0, 2, 2], [2, 0, 1, 0])):
+        (tmp_path / folder).mkdir()
+        for name, row in (("a", first), ("b", second)):
+            mask_image(np.array([row], np.uint8)).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.new("RGB", (4, 1)).save(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "all.yaml").write_text("background: false\nclasses: [ground, sky]")
+    experiment = Experiment(
+        out=str(tmp_path / "out"),
+        vocabulary=str(tmp_path / "all.yaml"),
+        source=SourceConfig(kind="folder", path=str(tmp_path / "images"), masks=str(tmp_path / "truth")),
+        work=WorkConfig(workers=1),
+        evaluate=EvaluateConfig(plots=False),
+    )
+    report = evaluate(experiment, "masks", one_rank, str(tmp_path / "found"))
+    assert report.per_class["ground"].iou == 2 / 4
+    assert report.per_class["sky"].iou == 3 / 3
+    assert np.isnan(report.per_class["unlabelled"].iou)
+    assert report.miou == (2 / 4 + 3 / 3) / 2
+    assert report.miou_covered == 1
+    assert report.coverage == 5 / 7
+    with pytest.raises(SettingError, match="scored against background, which vocabulary 'all' has not"):
+        evaluate(experiment, "cams", one_rank)
 
 
 def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
