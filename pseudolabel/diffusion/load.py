@@ -3,13 +3,14 @@
 import hashlib
 import os
 from importlib import resources
+from typing import get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
-from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import UserError
 
 SHIPPED_MODELS = ("shapes",)
@@ -50,6 +51,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         text_encoder=text_encoder.to(device).eval().requires_grad_(False),
         tokenizer=tokenizer,
         alphas_cumprod=scheduler.alphas_cumprod,
+        prediction=scheduler.config.prediction_type,
         image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
     )
     _check_parts(config, model)
@@ -92,6 +94,11 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
 
 def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
+    if model.prediction not in get_args(Prediction):
+        raise ModelError(
+            f"'{config.name}' (--model.name) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
+            f"'{model.prediction}', not {' or '.join(get_args(Prediction))}"
+        )
     unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer
     fit = {
         "U-Net's channels and the VAE's": (unet.in_channels, vae.latent_channels),

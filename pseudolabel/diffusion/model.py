@@ -1,12 +1,15 @@
 """A frozen text-to-image latent diffusion model, read but never sampled from."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
+
+Prediction = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class DiffusionModel:
         unet: the denoiser whose attention is read.
         text_encoder, tokenizer: CLIP's, of the checkpoint.
         alphas_cumprod: float32 (T,) on the CPU, the share of signal variance left at each timestep.
+        prediction: what the U-Net was trained to predict: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) z.
         image_size: side of the square images the U-Net is fed.
     """
 
@@ -26,6 +30,7 @@ class DiffusionModel:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor
+    prediction: Prediction
     image_size: int
 
     @property
@@ -70,8 +75,32 @@ class DiffusionModel:
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise, row by row; timesteps int64 (B,)."""
-        signal = self.alphas_cumprod[timesteps.cpu()].to(latents.device).view(-1, 1, 1, 1)
+        signal = self._signal(timesteps, latents.device)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    @torch.inference_mode()
+    def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """The noise that the U-Net sees in latents.
+
+        Args:
+            noised: float32 (B, c, h, w) latents z_t.
+            timesteps: int64 (B,).
+            states: (B, tokens, width) text encodings.
+
+        Returns:
+            float32 (B, c, h, w) on the model's device.
+        """
+        noised = noised.to(self.device)
+        states = states.to(self.device, self.dtype)
+        predicted = self.unet(noised.to(self.dtype), timesteps.to(self.device), states).sample.float()
+        if self.prediction == "epsilon":
+            return predicted
+        signal = self._signal(timesteps, self.device)
+        return signal.sqrt() * predicted + (1 - signal).sqrt() * noised
+
+    def _signal(self, timesteps: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """abar_t, row by row: float32 (B, 1, 1, 1)."""
+        return self.alphas_cumprod[timesteps.cpu()].to(device).view(-1, 1, 1, 1)
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> torch.Tensor:

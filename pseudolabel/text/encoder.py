@@ -20,6 +20,10 @@ class TextEncodings:
         for chunk in batched(dict.fromkeys(texts), BATCH):
             self._states |= zip(chunk, model.encode_text(list(chunk)), strict=True)
 
+    def plain(self, text: str) -> torch.Tensor:
+        """One of the sentences as it is: (tokens, width) in the model's dtype."""
+        return self._states[text]
+
     def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
         """Move a sentence away from the empty one, position by position: z' = z0 + w (z - z0).
 

@@ -123,3 +123,13 @@ def test_the_schedule_is_the_checkpoint_s(checkpoint, tmp_path):
         [0.99830, 0.95158, 0.89422, 0.82781], abs=5e-6
     )
     assert other[150] < 0.8
+
+
+def test_what_the_unet_predicts_is_the_scheduler_s(checkpoint, tmp_path):
+    assert load(checkpoint).prediction == "epsilon"
+    assert loaded("tiny_v2").prediction == "v_prediction"
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+    with pytest.raises(ModelError, match="predicts 'sample', not epsilon or v_prediction"):
+        load(folder)

@@ -9,6 +9,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
+from pseudolabel.stages.labellers.elbo import ElboLabeller
 from pseudolabel.text.captions import Captions
 from pseudolabel.vocabulary import Vocabulary
 
@@ -31,6 +32,7 @@ Make = Callable[[Experiment, DiffusionModel, Vocabulary, Captions | None], Label
 # A new method is one file in methods/, one beside this one, and one line here.
 LABELLERS: dict[MethodName, Make] = {
     "diffsegmenter": DiffSegmenterLabeller,
+    "elbo": ElboLabeller,
 }
 
 
