@@ -40,7 +40,7 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
 
 
 def caption(experiment: Experiment) -> int:
-    """Write a BLIP caption for every image and class that has none yet, into --captions.source."""
+    """Write a caption for every image and class that has none yet, into --captions.source."""
     from pseudolabel.stages.caption import write_captions
     from pseudolabel.stages.units import current_rank
 

@@ -155,9 +155,10 @@ class CaptionConfig:
     Args:
         source: `none`, or the path of a captions file (JSONL with `key`, `class`, `caption`) or of a folder of such
             files, such as the one that `pseudolabel caption` writes.
-        model: hub id or folder of the BLIP checkpoint that `pseudolabel caption` runs.
+        model: hub id or folder of the captioner, such as BLIP, BLIP-2 or GIT, or `shapes`, the small one that ships
+            with the package.
         max_new_tokens: length of a caption.
-        batch: prompts per forward pass.
+        batch: captions per forward pass.
     """
 
     source: str = "none"
@@ -229,7 +230,7 @@ class FreeSegDiffConfig:
         side: the features of all layers are enlarged to a square of this side before they are concatenated.
         clusters: K of K-means.
         restarts: K-means keeps the best of so many starts.
-        clip: hub id or folder of the CLIP checkpoint that names regions.
+        clip: hub id or folder of the CLIP checkpoint that names regions, or `shapes`.
         template: sentence with one `{}` for the class.
         one_cluster_per_class: a class keeps only its best cluster, as released.
         refinement: DenseCRF over all regions at once (`multi_label`), for each cluster by itself (`per_cluster`, the
@@ -267,13 +268,13 @@ class FilterConfig:
         image: classes by CLIP's similarity of image and text: those within `image_threshold` of the best (`relative`,
             the released code), those whose cosine is larger (`absolute`, the paper's text), or `none`.
         image_threshold: share of the largest similarity, or cosine.
-        clip: hub id or folder of the CLIP checkpoint.
+        clip: hub id or folder of the CLIP checkpoint, or `shapes`, the small one that ships with the package.
         template: sentence with one `{}` for the class.
         nouns: classes by the captions' nouns: cosine of their text states with a class's above `noun_threshold`
             (`similarity`), spelled as the vocabulary's names and `synonyms`, `both`, FreeSeg-Diff's `nearest` class
             unless it is farther than the mean class, its released `mean_of_minima`, or `none`.
         noun_threshold: for `similarity`.
-        spacy: name or folder of the spaCy pipeline that finds the nouns.
+        spacy: name or folder of the spaCy pipeline that finds the nouns, or `shapes`, the small one that ships.
         leads: a caption is written to go on from each of these.
     """
 

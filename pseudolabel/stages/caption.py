@@ -14,7 +14,7 @@ from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
-from pseudolabel.text.blip import BlipCaptioner
+from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.captions import load_captions
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
@@ -67,7 +67,7 @@ def _write_chunks(
     chunks: list[tuple[Entry, ...]],
     known: set[tuple[str, str]],
 ) -> int:
-    captioner, written, seen, failed = BlipCaptioner(experiment.captions, rank.device), 0, 0, 0
+    captioner, written, seen, failed = Captioner(experiment.captions, rank.device), 0, 0, 0
 
     def read(entry: Entry) -> tuple[Entry, Sample | None]:
         try:
@@ -98,7 +98,7 @@ def _write_chunks(
     return written
 
 
-def _caption(captioner: BlipCaptioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary) -> list[str]:
+def _caption(captioner: Captioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary) -> list[str]:
     leads = [vocabulary.template.format(vocabulary.prompt(index)) for _, index in pairs]
     sentences = captioner([sample.image for sample, _ in pairs], leads)
     return [
