@@ -2,23 +2,23 @@
 
 import hashlib
 import os
-from importlib import resources
 from typing import get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import UserError
+from pseudolabel.shipped import resolve
 
-SHIPPED_MODELS = ("shapes",)
 FINGERPRINT_VALUES = 256
 
 
 class ModelError(UserError):
-    """The diffusion model cannot be loaded; the message says what to try."""
+    """A model cannot be loaded; the message says what to try."""
 
 
 def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
@@ -28,9 +28,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1 or 2.
     """
     dtype = resolve_dtype(config.dtype, device)
-    folder = (
-        str(resources.files("pseudolabel") / "models" / config.name) if config.name in SHIPPED_MODELS else config.name
-    )
+    folder = resolve(config.name, "diffusion")
     origin = {} if os.path.isdir(folder) else {"revision": config.revision}
     weights = {**origin, "use_safetensors": True, "dtype": dtype}
     if config.variant:
@@ -42,7 +40,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights)
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
         scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_explain(config, folder, error)) from error
     del vae.decoder, vae.post_quant_conv  # labelling only encodes
     model = DiffusionModel(

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,6 +23,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.console import Console
 from rich.table import Table
+
+from pseudolabel.shipped import NAME, resolve
 
 PACKAGE = "pseudolabel"
 PIP = f"{shlex.quote(sys.executable)} -m pip install"
@@ -72,7 +74,7 @@ def doctor(requirements: list[str] | None = None) -> int:
         "System": list(check_system()),
         "Packages": list(check_packages(requirements)),
         "Devices": list(check_devices()),
-        "Parts": [check_crf(), check_model(shipped_model())],
+        "Parts": [check_crf(), check_model(Path(resolve(NAME, "diffusion")))],
         "Storage": list(check_storage()),
     }
     console = Console()
@@ -258,11 +260,6 @@ def check_crf() -> Finding:
     if (labels == truth).all():
         return Finding("DenseCRF", "runs, and cleans a test image")
     return Finding("DenseCRF", "runs, but gives a wrong answer on a test image", State.MISSING, mend)
-
-
-def shipped_model() -> Path:
-    """The folder of the small diffusion model that comes with the package."""
-    return Path(str(resources.files(PACKAGE))) / "models" / "shapes"
 
 
 def check_model(folder: Path) -> Finding:

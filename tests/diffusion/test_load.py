@@ -68,9 +68,10 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
         load(tiny(tmp_path / "other", cross_attention_dim=32))
 
 
-def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path):
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model", "text_encoder/model"])
+def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path, name):
     folder = shutil.copytree(checkpoint, tmp_path / "copy")
-    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path = folder / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot load"):
         load(folder)
