@@ -28,15 +28,15 @@ def attention_layers(unet: UNet2DConditionModel, vae_factor: int) -> list[Attent
     last = len(unet.config.block_out_channels) - 1
     names = [name.removesuffix(".processor") for name in unet.attn_processors]
     names.sort(key=lambda name: _EXECUTION_ORDER[name.split(".")[0]])
-    return [AttentionLayer(name, _kind(name), vae_factor * 2 ** _level(name, last)) for name in names]
+    return [AttentionLayer(name, _kind(name), vae_factor * 2 ** level(name, last)) for name in names]
 
 
 def _kind(name: str) -> Literal["self", "cross"]:
     return "self" if name.endswith("attn1") else "cross"
 
 
-def _level(name: str, last: int) -> int:
-    """How often the latent has been halved where the layer sits."""
+def level(name: str, last: int) -> int:
+    """How often the latent has been halved where the module `name` sits, in a U-Net whose deepest level is `last`."""
     part, *rest = name.split(".")
     if part == "mid_block":
         return last

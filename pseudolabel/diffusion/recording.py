@@ -17,7 +17,8 @@ class Recording:
     """Attention of one forward pass over a batch of B latents, by downsampling factor, in the layers' order.
 
     Attributes:
-        cross: float32 (B, h*w) maps per layer: softmax over all tokens (Eq. 4), mean over heads, weighted over tokens.
+        cross: float32 (B, h*w) or (B, C, h*w) maps per layer, as the token weights have it: softmax over all tokens
+            (Eq. 4), mean over heads, weighted over tokens.
         queries_keys: (B, heads, h*w, d) queries and keys per self-attention layer, in the model's dtype.
     """
 
@@ -25,7 +26,7 @@ class Recording:
     queries_keys: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
 
 
-class _LastLayerReached(Exception):
+class LastLayerReached(Exception):
     """Ends a forward pass once nothing further is wanted."""
 
 
@@ -42,7 +43,8 @@ def record_attention(
     Args:
         unet: the U-Net; its attention processors are put back at the end.
         vae_factor: image side over latent side.
-        token_weights: float32 (B, tokens); the weight of each token's column in the cross-attention map.
+        token_weights: float32 (B, tokens), or (B, C, tokens) for C maps of each latent; the weight of each token's
+            column in the cross-attention map.
         cross_factors: downsampling factors whose cross-attention is recorded.
         self_factors: downsampling factors whose self-attention queries and keys are recorded.
 
@@ -63,7 +65,7 @@ def record_attention(
     unet.set_attn_processor(processors)
     try:
         yield recording
-    except _LastLayerReached:
+    except LastLayerReached:
         pass
     finally:
         unet.set_attn_processor(before)
@@ -96,10 +98,9 @@ class _RecordCross:
             query, key = query.float(), key.float()
         # The 77 columns are few: one softmax serves both the record and the layer's own output.
         probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
-        columns = probabilities @ self.token_weights[:, None, :, None]
-        self.maps.append(columns.mean(dim=1).squeeze(-1))
+        self.maps.append(torch.einsum("b...t,bnt->b...n", self.token_weights, probabilities.mean(dim=1)))
         if self.is_last:
-            raise _LastLayerReached
+            raise LastLayerReached
         return _output(attn, probabilities.to(value.dtype) @ value)
 
 
@@ -116,7 +117,7 @@ class _RecordSelf:
         query, key, value = _project(attn, hidden_states, hidden_states)
         self.queries_keys.append((query, key))
         if self.is_last:
-            raise _LastLayerReached
+            raise LastLayerReached
         return _output(attn, F.scaled_dot_product_attention(query, key, value, scale=attn.scale))
 
 

@@ -1,0 +1,148 @@
+from collections import Counter
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
+
+from pseudolabel.diffusion.features import feature_layers, record_features
+from tests.plain.architectures import V15_UNET, loaded
+
+KINDS = ["queries", "resblock", "attention"]
+
+
+@pytest.fixture(params=["tiny", "tiny_v2", "shapes"])
+def model(request):
+    return loaded(request.param)
+
+
+def inputs(model):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, *model.latent_shape, generator=generator)
+    return latents, torch.randn(2, 77, model.unet.config.cross_attention_dim, generator=generator)
+
+
+def chosen(model, kinds, factors):
+    return [
+        layer
+        for layer in feature_layers(model.unet, model.vae_factor)
+        if layer.kind in kinds and layer.factor in factors
+    ]
+
+
+@torch.inference_mode()
+def record(model, layers):
+    latents, states = inputs(model)
+    with record_features(model.unet, layers) as features:
+        model.unet(latents, 100, states)
+    return features
+
+
+def test_layers_of_stable_diffusion():
+    with torch.device("meta"):
+        layers = feature_layers(UNet2DConditionModel(**V15_UNET), vae_factor=8)
+    count = Counter((layer.kind, layer.factor) for layer in layers)
+    for kind in ("queries", "attention"):
+        assert [count[kind, factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 1]
+    # Two on the way down and three up at each resolution, two in the middle.
+    assert [count["resblock", factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 2 + 2 + 3]
+    at_32 = [layer.name.split(".transformer")[0] for layer in layers if (layer.kind, layer.factor) == ("queries", 32)]
+    down, up = ([f"{side}_blocks.{block}.attentions" for side, block in pair] for pair in ([("down", 2)], [("up", 1)]))
+    assert at_32 == [f"{down[0]}.{number}" for number in range(2)] + [f"{up[0]}.{number}" for number in range(3)]
+
+
+def test_queries_are_what_attention_asks_with(model):
+    """Against the queries that diffusers' plain attention computes its scores from."""
+    asked = []
+    layers = [layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention) and "attn2" in name]
+    before = model.unet.attn_processors
+    model.unet.set_attn_processor(AttnProcessor())
+    for layer in layers:
+        layer.get_attention_scores = keeping(layer, asked)
+    latents, states = inputs(model)
+    with torch.inference_mode():
+        model.unet(latents, 100, states)
+    for layer in layers:
+        del layer.get_attention_scores
+    model.unet.set_attn_processor(before)
+    found = record(model, chosen(model, ["queries"], [8, 16, 32, 64]))
+    assert len(found) == len(asked)
+    for feature, query in zip(found, asked, strict=True):
+        torch.testing.assert_close(feature, query, atol=1e-4, rtol=1e-4)
+
+
+def keeping(layer, asked):
+    def scores(query, key, attention_mask=None):
+        side = round(query.shape[1] ** 0.5)
+        by_head = query.unflatten(0, (2, layer.heads))
+        asked.append(by_head.permute(0, 1, 3, 2).flatten(1, 2).unflatten(-1, (side, side)))
+        return Attention.get_attention_scores(layer, query, key, attention_mask)
+
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["resblock", "attention"])
+def test_outputs_of_blocks_are_what_the_next_layer_gets(kind):
+    """In a block of Stable Diffusion, residual and attention blocks take turns, each fed by the one before."""
+    model = loaded("tiny")
+    name = {"resblock": "down_blocks.1.resnets.1", "attention": "down_blocks.1.attentions.1"}[kind]
+    following = {"resblock": "down_blocks.1.attentions.1", "attention": "down_blocks.1.downsamplers.0"}[kind]
+    got = []
+    handle = model.unet.get_submodule(following).register_forward_pre_hook(lambda _, inputs: got.append(inputs[0]))
+    latents, states = inputs(model)
+    with torch.inference_mode():
+        model.unet(latents, 100, states)
+    handle.remove()
+    layer = next(layer for layer in feature_layers(model.unet, 8) if layer.name == name)
+    assert (layer.kind, layer.factor) == (kind, 16)
+    (found,) = record(model, [layer])
+    assert torch.equal(found, got[0])
+
+
+def test_sides_are_those_of_the_factors(model):
+    for layer in feature_layers(model.unet, model.vae_factor):
+        (found,) = record(model, [layer])
+        assert found.shape[0] == 2
+        assert found.shape[2:] == (model.image_size // layer.factor,) * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stops_after_the_last_wanted_layer(kind):
+    model = loaded("tiny")
+    begun = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: begun.add(name))
+        for name, module in model.unet.named_modules()
+    ]
+    features = record(model, chosen(model, [kind], [32]))
+    for handle in handles:
+        handle.remove()
+    assert len(features) == 5
+    last = {
+        "queries": "up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_q",
+        "resblock": "up_blocks.1.resnets.2",
+        "attention": "up_blocks.1.attentions.2",
+    }[kind]
+    behind = {
+        "queries": "up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_k",
+        "resblock": "up_blocks.1.attentions.2",
+        "attention": "up_blocks.1.upsamplers",
+    }[kind]
+    assert last in begun
+    assert not [name for name in begun if name.startswith((behind, "up_blocks.2"))]
+
+
+def test_nothing_stays_behind(model):
+    latents, states = inputs(model)
+    with torch.inference_mode():
+        expected = model.unet(latents, 100, states).sample
+        features = record(model, chosen(model, KINDS, [32]))
+        assert torch.equal(model.unet(latents, 100, states).sample, expected)
+    assert len(features) == len(chosen(model, KINDS, [32]))
+
+
+def test_another_error_is_not_swallowed():
+    model = loaded("tiny")
+    with pytest.raises(RuntimeError, match=r"size|shape"), record_features(model.unet, chosen(model, KINDS, [8])):
+        model.unet(torch.zeros(1, *model.latent_shape), 1, torch.zeros(1, 77, 5))
+    assert not any(module._forward_hooks for module in model.unet.modules())
