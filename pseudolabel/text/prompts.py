@@ -64,24 +64,36 @@ def token_weights(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmente
     Raises:
         PromptError: if the class name lies outside the tokens that the text encoder sees.
     """
-    length = tokenizer.model_max_length
-    encoded = tokenizer(prompt.text, max_length=length, truncation=True, return_offsets_mapping=True)
-    spans = encoded.offset_mapping
-    name = _covering(spans, prompt.name)
-    if not name:
-        raise PromptError(f"no token of '{prompt.text}' names the class within the text encoder's {length} tokens")
+    name = name_tokens(tokenizer, prompt.text, prompt.name)
     if config.class_tokens == "last":
         name = name[-1:]
+    length = tokenizer.model_max_length
     columns, emphasis = torch.zeros(length), torch.ones(length)
     columns[name] = 1 / len(name)
     emphasis[name] = config.class_weight
-    modifier = _covering(spans, prompt.modifier) if prompt.modifier and config.modifiers == "ing_next" else []
+    wanted = prompt.modifier if config.modifiers == "ing_next" else None
+    modifier = _covering(tokenizer, prompt.text, wanted) if wanted else []
     if modifier:
         columns /= 2
         columns[modifier] += 0.5 / len(modifier)
     return TokenWeights(prompt.text, columns, emphasis)
 
 
-def _covering(spans: list[tuple[int, int]], wanted: tuple[int, int]) -> list[int]:
+def name_tokens(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> list[int]:
+    """Positions of the tokens of a class name, given the span of its characters.
+
+    Raises:
+        PromptError: if the name lies outside the tokens that the text encoder sees.
+    """
+    tokens = _covering(tokenizer, text, span)
+    if not tokens:
+        length = tokenizer.model_max_length
+        raise PromptError(f"no token of '{text}' names the class within the text encoder's {length} tokens")
+    return tokens
+
+
+def _covering(tokenizer: CLIPTokenizer, text: str, wanted: tuple[int, int]) -> list[int]:
     """Tokens that share a character with a span."""
+    encoded = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True, return_offsets_mapping=True)
+    spans = encoded.offset_mapping
     return [number for number, (start, end) in enumerate(spans) if start < wanted[1] and end > wanted[0]]

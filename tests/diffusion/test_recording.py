@@ -45,6 +45,19 @@ def test_records_what_the_full_matrices_hold(model):
             torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-3)
 
 
+@torch.inference_mode()
+def test_several_maps_of_a_latent_are_those_of_one_at_a_time(model):
+    latents, states, weights = inputs(model)
+    both = torch.stack([weights, weights.flip(1)], 1)
+    with record_attention(model.unet, model.vae_factor, both, [8, 64], []) as recording:
+        model.unet(latents, 100, states)
+    single = record(model, [8, 64], [])
+    for factor, maps in recording.cross.items():
+        assert maps[0].shape == (2, 2, (model.image_size // factor) ** 2)
+        torch.testing.assert_close([layer[:, 0] for layer in maps], single.cross[factor])
+        assert (maps[0][:, 0] - maps[0][:, 1]).abs().max() > 1e-3
+
+
 def test_only_what_is_asked_for_is_kept(model):
     recording = record(model, [32], [16])
     layers = attention_layers(model.unet, model.vae_factor)

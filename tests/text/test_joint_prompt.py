@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from pseudolabel.text.joint_prompt import JointPrompt, build_joint_prompt, class_columns
+from pseudolabel.text.prompts import PromptError
+from pseudolabel.vocabulary import ClassEntry
+from tests.plain.architectures import shipped_tokenizer
+
+TEMPLATE = "a photograph of {} outside"
+TOKENIZER = shipped_tokenizer()
+DOG = ClassEntry("dog", "dog", ("puppy",))
+CAR = ClassEntry("car", "red car")
+PLANE = ClassEntry("aeroplane", "plane")
+
+
+def cut(prompt):
+    return [prompt.text[start:end] for start, end in prompt.spans]
+
+
+@pytest.mark.parametrize(
+    ("classes", "caption", "text", "names"),
+    [
+        ([DOG], "", "a photograph of dog outside", ["dog"]),
+        ([DOG, CAR, PLANE], "", "a photograph of dog and red car and plane outside", ["dog", "red car", "plane"]),
+        ([DOG], "two  Dogs\non grass", "two Dogs on grass", ["Dogs"]),
+        ([DOG, CAR], "a puppy beside a hotdog", "a puppy beside a hotdog, red car", ["puppy", "red car"]),
+        ([CAR, DOG, PLANE], "a dog barking", "a dog barking, red car and plane", ["red car", "dog", "plane"]),
+        ([CAR], "a cartoon of a scar", "a cartoon of a scar, red car", ["red car"]),
+        ([PLANE, CAR], "a red car under aeroplanes", "a red car under aeroplanes", ["aeroplanes", "red car"]),
+    ],
+)
+def test_sentence_and_span_of_every_class(classes, caption, text, names):
+    prompt = build_joint_prompt(TEMPLATE, classes, caption)
+    assert prompt.text == text
+    assert cut(prompt) == names
+
+
+def test_a_classs_columns_are_the_mean_of_its_tokens():
+    shapes = [ClassEntry("circle", "circle"), ClassEntry("xyz", "xyz"), ClassEntry("star", "star")]
+    prompt = build_joint_prompt("a photograph of {}", shapes)
+    columns = class_columns(TOKENIZER, prompt)
+    assert columns.shape == (3, 77)
+    torch.testing.assert_close(columns.sum(1), torch.ones(3))
+    tokens = TOKENIZER.convert_ids_to_tokens(TOKENIZER(prompt.text).input_ids)
+    found = [[tokens[place].removesuffix("</w>") for place in row.nonzero()[:, 0]] for row in columns]
+    assert found == [["circle"], ["x", "y", "z"], ["star"]]
+    torch.testing.assert_close(columns[1].unique(), torch.tensor([0, 1 / 3]))
+
+
+def test_a_name_behind_the_last_token_is_an_error():
+    prompt = build_joint_prompt("{}", [DOG], "circle " * 100)
+    with pytest.raises(PromptError, match="no token of"):
+        class_columns(TOKENIZER, prompt)
+
+
+def test_no_class_is_no_column():
+    assert class_columns(TOKENIZER, JointPrompt("circle", ())).shape == (0, 77)
