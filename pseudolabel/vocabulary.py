@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from pseudolabel.errors import UserError
-from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.records import BACKGROUND
 
 MAX_CLASSES = 254  # 0 is background and 255 is ignored in a uint8 mask
 
@@ -39,12 +39,15 @@ class Vocabulary:
         template: sentence with one `{}` for the prompt name.
         has_background: whether index 0 is a label of its own; where the classes cover everything it only says that no
             label was given.
+        background_words: what else images show, such as grass; the words compete with the classes where regions are
+            named.
     """
 
     name: str
     classes: tuple[ClassEntry, ...]
     template: str = "a photograph of {}"
     has_background: bool = True
+    background_words: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of classes without background."""
@@ -76,16 +79,20 @@ class Vocabulary:
         Raises:
             VocabularyError: if no class is called so; the message offers the nearest name.
         """
-        found = self._index_of.get(_fold(name))
+        found = self.find(name)
         if found is None:
             raise VocabularyError(self._unknown(name))
         return found
+
+    def find(self, name: str) -> int | None:
+        """The same, but None if no class is called so."""
+        return self._index_of.get(_fold(name))
 
     def labels_of(self, names: Sequence[str]) -> list[int]:
         """What a data set's ground truth holds where it names these classes.
 
         Only a class's own name counts, not its synonyms: a desk that the data set tells from tables is no table. What
-        is no class here is background, or ignored (255) where there is none.
+        is no class here is background.
 
         Raises:
             VocabularyError: if the data set does not know a class, which could then never be found right.
@@ -95,7 +102,7 @@ class Vocabulary:
         if strange:
             first = self.names[min(own[name] for name in strange)]
             raise VocabularyError(f"the ground truth has no class '{first}' of vocabulary '{self.name}'")
-        return [own.get(_fold(name), BACKGROUND if self.has_background else IGNORE) for name in names]
+        return [own.get(_fold(name), BACKGROUND) for name in names]
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(_fold(name), self._index_of, n=1, cutoff=0.6)
@@ -157,6 +164,7 @@ def _parse(name: str, text: str) -> Vocabulary:
             classes,
             data.get("template", Vocabulary.template),
             data.get("background", Vocabulary.has_background),
+            tuple(data.get("background_words", ())),
         )
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise VocabularyError(f"{name}: not a vocabulary ({error!r}); it needs 'classes', a list of names") from error
