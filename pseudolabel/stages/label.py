@@ -104,6 +104,7 @@ class Inputs:
     def _describe(self, entry: Entry) -> list[Any]:
         captions = self.captions or {}
         texts = [captions.get((entry.key, self.vocabulary.names[index]), "") for index in entry.classes]
+        texts += [captions[entry.key, ""]] if (entry.key, "") in captions else []
         return [entry.key, *entry.classes, *texts]
 
 
@@ -138,7 +139,8 @@ def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) ->
     if experiment.captions.source == "none":
         return None
     captions = load_captions(experiment.captions.source)
-    check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+    if experiment.method != "diffseg":  # which takes an image's own caption where there is one
+        check_complete(captions, source.entries, vocabulary, experiment.captions.source)
     return captions
 
 

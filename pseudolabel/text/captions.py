@@ -8,7 +8,7 @@ from pseudolabel.sources.files import is_file, is_folder, open_filesystem, read_
 from pseudolabel.vocabulary import Vocabulary
 
 Captions = dict[tuple[str, str], str]
-"""Captions by (key, class name)."""
+"""Captions by (key, class name); the name is empty where a caption is of the image as a whole."""
 
 MEND = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
 

@@ -8,6 +8,7 @@ from pseudolabel.config import Experiment, MethodName
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
 from pseudolabel.sources.entry import BadSample
+from pseudolabel.stages.labellers.diffseg import DiffSegLabeller
 from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
 from pseudolabel.stages.labellers.elbo import ElboLabeller
 from pseudolabel.text.captions import Captions
@@ -33,6 +34,7 @@ Make = Callable[[Experiment, DiffusionModel, Vocabulary, Captions | None], Label
 LABELLERS: dict[MethodName, Make] = {
     "diffsegmenter": DiffSegmenterLabeller,
     "elbo": ElboLabeller,
+    "diffseg": DiffSegLabeller,
 }
 
 

@@ -1,0 +1,281 @@
+"""DiffSeg (Tian et al. 2024): self-attention of all resolutions, merged into segments, and named by cross-attention."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pseudolabel.config import DiffSegConfig
+from pseudolabel.diffusion.layers import attention_layers
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.recording import record_attention
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.precision import full_precision
+
+Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Queries and keys, each (B, heads, n, d), of the self-attention layers of one resolution."""
+
+CHUNK = 2**22  # values that a step of a larger computation holds at once
+FLOOR = torch.finfo(torch.float32).tiny  # logarithms are taken of no less
+GROUP = 2**24  # values of aggregated attention held at once: one image at 64 x 64
+
+
+class DiffSeg:
+    """Aggregated attention of images from one forward pass without noise."""
+
+    def __init__(self, model: DiffusionModel, config: DiffSegConfig) -> None:
+        """Check the switches against the model.
+
+        Raises:
+            SettingError: if one of them makes no sense, or none for this model.
+        """
+        self.model, self.config = model, config
+        layers = attention_layers(model.unet, model.vae_factor)
+        self.self_factors = {layer.factor for layer in layers if layer.kind == "self"}
+        self.cross_factors = {layer.factor for layer in layers if layer.kind == "cross"}
+        self.side = model.image_size // min(self.self_factors)
+        _check(config, self.side, len(model.alphas_cumprod))
+        self.empty = model.encode_text([""])
+
+    @torch.inference_mode()
+    def __call__(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Aggregated self-attention (Eq. 3), for as many images at once as memory should hold.
+
+        Args:
+            latents: (B, c, h, w) scaled latents.
+
+        Yields:
+            float32 (G, n * n, n * n), the next G images: row p is a distribution over the n x n positions.
+        """
+        model = self.model
+        no_text = torch.zeros(len(latents), self.empty.shape[1], device=model.device)
+        with record_attention(model.unet, model.vae_factor, no_text, [], self.self_factors) as recording:
+            self._forward(latents, self.empty.expand(len(latents), -1, -1))
+        group = max(1, GROUP // self.side**4)
+        for start in range(0, len(latents), group):
+            chosen = slice(start, start + group)
+            layers = [[(q[chosen], k[chosen]) for q, k in level] for level in recording.queries_keys.values()]
+            yield aggregate(layers, self.config.weights)
+
+    @torch.inference_mode()
+    def text_maps(self, latents: torch.Tensor, states: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
+        """Cross-attention of prompts' tokens (Eq. 8), summed over the layers of a resolution.
+
+        Args:
+            latents: (B, c, h, w) scaled latents.
+            states: (B, tokens, width) text encodings of the images' prompts.
+            columns: (B, C, tokens) weights of the tokens that make each class's map.
+
+        Returns:
+            float32 (B, C, side, side), one for each resolution.
+        """
+        model, weights = self.model, columns.to(self.model.device)
+        with record_attention(model.unet, model.vae_factor, weights, self.cross_factors, []) as recording:
+            self._forward(latents, states)
+        return [_square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
+
+    def _forward(self, latents: torch.Tensor, states: torch.Tensor) -> None:
+        model = self.model
+        model.unet(latents.to(model.device, model.dtype), self.config.timestep, states.to(model.device, model.dtype))
+
+
+def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:
+    """Sum of attention over resolutions (Eqs. 2 and 3), weighted in proportion to the maps' side.
+
+    Each map is enlarged bilinearly and scaled to sum 1; it counts for all positions of the highest resolution that lie
+    in its own.
+
+    Args:
+        levels: the self-attention layers of each resolution.
+        weights: `per_resolution`, the mean of a resolution's layers counting once, or `per_tensor`, every layer.
+
+    Returns:
+        float32 (B, n * n, n * n) for the highest resolution n; rows sum to 1.
+    """
+    if weights == "per_tensor":
+        levels = [[layer] for level in levels for layer in level]
+    sides = [_side(level[0][0].shape[2]) for level in levels]
+    side, total = max(sides), torch.zeros(())
+    for own, level in zip(sides, levels, strict=True):
+        maps = _enlarge(mean_attention(level), side)
+        if own != side:
+            maps = maps[:, _nearest(own, side, maps.device)]
+        total = total.to(maps.device) + maps.mul_(own / sum(sides))
+    return total.div_(total.sum(-1, keepdim=True))
+
+
+def mean_attention(layers: Layers) -> torch.Tensor:
+    """Mean over heads and layers of softmax(Q K^T / sqrt d), a few rows at a time: float32 (B, n, n)."""
+    images, heads, count, width = layers[0][0].shape
+    total = torch.zeros(images, count, count, device=layers[0][0].device)
+    rows = max(1, CHUNK // (images * heads * count))
+    for query, key in layers:
+        scaled, keys = query.float() * width**-0.5, key.float().mT
+        for start in range(0, count, rows):
+            chosen = slice(start, start + rows)
+            total[:, chosen] += (scaled[:, :, chosen] @ keys).softmax(-1).mean(1)
+    return total.div_(len(layers))
+
+
+@full_precision()
+def merge(maps: torch.Tensor, config: DiffSegConfig) -> list[torch.Tensor]:
+    """Iterative attention merging (Algorithm 1).
+
+    Args:
+        maps: float32 (B, n * n, n * n); rows are distributions.
+        config: for anchors, threshold, iterations, merging and precision.
+
+    Returns:
+        float64 (P, n, n) proposals of each image, in the order of the anchors that they grew from.
+    """
+    anchors = anchor_positions(_side(maps.shape[-1]), config.anchors).to(maps.device)
+    rounded = config.precision == "float16"
+    proposals = [first.double() for first in _gather(maps, anchors, config.threshold, rounded)]
+    for _ in range(config.iterations - 1):
+        proposals = [_merge_alike(rows, config.threshold, config.merging == "strict") for rows in proposals]
+    return [_square(rows) for rows in proposals]
+
+
+def anchor_positions(side: int, count: int) -> torch.Tensor:
+    """Flat positions of a count x count grid in a side x side map, row by row: int64 (count * count,)."""
+    line = ((torch.arange(count, dtype=torch.float64) + 0.5) / count * (side - 1)).long()
+    return (line[:, None] * side + line).flatten()
+
+
+def _gather(maps: torch.Tensor, anchors: torch.Tensor, threshold: float, rounded: bool) -> torch.Tensor:
+    """First pass: for each anchor the mean of all maps (B, N, N) that are like its own, (B, A, N).
+
+    `rounded` compares what float16 keeps of the maps, as the released code does; it also computes in float16, where
+    this computes in float32.
+    """
+
+    def compared(positions: torch.Tensor | slice) -> torch.Tensor:
+        return maps[:, positions].half().float() if rounded else maps[:, positions]
+
+    own = compared(anchors)
+    near = torch.zeros(own.shape, device=maps.device)
+    rows = max(1, CHUNK // (len(maps) * maps.shape[-1]))
+    for start in range(0, maps.shape[1], rows):
+        chosen = slice(start, start + rows)
+        near[:, :, chosen] = (divergences(own, compared(chosen)) < threshold).float()
+    # Rounding must not part a map from itself.
+    near[:, torch.arange(len(anchors), device=maps.device), anchors] = 1
+    return (near @ maps) / near.sum(-1, keepdim=True)
+
+
+def _merge_alike(proposals: torch.Tensor, threshold: float, strict: bool) -> torch.Tensor:
+    """A further pass: each proposal (P, N) that none before has taken becomes the mean of those that are like it.
+
+    A proposal that is taken founds no mean of its own. In the released code it still counts in the means of later
+    ones; where `strict`, it does not, as in Algorithm 1.
+    """
+    near = (divergences(proposals, proposals) < threshold).fill_diagonal_(True).cpu().numpy()
+    left, groups = np.ones(len(near), bool), []
+    for seed, row in enumerate(near):
+        if left[seed]:
+            groups.append(row & left if strict else row)
+            left &= ~row
+    members = torch.from_numpy(np.stack(groups)).to(proposals)
+    return (members @ proposals) / members.sum(-1, keepdim=True)
+
+
+def divergences(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Symmetric KL divergence D (Eq. 5), half the sum of both directions, of every pair of distributions.
+
+    2 D = sum p log p + sum q log q - p . log q - log p . q, the last two as matrix products.
+
+    Args:
+        maps: (..., P, N).
+        others: (..., Q, N).
+
+    Returns:
+        (..., P, Q); logarithms are not taken of less than float32's smallest normal number.
+    """
+    log, other_log = _log(maps), _log(others)
+    entropies = (maps * log).sum(-1)[..., :, None] + (others * other_log).sum(-1)[..., None, :]
+    return (entropies - maps @ other_log.mT - log @ others.mT) / 2
+
+
+def _log(maps: torch.Tensor) -> torch.Tensor:
+    """Logarithm of N p. As p sums to 1, the factor changes no divergence, and small numbers keep more digits."""
+    return maps.clamp(min=FLOOR).log_().add_(math.log(maps.shape[-1]))
+
+
+def suppress(proposals: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Non-maximum suppression (Eq. 6): which proposal is largest at each pixel, the first of several.
+
+    Args:
+        proposals: floating (P, n, n), enlarged bilinearly (corners not aligned).
+        size: (height, width) of the labels.
+
+    Returns:
+        int64 (height, width) in 0..P-1.
+    """
+    count = max(1, CHUNK // (size[0] * size[1]))
+    best = torch.full(size, -math.inf, dtype=proposals.dtype, device=proposals.device)
+    labels = torch.zeros(size, dtype=torch.int64, device=proposals.device)
+    for start in range(0, len(proposals), count):
+        large = F.interpolate(proposals[None, start : start + count], size, mode="bilinear", align_corners=False)
+        value, number = large[0].max(0)
+        labels = torch.where(value > best, number + start, labels)
+        best = torch.maximum(value, best)
+    return labels
+
+
+def name_segments(labels: torch.Tensor, text_maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The class of each segment: the one whose cross-attention has the largest mean inside (Eqs. 9 to 11).
+
+    Args:
+        labels: int64 (H, W), segments 0..K-1.
+        text_maps: float32 (C, side, side) maps of the classes, one for each resolution.
+
+    Returns:
+        int64 (K,) in 0..C-1.
+    """
+    flat, size = labels.flatten(), tuple(labels.shape)
+    pixels = flat.bincount()
+    means = []
+    for levels in zip(*text_maps, strict=True):
+        resized = (F.interpolate(level[None, None], size, mode="bilinear", align_corners=False) for level in levels)
+        total = sum(resized, torch.zeros((), device=labels.device)).flatten().double()
+        means.append(flat.bincount(total / total.sum()) / pixels)
+    return torch.stack(means).argmax(0)
+
+
+def _enlarge(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Bilinear on the last axis's square, each map scaled to sum 1: (B, n, m) to (B, n, side * side)."""
+    if maps.shape[-1] != side**2:
+        maps = F.interpolate(_square(maps), (side, side), mode="bilinear", align_corners=False).flatten(2)
+    return maps.div_(maps.sum(-1, keepdim=True))
+
+
+def _nearest(own: int, side: int, device: torch.device) -> torch.Tensor:
+    """Which position of a lower resolution each one of the highest lies in: int64 (side * side,)."""
+    line = torch.arange(side, device=device) * own // side
+    return (line[:, None] * own + line).flatten()
+
+
+def _square(rows: torch.Tensor) -> torch.Tensor:
+    return rows.unflatten(-1, (_side(rows.shape[-1]),) * 2)
+
+
+def _side(count: int) -> int:
+    return math.isqrt(count)
+
+
+def _check(config: DiffSegConfig, side: int, steps: int) -> None:
+    if not 0 <= config.timestep < steps:
+        raise SettingError(f"diffseg.timestep {config.timestep}: give one from 0 to {steps - 1}")
+    if not 1 <= config.anchors <= side:
+        raise SettingError(f"diffseg.anchors {config.anchors}: this model's attention has room for 1 to {side}")
+    if config.iterations < 1 or config.threshold <= 0:
+        raise SettingError(
+            f"diffseg.iterations {config.iterations}, diffseg.threshold {config.threshold}: give at least one pass and "
+            "a threshold greater than 0"
+        )
+    if not 0 <= config.clusters <= side**2:
+        raise SettingError(
+            f"diffseg.clusters {config.clusters}: give 0, for the number of the image's labels, or 1 to {side**2}"
+        )

@@ -1,0 +1,145 @@
+"""DiffSeg on samples: images in, segments out, which Semantic DiffSeg names with the samples' classes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+
+from pseudolabel.batching import batched
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.methods.diffseg import DiffSeg, merge, name_segments, suppress
+from pseudolabel.methods.kmeans import kmeans
+from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.sources.entry import BadSample
+from pseudolabel.stages.labellers.noise import generator_of
+from pseudolabel.text.captions import Captions
+from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.joint_prompt import build_joint_prompt, class_columns
+from pseudolabel.text.prompts import PromptError
+from pseudolabel.vocabulary import MAX_CLASSES, Vocabulary
+
+RESTARTS = 10  # of K-means, as scikit-learn's were when the baselines were published
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A sample with the sentence that names its C classes, and the columns of their tokens, float32 (C, tokens)."""
+
+    sample: Sample
+    text: str
+    columns: torch.Tensor
+
+
+class DiffSegLabeller:
+    """Segments of samples, or masks of their classes, in batches that never mix two calls."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: DiffusionModel,
+        vocabulary: Vocabulary,
+        captions: Captions | None,
+    ) -> None:
+        self.model, self.vocabulary, self.captions = model, vocabulary, captions or {}
+        self.config, self.batch, self.seed = experiment.diffseg, experiment.work.batch, experiment.work.seed
+        self.method = DiffSeg(model, experiment.diffseg)
+
+    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
+        """Every sample with its label map, or with what is wrong with it, in their order.
+
+        Segments have the values 1, 2, ... in the order of their anchors. Where they are named, the sample's classes
+        share the whole image, as in the paper: background is left for images without classes.
+        """
+        label = self._name if self.config.semantic else self._number
+        for batch in batched(samples, self.batch):
+            results = dict(label(batch))
+            for sample in batch:
+                result = results[sample.key]
+                yield sample, result if isinstance(result, BadSample) else self._place(sample, result)
+
+    def _number(self, batch: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray | BadSample]]:
+        for sample, labels in self._segment(batch, self._latents(batch)):
+            count = int(labels.max()) + 1
+            if count > MAX_CLASSES:
+                message = f"{count} segments, a mask holds {MAX_CLASSES}; raise diffseg.threshold or diffseg.iterations"
+                yield sample.key, BadSample("segments", message)
+            else:
+                yield sample.key, labels.cpu().numpy() + 1
+
+    def _name(self, batch: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray | BadSample]]:
+        prompted: list[Prompted] = []
+        for sample in batch:
+            try:
+                prompted += [self._prompt(sample)] if sample.classes else []
+            except PromptError as error:
+                yield sample.key, BadSample("prompt", str(error))
+            if not sample.classes:
+                left, top, right, bottom = self._box(sample.image)
+                yield sample.key, np.full((bottom - top, right - left), BACKGROUND)
+        if prompted:
+            latents = self._latents([one.sample for one in prompted])
+            text_maps = self._text_maps(prompted, latents)
+            segments = self._segment([one.sample for one in prompted], latents)
+            for number, (sample, labels) in enumerate(segments):
+                classes = torch.tensor(sample.classes, device=labels.device)
+                named = name_segments(labels, [level[number, : len(classes)] for level in text_maps])
+                yield sample.key, classes[named][labels].cpu().numpy()
+
+    def _segment(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """Segments int64 (h, w) of the part of each image that the model saw, numbered 0, 1, ... without gaps."""
+        samples = iter(batch)
+        for maps in self.method(latents):
+            group = list(islice(samples, len(maps)))
+            for sample, proposals in zip(group, self._proposals(maps, group), strict=True):
+                left, top, right, bottom = self._box(sample.image)
+                yield sample, suppress(proposals, (bottom - top, right - left)).unique(return_inverse=True)[1]
+
+    def _proposals(self, maps: torch.Tensor, group: Sequence[Sample]) -> list[torch.Tensor]:
+        """Maps (P, n, n) for each image, of which the largest is to win each pixel."""
+        if self.config.grouping == "merge":
+            return merge(maps, self.config)
+        return [self._clusters(own, sample) for own, sample in zip(maps, group, strict=True)]
+
+    def _clusters(self, maps: torch.Tensor, sample: Sample) -> torch.Tensor:
+        """K-means of the rows of an image's aggregated attention: 1 in a cluster, 0 outside."""
+        count = self.config.clusters or max(1, len(sample.classes) + self.vocabulary.has_background)
+        generator = generator_of(self.seed, "kmeans", sample.key)
+        labels = kmeans(maps[None], count, [generator], RESTARTS)[0]
+        return F.one_hot(labels, count).mT.float().unflatten(-1, (self.method.side, self.method.side))
+
+    def _prompt(self, sample: Sample) -> Prompted:
+        entries = [self.vocabulary.classes[index - 1] for index in sample.classes]
+        prompt = build_joint_prompt(self.vocabulary.template, entries, self.captions.get((sample.key, ""), ""))
+        return Prompted(sample, prompt.text, class_columns(self.model.tokenizer, prompt))
+
+    def _text_maps(self, prompted: Sequence[Prompted], latents: torch.Tensor) -> list[torch.Tensor]:
+        """Maps (B, C, side, side) by resolution, with C the most classes of an image and empty maps behind the last."""
+        encodings = TextEncodings(self.model, [one.text for one in prompted])
+        states = torch.stack([encodings.plain(one.text) for one in prompted])
+        columns = pad_sequence([one.columns for one in prompted], batch_first=True)
+        return self.method.text_maps(latents, states, columns)
+
+    def _latents(self, batch: Sequence[Sample]) -> torch.Tensor:
+        views = (sample.image.crop(self._box(sample.image)) for sample in batch)
+        return self.model.encode(torch.stack([self.model.pixels(view) for view in views]))
+
+    def _box(self, image: Image.Image) -> tuple[int, int, int, int]:
+        """What the model sees, in Pillow's order: left, top, right, bottom."""
+        if self.config.fit == "squash":
+            return 0, 0, image.width, image.height
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return left, top, left + side, top + side
+
+    def _place(self, sample: Sample, labels: np.ndarray) -> LabelMap:
+        """Labels where they belong in the image, 255 around them."""
+        left, top, right, bottom = self._box(sample.image)
+        whole = np.full((sample.image.height, sample.image.width), IGNORE, np.uint8)
+        whole[top:bottom, left:right] = labels
+        return LabelMap(sample.key, whole)
