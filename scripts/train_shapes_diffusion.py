@@ -64,7 +64,8 @@ def main() -> None:
     vae = build_vae().to(device)
     vae_loss = train_vae(vae, scenes, args.vae_steps, args.batch, args.seed)
     pool = encode_pool(vae, scenes)
-    tokenizer, text_encoder, unet = build_tokenizer(), build_text_encoder().to(device), build_unet().to(device)
+    tokenizer = build_tokenizer(caption_words())
+    text_encoder, unet = build_text_encoder(tokenizer).to(device), build_unet().to(device)
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
     )
@@ -215,10 +216,14 @@ def encode_pool(vae: AutoencoderKL, scenes: list[Scene], batch: int = 64) -> Poo
     return Pool(latents * vae.config.scaling_factor, names, backgrounds)
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer that knows the words of Shapes whole and spells every other ASCII word letter by letter."""
-    vocabulary = load_vocabulary("shapes")
-    words = ["a", "photograph", "of", "and", "on", *BACKGROUNDS, *(c.prompt for c in vocabulary.classes)]
+def caption_words() -> list[str]:
+    """The words of Shapes' captions."""
+    classes = load_vocabulary("shapes").classes
+    return ["a", "photograph", "of", "and", "on", *BACKGROUNDS, *(entry.prompt for entry in classes)]
+
+
+def build_tokenizer(words: list[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows some words whole and spells every other ASCII word letter by letter."""
     symbols = string.ascii_lowercase + string.digits + string.punctuation
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
     merges = []
@@ -236,12 +241,11 @@ def build_tokenizer() -> CLIPTokenizer:
     )
 
 
-def build_text_encoder() -> CLIPTextModel:
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Token and position embeddings without transformer layers.
 
     Layers would let the padding after the prompt carry the classes, and the class tokens' maps would lose their place.
     """
-    tokenizer = build_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
