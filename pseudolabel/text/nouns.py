@@ -1,7 +1,5 @@
 """The nouns of captions, found by a spaCy pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:  # spaCy comes with the extra `open-vocabulary`
 _NOUNS = ("NOUN", "PROPN")
 
 
-def load_pipeline(name: str) -> Language:
+def load_pipeline(name: str) -> "Language":
     """Load a spaCy pipeline by name or folder, or the small one that ships (`shapes`).
 
     Raises:
@@ -37,7 +35,7 @@ def load_pipeline(name: str) -> Language:
         ) from error
 
 
-def find_nouns(pipeline: Language, sentences: Iterable[str]) -> list[list[str]]:
+def find_nouns(pipeline: "Language", sentences: Iterable[str]) -> list[list[str]]:
     """The nouns of each sentence as lower-case lemmas, in their order.
 
     Nouns that follow each other are one compound, such as `dining table`. Where the pipeline parses, a compound ends
@@ -49,7 +47,7 @@ def find_nouns(pipeline: Language, sentences: Iterable[str]) -> list[list[str]]:
     return [[_lemma(run) for run in _runs(doc)] for doc in pipeline.pipe(sentences)]
 
 
-def _runs(doc: Doc) -> Iterator[Sequence[Token]]:
+def _runs(doc: "Doc") -> Iterator[Sequence["Token"]]:
     if len(doc) and not doc.has_annotation("POS"):
         raise ModelError(
             "the spaCy pipeline (--filter.spacy) does not tell parts of speech; choose one with a tagger or a "
@@ -68,6 +66,6 @@ def _runs(doc: Doc) -> Iterator[Sequence[Token]]:
         yield run
 
 
-def _lemma(run: Sequence[Token]) -> str:
+def _lemma(run: Sequence["Token"]) -> str:
     """The text itself where the pipeline has no lemmatizer."""
     return " ".join((token.lemma_ or token.text).lower() for token in run)

@@ -1,0 +1,168 @@
+"""The category filter: which classes of a vocabulary an image may hold, by CLIP and by the nouns of captions.
+
+DiffSegmenter (Wang et al. 2023) has it for the zero-shot setting; FreeSeg-Diff (Corradini et al. 2024) has rules of its
+own for nouns. docs/methods.md says what papers and released code do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from pseudolabel.config import CaptionConfig, FilterConfig
+from pseudolabel.errors import SettingError
+from pseudolabel.text.captioner import Captioner
+from pseudolabel.text.class_rules import (
+    Classes,
+    classes_like_nouns,
+    classes_of_image,
+    classes_of_minima,
+    classes_of_spellings,
+    nearest_classes,
+)
+from pseudolabel.text.clip import ClipScorer
+from pseudolabel.text.nouns import find_nouns, load_pipeline
+from pseudolabel.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an image may hold.
+
+    Attributes:
+        by_image: sorted vocabulary indices of the classes that CLIP sees in the image.
+        by_nouns: the same of those that its captions' nouns mean.
+        captions: one for each lead.
+        nouns: those of all captions, each once, compounds whole.
+        image_scores: cosine of the image and each class's sentence, in the vocabulary's order; empty where CLIP is not
+            asked.
+    """
+
+    by_image: Classes
+    by_nouns: Classes
+    captions: tuple[str, ...]
+    nouns: tuple[str, ...]
+    image_scores: tuple[float, ...]
+
+    @property
+    def classes(self) -> Classes:
+        """The union of both."""
+        return tuple(sorted({*self.by_image, *self.by_nouns}))
+
+
+class CategoryFilter:
+    """Guesses the classes of images; each model is loaded when a rule first asks for it.
+
+    Args:
+        config: the rules and the names of CLIP and of the spaCy pipeline.
+        captions: the captioner.
+        device: where CLIP and the captioner run.
+
+    Raises:
+        SettingError: if the settings leave nothing to go by, or the template has no place for the class.
+    """
+
+    def __init__(self, config: FilterConfig, captions: CaptionConfig, device: torch.device) -> None:
+        if config.image == config.nouns == "none":
+            raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
+        if config.template.count("{}") != 1:
+            raise SettingError(f"--filter.template '{config.template}' needs exactly one {{}} for the class")
+        self.config, self.captions, self.device = config, captions, device
+
+    def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
+        """A guess for each RGB image; CLIP sees them all in one forward pass.
+
+        Raises:
+            ModelError: if a model cannot be loaded.
+        """
+        scores = self._image_scores(images, vocabulary)
+        captions = self._caption(images)
+        nouns = self._find_nouns(captions)
+        return [
+            Guess(self._by_image(row), self._by_nouns(found, vocabulary), said, found, tuple(row.tolist()))
+            for row, said, found in zip(scores, captions, nouns, strict=True)
+        ]
+
+    @cached_property
+    def _clip(self) -> ClipScorer:
+        return ClipScorer(self.config.clip, self.device, "--filter.clip")
+
+    @cached_property
+    def _captioner(self) -> Captioner:
+        return Captioner(self.captions, self.device)
+
+    @cached_property
+    def _pipeline(self) -> "Language":
+        return load_pipeline(self.config.spacy)
+
+    def _image_scores(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> torch.Tensor:
+        if self.config.image == "none":
+            return torch.empty(len(images), 0)
+        sentences = [self.config.template.format(entry.prompt) for entry in vocabulary.classes]
+        return self._clip.similarities(images, sentences).cpu()
+
+    def _by_image(self, scores: torch.Tensor) -> Classes:
+        if self.config.image == "none":
+            return ()
+        return classes_of_image(scores, self.config.image, self.config.image_threshold)
+
+    def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
+        """Of each image, one caption for each lead."""
+        if self.config.nouns == "none":
+            return [()] * len(images)
+        pairs = [(image, lead) for image in images for lead in self.config.leads]
+        sentences = iter(self._captioner([image for image, _ in pairs], [lead for _, lead in pairs]))
+        return [tuple(next(sentences) for _ in self.config.leads) for _ in images]
+
+    def _find_nouns(self, captions: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Of each image, the nouns of its captions, each once; a lead's own, such as `picture`, are left out."""
+        if self.config.nouns == "none":
+            return [()] * len(captions)
+        said = [_without(lead, text) for texts in captions for lead, text in zip(self.config.leads, texts, strict=True)]
+        found = iter(find_nouns(self._pipeline, said))
+        return [tuple(dict.fromkeys(noun for _ in texts for noun in next(found))) for texts in captions]
+
+    def _by_nouns(self, nouns: Sequence[str], vocabulary: Vocabulary) -> Classes:
+        rule = self.config.nouns
+        if rule == "none" or not nouns:
+            return ()
+        if rule == "nearest":
+            return nearest_classes(self._distances(nouns, vocabulary))
+        if rule == "mean_of_minima":
+            return classes_of_minima(self._distances(nouns, vocabulary, centred=True))
+        spelled = classes_of_spellings(nouns, vocabulary) if rule != "similarity" else ()
+        alike = self._alike(nouns, vocabulary) if rule != "synonyms" else ()
+        return tuple(sorted({*spelled, *alike}))
+
+    def _alike(self, nouns: Sequence[str], vocabulary: Vocabulary) -> Classes:
+        """By the text encoder's states of single words, as in DiffSegmenter's released code."""
+        words = list(dict.fromkeys(word for noun in nouns for word in noun.split()))
+        states, classes = self._clip.word_states(words), self._clip.word_states(_prompts(vocabulary))
+        return classes_like_nouns(_cosines(states, classes).cpu(), self.config.noun_threshold)
+
+    def _distances(self, nouns: Sequence[str], vocabulary: Vocabulary, centred: bool = False) -> torch.Tensor:
+        """1 - cosine of text embeddings, (nouns, classes); `centred` makes it scipy's correlation distance."""
+        words, classes = self._clip.text_embeddings(nouns), self._clip.text_embeddings(_prompts(vocabulary))
+        if centred:
+            words, classes = (states - states.mean(1, keepdim=True) for states in (words, classes))
+        return 1 - _cosines(words, classes).cpu()
+
+
+def _prompts(vocabulary: Vocabulary) -> list[str]:
+    return [entry.prompt for entry in vocabulary.classes]
+
+
+def _cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    normalise = torch.nn.functional.normalize
+    return normalise(one, dim=1) @ normalise(other, dim=1).T
+
+
+def _without(lead: str, caption: str) -> str:
+    """What a caption adds to its lead; captioners may write it in lower case."""
+    return caption[len(lead) :] if caption.lower().startswith(lead.lower()) else caption
