@@ -232,6 +232,8 @@ class FreeSegDiffConfig:
         restarts: K-means keeps the best of so many starts.
         clip: hub id or folder of the CLIP checkpoint that names regions, or `shapes`.
         template: sentence with one `{}` for the class.
+        background_words: the vocabulary's words for what is no class, such as grass, compete for regions; ours, the
+            paper has classes only.
         one_cluster_per_class: a class keeps only its best cluster, as released.
         refinement: DenseCRF over all regions at once (`multi_label`), for each cluster by itself (`per_cluster`, the
             released code), or `none`.
@@ -248,6 +250,7 @@ class FreeSegDiffConfig:
     restarts: int = 10
     clip: str = "openai/clip-vit-base-patch32"
     template: str = "a photo of a {}"
+    background_words: bool = True
     one_cluster_per_class: bool = False
     refinement: Literal["multi_label", "per_cluster", "none"] = "multi_label"
     certainty: float = 0.7

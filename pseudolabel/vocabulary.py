@@ -143,13 +143,19 @@ def load_vocabulary(name: str) -> Vocabulary:
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
     elif "," in name:
-        text = yaml.safe_dump({"name": "custom", "classes": [word.strip() for word in name.split(",") if word.strip()]})
+        text = _typed([word.strip() for word in name.split(",") if word.strip()])
     else:
         raise VocabularyError(
             f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}; or give a YAML file, or names with "
             "commas such as 'dog, red car'"
         )
     return _parse(name, text)
+
+
+def _typed(names: list[str]) -> str:
+    """A vocabulary of classes by name; what else its images show is what else photographs show."""
+    others = [word for word in load_vocabulary("voc").background_words if word not in names]
+    return yaml.safe_dump({"name": "custom", "classes": names, "background_words": others})
 
 
 def _parse(name: str, text: str) -> Vocabulary:

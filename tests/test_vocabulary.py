@@ -21,12 +21,10 @@ def test_a_vocabulary_without_background(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_data_sets_names(tmp_path: Path) -> None:
-    """Own names count, in any spelling; prompts and synonyms do not; the rest is background, or ignored."""
-    classes = "classes: [{name: pottedplant, prompt: plant, synonyms: [flower]}, table]"
-    vocabulary = write(tmp_path / "a.yaml", classes)
+    """Own names count, in any spelling; prompts and synonyms do not; the rest is background."""
+    vocabulary = write(tmp_path / "a.yaml", "classes: [{name: pottedplant, prompt: plant, synonyms: [flower]}, table]")
     names = ["table", "plant", "Potted Plant", "flower", "potted-plant"]
     assert vocabulary.labels_of(names) == [2, 0, 1, 0, 1]
-    assert write(tmp_path / "b.yaml", f"background: false\n{classes}").labels_of(names) == [2, 255, 1, 255, 1]
     with pytest.raises(VocabularyError, match="the ground truth has no class 'pottedplant' of vocabulary 'a'"):
         vocabulary.labels_of(["plant", "sky"])
 
@@ -39,3 +37,15 @@ def test_the_vocabularies_of_27_classes(name: str) -> None:
     for index, entry in enumerate(vocabulary.classes, 1):
         for spelling in (entry.name, entry.prompt, *entry.synonyms):
             assert vocabulary.index(spelling) == index, f"'{spelling}' stands for two classes"
+
+
+def test_background_words_are_no_classes() -> None:
+    for name in ("shapes", "voc"):
+        vocabulary = load_vocabulary(name)
+        assert "grass" in vocabulary.background_words
+        assert not [word for word in vocabulary.background_words if vocabulary.find(word) is not None]
+
+
+def test_typed_names_bring_background_words_that_are_none_of_them() -> None:
+    words = load_vocabulary("voc").background_words
+    assert load_vocabulary("dog, grass").background_words == tuple(word for word in words if word != "grass")

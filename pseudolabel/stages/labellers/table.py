@@ -11,6 +11,7 @@ from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.diffseg import DiffSegLabeller
 from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
 from pseudolabel.stages.labellers.elbo import ElboLabeller
+from pseudolabel.stages.labellers.freesegdiff import FreeSegDiffLabeller
 from pseudolabel.text.captions import Captions
 from pseudolabel.vocabulary import Vocabulary
 
@@ -35,6 +36,7 @@ LABELLERS: dict[MethodName, Make] = {
     "diffsegmenter": DiffSegmenterLabeller,
     "elbo": ElboLabeller,
     "diffseg": DiffSegLabeller,
+    "freesegdiff": FreeSegDiffLabeller,
 }
 
 

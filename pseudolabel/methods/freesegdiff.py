@@ -1,0 +1,152 @@
+"""FreeSeg-Diff (Corradini et al. 2024): clusters of diffusion features, named by CLIP."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pseudolabel.config import FreeSegDiffConfig
+from pseudolabel.diffusion.features import FeatureKind, FeatureLayer, feature_layers, record_features
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.kmeans import kmeans
+from pseudolabel.records import BACKGROUND
+
+KINDS: dict[str, tuple[FeatureKind, ...]] = {
+    "queries": ("queries",),
+    "resblock": ("resblock",),
+    "attention": ("attention",),
+    "both": ("resblock", "attention"),
+}
+MAX_CLUSTERS = 256  # regions are numbered in uint8
+
+
+class FreeSegDiff:
+    """Regions of images without names, from one forward pass with the empty prompt."""
+
+    def __init__(self, model: DiffusionModel, config: FreeSegDiffConfig) -> None:
+        """Check the switches against the model.
+
+        Raises:
+            SettingError: if a switch makes no sense, or none for this model.
+        """
+        _check(model, config)
+        self.model, self.config = model, config
+        self.layers = _choose_layers(config, feature_layers(model.unet, model.vae_factor))
+        self.states = model.encode_text([""])
+
+    @torch.inference_mode()
+    def regions(
+        self, latents: torch.Tensor, noise: torch.Tensor | None, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """K-means on the features of each image by itself.
+
+        Args:
+            latents: float32 (B, c, h, w) scaled latents.
+            noise: float32 (B, c, h, w), standard normal; None leaves the latents as they are.
+            generators: one per image, on the CPU, for the starts of K-means.
+
+        Returns:
+            int64 (B, side, side) cluster numbers in 0..K-1 on the model's device.
+        """
+        model, config = self.model, self.config
+        timesteps = torch.full((len(latents),), config.timestep)
+        latents = latents.to(model.device)
+        if noise is not None:
+            latents = model.add_noise(latents, noise.to(model.device), timesteps)
+        states = self.states.expand(len(latents), -1, -1)
+        with record_features(model.unet, self.layers) as features:
+            model.unet(latents.to(model.dtype), timesteps.to(model.device), states)
+        points = concatenate(features, config.side)
+        return kmeans(points, config.clusters, generators, config.restarts).unflatten(1, (config.side, config.side))
+
+
+def concatenate(features: Sequence[torch.Tensor], side: int) -> torch.Tensor:
+    """Enlarge feature maps to one side and stack their channels, up to a rotation that leaves all distances alone.
+
+    Enlarging is linear: distances between enlarged points follow from the products of the few points of a small map
+    with each other. So the thousands of channels of a 16 x 16 map become 256, exactly, before they are enlarged.
+
+    Args:
+        features: floating (B, channels, h, h) maps.
+        side: of the square to which they are resized, bilinearly (corners not aligned).
+
+    Returns:
+        float32 (B, side * side, d): one point per position; d is at most side * side.
+    """
+    levels = []
+    for own in sorted({feature.shape[-1] for feature in features}):
+        maps = torch.cat([feature.float() for feature in features if feature.shape[-1] == own], 1)
+        few = _rotate(maps.flatten(2).mT).mT.unflatten(-1, (own, own))
+        levels.append(F.interpolate(few, size=(side, side), mode="bilinear", align_corners=False))
+    return _rotate(torch.cat(levels, 1).flatten(2).mT)
+
+
+def _rotate(points: torch.Tensor) -> torch.Tensor:
+    """Turn points (B, n, d) about their mean into their own subspace: (B, n, min(n, d))."""
+    centred = points - points.mean(1, keepdim=True)
+    if centred.shape[2] <= centred.shape[1]:
+        return centred
+    return torch.linalg.qr(centred.mT, mode="r").R.mT
+
+
+def cut_out(image: np.ndarray, regions: np.ndarray) -> list[np.ndarray]:
+    """The image once for each of its regions, black outside; nothing is cropped.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        regions: integers (H, W).
+
+    Returns:
+        uint8 (H, W, 3) images, in the order of the regions' numbers.
+    """
+    return [np.where((regions == number)[..., None], image, np.uint8(0)) for number in np.unique(regions)]
+
+
+def name_regions(
+    similarities: torch.Tensor, size: int, candidates: Collection[int], one_cluster_per_class: bool
+) -> list[int]:
+    """The class of each region: that of the nearest word, if the image may hold it.
+
+    Args:
+        similarities: float32 (regions, words) cosines of masked images and words; the first `size` words are those of
+            the vocabulary's classes, any others stand for background.
+        size: number of classes of the vocabulary.
+        candidates: vocabulary indices (1..N) that the image may hold.
+        one_cluster_per_class: of several regions of a class only the one most like it keeps it.
+
+    Returns:
+        Vocabulary indices; 0, background, where the nearest word is no candidate.
+    """
+    best = similarities.max(1)
+    words = [int(index) + 1 for index in best.indices]
+    names = [word if word <= size and word in candidates else BACKGROUND for word in words]
+    if not one_cluster_per_class:
+        return names
+    winners = {names[number]: number for number in best.values.argsort().tolist()}  # the last one is the best
+    return [name if winners[name] == number else BACKGROUND for number, name in enumerate(names)]
+
+
+def _check(model: DiffusionModel, config: FreeSegDiffConfig) -> None:
+    steps, most = len(model.alphas_cumprod), min(MAX_CLUSTERS, config.side**2)
+    wrong = {
+        f"timestep {config.timestep}: give one from 0 to {steps - 1}": not 0 <= config.timestep < steps,
+        f"side {config.side}: give at least 1": config.side < 1,
+        f"clusters {config.clusters}: give 1 to {most}": config.side >= 1 and not 1 <= config.clusters <= most,
+        f"restarts {config.restarts}: give at least 1": config.restarts < 1,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise SettingError(f"freesegdiff.{message}")
+
+
+def _choose_layers(config: FreeSegDiffConfig, layers: list[FeatureLayer]) -> list[FeatureLayer]:
+    kinds = KINDS[config.features]
+    known = sorted({layer.factor for layer in layers if layer.kind in kinds})
+    if not config.factors or not set(config.factors) <= set(known):
+        raise SettingError(
+            f"freesegdiff.factors {config.factors}: give some of the downsampling factors at which this model has "
+            f"{' or '.join(kinds)} features, {known}"
+        )
+    return [layer for layer in layers if layer.kind in kinds and layer.factor in config.factors]

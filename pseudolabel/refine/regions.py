@@ -1,0 +1,50 @@
+"""DenseCRF on masks without scores, such as clusters: every pixel is taken to be as certain of its label."""
+
+import numpy as np
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.records import BACKGROUND
+from pseudolabel.refine.densecrf import refine_probabilities
+
+
+def refine_together(image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig) -> np.ndarray:
+    """Let all regions follow the image's edges at once: one CRF over the labels that occur.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 (H, W).
+        certainty: probability of a pixel's own label, in (0, 1); the others share the rest.
+        config: the CRF's kernels and iterations.
+
+    Returns:
+        uint8 (H, W); no label is new.
+    """
+    present = np.unique(labels)
+    if len(present) == 1:
+        return labels
+    rest = (1 - certainty) / (len(present) - 1)
+    probabilities = np.where(labels == present[:, None, None], np.float32(certainty), np.float32(rest))
+    return present[refine_probabilities(image, probabilities, config)]
+
+
+def refine_singly(
+    image: np.ndarray, regions: np.ndarray, names: list[int], certainty: float, config: CrfConfig
+) -> np.ndarray:
+    """Let each named region follow the image's edges by itself, against all others; later ones overwrite earlier ones.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        regions: integers (H, W).
+        names: the label of each region, in the order of the regions' numbers; background's are left out.
+        certainty: probability of a pixel's own side, in (0, 1).
+        config: the CRF's kernels and iterations.
+
+    Returns:
+        uint8 (H, W); background where no region came to lie.
+    """
+    labels = np.full(regions.shape, BACKGROUND, np.uint8)
+    for number, name in zip(np.unique(regions), names, strict=True):
+        if name != BACKGROUND:
+            inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config)
+            labels[inside == 1] = name
+    return labels

@@ -1,0 +1,78 @@
+"""FreeSeg-Diff on samples: latents in, clusters of features named by CLIP out, as label maps."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pseudolabel.batching import batched
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.freesegdiff import FreeSegDiff, cut_out, name_regions
+from pseudolabel.records import BACKGROUND, LabelMap, Sample
+from pseudolabel.refine.regions import refine_singly, refine_together
+from pseudolabel.stages.labellers.noise import draw_noise, generator_of
+from pseudolabel.text.captions import Captions
+from pseudolabel.text.clip import ClipScorer
+from pseudolabel.vocabulary import Vocabulary
+
+
+class FreeSegDiffLabeller:
+    """Label maps of samples, in batches that never mix two calls."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: DiffusionModel,
+        vocabulary: Vocabulary,
+        captions: Captions | None,  # the prompt is empty
+    ) -> None:
+        self.config, self.model, self.vocabulary = experiment.freesegdiff, model, vocabulary
+        self.batch, self.seed = experiment.work.batch, experiment.work.seed
+        if not 0 < self.config.certainty < 1:
+            raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
+        if self.config.template.count("{}") != 1:
+            raise SettingError(f"freesegdiff.template '{self.config.template}' needs exactly one {{}} for the class")
+        self.method = FreeSegDiff(model, self.config)
+        self.clip = ClipScorer(self.config.clip, model.device, "--freesegdiff.clip")
+        words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
+        if self.config.background_words:
+            words += vocabulary.background_words
+        self.texts = [self.config.template.format(word) for word in words]
+
+    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
+        """Every sample with its labels, in their order; one without candidate classes is all background."""
+        clusters = self._clusters([sample for sample in samples if sample.classes])
+        for sample in samples:
+            if sample.classes:
+                labels = self._name(sample, next(clusters))
+            else:
+                labels = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
+            yield sample, LabelMap(sample.key, labels)
+
+    def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
+        """uint8 (side, side) cluster numbers of every sample."""
+        for group in batched(samples, self.batch):
+            latents = self.model.encode(torch.stack([self.model.pixels(sample.image) for sample in group]))
+            noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
+            generators = [generator_of(self.seed, "clusters", sample.key) for sample in group]
+            yield from self.method.regions(latents, noise, generators).to("cpu", torch.uint8).numpy()
+
+    def _noise(self, key: str) -> torch.Tensor:
+        return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)
+
+    def _name(self, sample: Sample, clusters: np.ndarray) -> np.ndarray:
+        """From cluster numbers to the classes' labels at the image's size, uint8 (H, W)."""
+        config, image = self.config, np.asarray(sample.image)
+        regions = np.asarray(Image.fromarray(clusters).resize(sample.image.size, Image.Resampling.NEAREST))
+        pictures = [Image.fromarray(picture) for picture in cut_out(image, regions)]
+        similarities = self.clip.similarities(pictures, self.texts)
+        names = name_regions(similarities, len(self.vocabulary), sample.classes, config.one_cluster_per_class)
+        if config.refinement == "per_cluster":
+            return refine_singly(image, regions, names, config.certainty, config.crf)
+        labels = np.array(names, np.uint8)[np.unique(regions, return_inverse=True)[1]]
+        if config.refinement == "none":
+            return labels
+        return refine_together(image, labels, config.certainty, config.crf)

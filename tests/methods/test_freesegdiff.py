@@ -1,0 +1,152 @@
+"""The fast path against FreeSeg-Diff written plainly (tests/plain/freesegdiff.py)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.config import FreeSegDiffConfig, ModelConfig
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.freesegdiff import FreeSegDiff, concatenate, cut_out, name_regions
+from pseudolabel.methods.kmeans import plus_plus
+from pseudolabel.sources.shapes import draw_scene
+from tests.plain import freesegdiff as plain
+from tests.plain.architectures import loaded
+
+FACTORS = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
+CONFIG = FreeSegDiffConfig(side=16, restarts=3)
+SWITCHES = [
+    {},
+    {"features": "resblock"},
+    {"features": "attention"},
+    {"features": "both"},
+    {"factors": [16, 32, 64]},
+    {"timestep": 50, "noise": True},
+    {"side": 12, "clusters": 6},
+]
+
+
+def scene(number=0):
+    return draw_scene(np.random.default_rng(number)).image
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def generators():
+    return [torch.Generator().manual_seed(number) for number in range(2)]
+
+
+def chosen(name, switch):
+    return replace(CONFIG, **({"factors": FACTORS[name]} | switch))
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("name", FACTORS)
+def test_regions_are_those_of_all_channels(name, switch):
+    model, config = loaded(name), chosen(name, switch)
+    noise = normal(2, *model.latent_shape) if config.noise else None
+    images = [scene(0), scene(1)]
+    latents = model.encode(torch.stack([model.pixels(image) for image in images]))
+    found = FreeSegDiff(model, config).regions(latents, noise, generators())
+    assert found.shape == (2, config.side, config.side)
+    for row, (image, generator) in enumerate(zip(images, generators(), strict=True)):
+        points = plain.points(model, config, image, None if noise is None else noise[row])
+        labels = plain.cluster(points, starts(points, config, generator))
+        assert len(np.unique(labels)) == config.clusters
+        assert np.array_equal(found[row].flatten(), labels)
+
+
+def starts(points, config, generator):
+    """The numbers of the points at which K-means is to start: (restarts, clusters)."""
+    centred = torch.from_numpy(points - points.mean(0)).float()
+    centres = plus_plus(centred[None], config.clusters, [generator], config.restarts)[0]
+    return [torch.cdist(start, centred).argmin(1).tolist() for start in centres]
+
+
+@pytest.mark.parametrize("sides", [[4], [16], [4, 8, 16]], ids=str)
+def test_distances_are_those_of_all_channels(sides):
+    """Many channels with a large mean, as features have them: 300 of each map become at most 64 in all."""
+    features = [3 + normal(2, 150, side, side, seed=seed) for side in sides for seed in range(2)]
+    found = concatenate(features, 8)
+    assert found.shape == (2, 64, 16 if sides == [4] else 64)
+    full = [torch.nn.functional.interpolate(feature.double(), (8, 8), mode="bilinear") for feature in features]
+    expected = torch.cat(full, 1).flatten(2).mT
+    found = found.double()
+    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(expected, expected), atol=1e-3, rtol=1e-4)
+
+
+def test_regions_do_not_depend_on_the_batch():
+    model, config = loaded("shapes"), chosen("shapes", {})
+    latents = model.encode(torch.stack([model.pixels(scene(number)) for number in range(2)]))
+    method = FreeSegDiff(model, config)
+    alone = method.regions(latents[1:], None, generators()[1:])
+    assert torch.equal(method.regions(latents, None, generators())[1], alone[0])
+
+
+def test_bfloat16_regions_are_nearly_the_same():
+    half = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu"))
+    found, expected = (
+        FreeSegDiff(model, chosen("shapes", {})).regions(
+            model.encode(model.pixels(scene())[None]), None, generators()[:1]
+        )
+        for model in (half, loaded("shapes"))
+    )
+    assert (found == expected).float().mean() > 0.9
+
+
+def test_pictures_of_regions_are_black_outside():
+    image = np.arange(1, 37, dtype=np.uint8).reshape(3, 4, 3)
+    regions = np.array([[0, 0, 2, 2], [0, 5, 5, 2], [0, 0, 0, 0]], np.uint8)
+    pictures = cut_out(image, regions)
+    assert len(pictures) == 3
+    for picture, number in zip(pictures, (0, 2, 5), strict=True):
+        assert (picture[regions == number] == image[regions == number]).all()
+        assert not picture[regions != number].any()
+        assert picture.dtype == np.uint8
+
+
+SIMILARITIES = torch.tensor(
+    [
+        # Three classes, and one word for background.
+        [0.9, 0.1, 0.2, 0.3],
+        [0.1, 0.6, 0.2, 0.3],
+        [0.1, 0.2, 0.8, 0.7],
+        [0.1, 0.2, 0.7, 0.8],
+        [0.8, 0.2, 0.1, 0.3],
+    ]
+)
+
+
+def test_a_region_gets_its_nearest_class_if_it_is_a_candidate():
+    assert name_regions(SIMILARITIES, 3, (1, 3), False) == [1, 0, 3, 0, 1]
+    assert name_regions(SIMILARITIES[:, :3], 3, (1, 3), False) == [1, 0, 3, 3, 1]
+    assert name_regions(SIMILARITIES, 3, (2,), False) == [0, 2, 0, 0, 0]
+
+
+def test_a_class_keeps_its_best_region():
+    assert name_regions(SIMILARITIES, 3, (1, 2, 3), True) == [1, 2, 3, 0, 0]
+    assert name_regions(SIMILARITIES[[4, 0, 3]][:, :3], 3, (1, 3), True) == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [
+        ({"timestep": 1000}, "freesegdiff.timestep 1000: give one from 0 to 999"),
+        ({"timestep": -1}, "freesegdiff.timestep"),
+        ({"factors": []}, "freesegdiff.factors"),
+        ({"factors": [4]}, r"queries features, \[8, 16, 32, 64\]"),
+        ({"features": "both", "factors": [4]}, "resblock or attention features"),
+        ({"side": 0}, "freesegdiff.side 0"),
+        ({"clusters": 0}, "freesegdiff.clusters 0: give 1 to 256"),
+        ({"side": 3, "clusters": 10}, "give 1 to 9"),
+        ({"restarts": 0}, "freesegdiff.restarts 0"),
+    ],
+    ids=str,
+)
+def test_refuses_settings_that_the_model_cannot_meet(switch, message):
+    with pytest.raises(SettingError, match=message):
+        FreeSegDiff(loaded("tiny"), replace(CONFIG, **switch))
