@@ -1,5 +1,6 @@
 """Files wherever fsspec reaches: local paths and URLs are read alike."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import fsspec
@@ -72,6 +73,18 @@ def is_folder(path: str) -> bool:
     """Whether a local path or URL is a folder that exists."""
     fs, name = open_filesystem(path)
     return bool(fs.isdir(name))
+
+
+def find_folder(root: str, names: Sequence[str], mend: str) -> str:
+    """The first of some folders below a root that is there, since data sets are unpacked in more ways than one.
+
+    Raises:
+        SourceError: if none is; `mend` says what the user should do.
+    """
+    for name in names:
+        if is_folder(join(root, name)):
+            return join(root, name)
+    raise SourceError(f"no folder '{join(root, names[0])}'; {mend}")
 
 
 def is_file(path: str) -> bool:

@@ -25,7 +25,7 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     masks = open_mask_folder(config.masks, root) if config.masks else None
     reader = LabelReader(vocabulary)
     entries = []
-    for name in _image_names(root, config.masks):
+    for name in image_names(root, config.masks):
         path = join(root, name)
         first, slash, _ = name.partition("/")
         classes, problem = reader.read([first] if slash else [], path)
@@ -33,8 +33,8 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     return Listing(entries, masks)
 
 
-def _image_names(root: str, masks: str) -> list[str]:
-    """Paths of all images relative to the root."""
+def image_names(root: str, masks: str = "") -> list[str]:
+    """Paths of all images relative to the root, but for those in a folder of masks."""
     fs, base = open_filesystem(root)
     outside = open_filesystem(masks)[1].rstrip("/") + "/" if masks else None
     names = []

@@ -75,7 +75,7 @@ def decode_image(data: bytes, origin: str, max_pixels: int) -> tuple[Image.Image
     Raises:
         BadSample: `too_large` before anything is decoded, `truncated` where the file ends early, else `unreadable`.
     """
-    with _STRICT_PILLOW, _decoding(origin):
+    with _STRICT_PILLOW, decoding(origin):
         image = _open(data, _IMAGE_FORMATS, origin, max_pixels)
         turn = _turn(image)
         is_plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and turn is None
@@ -99,7 +99,7 @@ def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.nda
         BadSample: `too_large`, `truncated`, or `unreadable`; the last also for colour masks, whose colours say nothing
             about label values, and for values above 255.
     """
-    with _STRICT_PILLOW, _decoding(origin):
+    with _STRICT_PILLOW, decoding(origin):
         image = _open(data, _MASK_FORMATS, origin, max_pixels)
         if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
             raise BadSample(
@@ -127,7 +127,7 @@ def mask_image(labels: np.ndarray) -> Image.Image:
 
 
 @contextmanager
-def _decoding(origin: str) -> Iterator[None]:
+def decoding(origin: str) -> Iterator[None]:
     """Turn whatever a decoder raises on damaged bytes, which is nearly every type, into a `BadSample`."""
     try:
         yield
@@ -144,13 +144,21 @@ def _open(data: bytes, formats: tuple[str, ...], origin: str, max_pixels: int | 
     if not data:
         raise BadSample("unreadable", f"{origin}: the file is empty")
     image = Image.open(io.BytesIO(data), formats=formats)
-    width, height = image.size
+    check_size(*image.size, origin, max_pixels)
+    image.load()  # verify() does not see truncation
+    return image
+
+
+def check_size(width: int, height: int, origin: str, max_pixels: int | None) -> None:
+    """Refuse what is too large before it is decoded.
+
+    Raises:
+        BadSample: `too_large`.
+    """
     if max_pixels is not None and width * height > max_pixels:
         raise BadSample(
             "too_large", f"{origin}: {width} x {height} pixels; raise --source.max_pixels above {max_pixels} to take it"
         )
-    image.load()  # verify() does not see truncation
-    return image
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -12,6 +12,7 @@ import numpy as np
 from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import Location, is_file, is_folder, join, read_bytes
 from pseudolabel.sources.images import read_mask
+from pseudolabel.vocabulary import Vocabulary, VocabularyError
 
 
 class Mask(NamedTuple):
@@ -72,6 +73,24 @@ def _translate(values: np.ndarray, labels: Mapping[int, int], origin: str) -> np
         unknown = int(values[found < 0][0])
         raise BadSample("unknown_class", f"{origin}: the data set has no class of value {unknown}")
     return found.astype(np.uint8)
+
+
+def labels_by_value(names: Mapping[int, str], vocabulary: Vocabulary, own: str) -> dict[int, int]:
+    """Labels of the values in a data set's masks, by what the data set calls them; the others' are background.
+
+    Args:
+        names: the data set's classes by value.
+        vocabulary: the user's classes.
+        own: name of the vocabulary of all of the data set's classes, for the message.
+
+    Raises:
+        SourceError: if a class of the vocabulary is not among the names.
+    """
+    try:
+        labels = vocabulary.labels_of(list(names.values()))
+    except VocabularyError as error:
+        raise SourceError(f"{error}; the data set's own classes are --vocabulary {own}") from error
+    return dict(zip(names, labels, strict=True))
 
 
 @dataclass(frozen=True)

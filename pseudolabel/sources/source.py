@@ -10,6 +10,10 @@ import numpy as np
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.sources.cityscapes import list_cityscapes
+from pseudolabel.sources.coco_object import list_coco_object
+from pseudolabel.sources.coco_stuff import list_coco_stuff
+from pseudolabel.sources.context import list_context
 from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
@@ -29,6 +33,10 @@ KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
     "table": list_table,
     "folder": list_folder,
     "shards": list_shards,
+    "context": list_context,
+    "coco-object": list_coco_object,
+    "coco-stuff": list_coco_stuff,
+    "cityscapes": list_cityscapes,
 }
 
 
@@ -40,6 +48,7 @@ class Source:
         entries: sorted by key, keys unique.
         masks: reads an entry's ground-truth mask; None where the source has no masks.
         classes: number of classes without background.
+        has_background: whether ground truth may hold background; if not, what has no label is ignored.
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
     """
@@ -47,6 +56,7 @@ class Source:
     entries: list[Entry]
     masks: MaskReader | None
     classes: int
+    has_background: bool
     max_pixels: int
     background_where_unlabelled: bool
 
@@ -94,6 +104,8 @@ class Source:
         if unknown.size:
             value = int(unknown[0]) + self.classes + 1
             raise BadSample("unknown_class", f"{origin}: label value {value}; the vocabulary ends at {self.classes}")
+        if not self.has_background:
+            labels = np.where(labels == BACKGROUND, np.uint8(IGNORE), labels)
         return LabelMap(entry.key, labels)
 
 
@@ -120,6 +132,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         entries=entries[: config.limit or None],
         masks=listing.masks,
         classes=len(vocabulary),
+        has_background=vocabulary.has_background,
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
     )

@@ -10,7 +10,7 @@ from pseudolabel.config import SourceConfig
 from pseudolabel.records import Sample
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import KINDS, Source, open_source
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_configured_kind_can_be_opened() -> None:
 
 
 def test_an_unknown_kind_is_told(voc: Vocabulary) -> None:
-    with pytest.raises(SourceError, match=r"no source kind 'coco'; .* voc, table, folder, shards"):
+    with pytest.raises(SourceError, match=r"no source kind 'coco'; .* voc, table, folder, shards, context"):
         open_source(SourceConfig(kind="coco", path="x"), voc)
 
 
@@ -115,6 +115,40 @@ def test_ground_truth_holds_classes_of_the_vocabulary(
     with pytest.raises(BadSample, match=f"label value {value}; the vocabulary ends at 20") as caught:
         source.ground_truth(source.entries[0])
     assert caught.value.status == "unknown_class"
+
+
+def test_without_a_background_class_no_label_is_ignored(table: SourceConfig, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "masks/a.png")
+    (tmp_path / "all.yaml").write_text("background: false\nclasses: [cat]")
+    source = open_source(table, load_vocabulary(str(tmp_path / "all.yaml")))
+    assert source.ground_truth(source.entries[0]).labels.tolist() == [[255, 1, 255]]
+
+
+def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 20, 255, 3, 20]], np.uint8)).save(tmp_path / "masks/a.png")
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "masks/b.png")
+    (tmp_path / "masks/c.png").write_bytes(b"damaged")
+    a, b, c, d, e = open_source(dataclasses.replace(table, labels="masks"), voc).entries
+    assert [entry.classes for entry in (a, b, e)] == [(3, 20), (), (8,)]
+    assert [entry.problem and entry.problem[0] for entry in (a, b, c, d, e)] == [
+        None,
+        None,
+        "unreadable",
+        "missing",
+        None,
+    ]
+    assert d.problem is not None
+    assert d.problem[1] == "labels: 'd' has no mask"
+    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
+        open_source(dataclasses.replace(table, labels="masks", masks=""), voc)
+
+
+def test_labels_from_masks_do_not_hide_a_fault_of_the_listing(
+    table: SourceConfig, voc: Vocabulary, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,labels\na.jpg,unicorn\n")
+    source = open_source(dataclasses.replace(table, labels="masks"), voc)
+    assert status_of(source, 0) == "unknown_class"
 
 
 def test_without_masks_there_is_no_ground_truth(table: SourceConfig, voc: Vocabulary) -> None:

@@ -1,0 +1,51 @@
+"""Cityscapes: street scenes with fine masks (Cordts et al. 2016), in the 27 classes of unsupervised segmentation."""
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.records import IGNORE
+from pseudolabel.sources.entry import Entry, key_of
+from pseudolabel.sources.files import Location, find_folder, join
+from pseudolabel.sources.folder import image_names
+from pseudolabel.sources.listing import Listing
+from pseudolabel.sources.masks import ListedMasks, MaskFiles, labels_by_value, open_mask_folder
+from pseudolabel.vocabulary import Vocabulary
+
+_IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_MEND = (
+    "--source.path needs the folder where leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
+    "https://www.cityscapes-dataset.com/downloads/ are unpacked, and --source.split is train or val"
+)
+
+# Label ids 7 to 33; those below are void: unlabeled, ego vehicle, rectification border, out of roi, static, dynamic and
+# ground.
+_FIRST_ID = 7
+_NAMES = (
+    *("road", "sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel"),
+    *("pole", "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider"),
+    *("car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
+)
+
+
+def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
+    """List `leftImg8bit/<split>/<city>/*_leftImg8bit.png`; the images come without labels.
+
+    Ground truth comes from `gtFine/<split>/<city>/*_gtFine_labelIds.png` or from `config.masks`; void pixels are
+    ignored. Keys are the names without suffix, such as `frankfurt_000000_000294`.
+
+    Raises:
+        SourceError: if images or masks are missing, or the vocabulary has other classes.
+    """
+    root = config.path.rstrip("/") or "/"
+    images = find_folder(root, [f"leftImg8bit/{config.split}"], _MEND)
+    names = [name.removesuffix(_IMAGE) for name in image_names(images) if name.endswith(_IMAGE)]
+    entries = {name: _entry(join(images, f"{name}{_IMAGE}"), name) for name in names}
+    if config.masks:
+        return Listing(list(entries.values()), open_mask_folder(config.masks))
+    folder = find_folder(root, [f"gtFine/{config.split}"], _MEND)
+    places = {entry.key: Location(join(folder, f"{name}{_MASK}")) for name, entry in entries.items()}
+    labels = dict.fromkeys((*range(_FIRST_ID), IGNORE), IGNORE)
+    labels |= labels_by_value(dict(enumerate(_NAMES, _FIRST_ID)), vocabulary, "cityscapes27")
+    return Listing(list(entries.values()), MaskFiles(ListedMasks(places), labels=labels))
+
+
+def _entry(path: str, name: str) -> Entry:
+    return Entry(key_of(f"{name.rpartition('/')[2]}.png"), path, (), path)
