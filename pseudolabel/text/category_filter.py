@@ -82,12 +82,23 @@ class CategoryFilter:
             ModelError: if a model cannot be loaded.
         """
         scores = self._image_scores(images, vocabulary)
-        captions = self._caption(images)
-        nouns = self._find_nouns(captions)
+        captions: list[tuple[str, ...]] = [()] * len(images)
+        nouns = captions
+        if self.config.nouns != "none":
+            captions = self._caption(images)
+            nouns = self._find_nouns(captions)
         return [
             Guess(self._by_image(row), self._by_nouns(found, vocabulary), said, found, tuple(row.tolist()))
             for row, said, found in zip(scores, captions, nouns, strict=True)
         ]
+
+    def nouns(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
+        """Of each RGB image, the nouns of its captions, each once, whatever the rules.
+
+        Raises:
+            ModelError: if a model cannot be loaded.
+        """
+        return self._find_nouns(self._caption(images))
 
     @cached_property
     def _clip(self) -> ClipScorer:
@@ -114,16 +125,12 @@ class CategoryFilter:
 
     def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
         """Of each image, one caption for each lead."""
-        if self.config.nouns == "none":
-            return [()] * len(images)
         pairs = [(image, lead) for image in images for lead in self.config.leads]
         sentences = iter(self._captioner([image for image, _ in pairs], [lead for _, lead in pairs]))
         return [tuple(next(sentences) for _ in self.config.leads) for _ in images]
 
     def _find_nouns(self, captions: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Of each image, the nouns of its captions, each once; a lead's own, such as `picture`, are left out."""
-        if self.config.nouns == "none":
-            return [()] * len(captions)
         said = [_without(lead, text) for texts in captions for lead, text in zip(self.config.leads, texts, strict=True)]
         found = iter(find_nouns(self._pipeline, said))
         return [tuple(dict.fromkeys(noun for _ in texts for noun in next(found))) for texts in captions]

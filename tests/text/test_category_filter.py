@@ -59,6 +59,8 @@ def test_captions_and_their_nouns(models: tuple[FilterConfig, CaptionConfig], im
         assert found.by_nouns == classes_of_spellings(found.nouns, VOCABULARY) == found.classes
         assert found.image_scores == found.by_image == ()
     assert any(found.by_nouns for found in guesses)
+    filter_without = CategoryFilter(replace(config, nouns="none"), captions, CPU)
+    assert filter_without.nouns(images) == [found.nouns for found in guesses]
 
 
 def test_classes_of_the_image(models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image]) -> None:
