@@ -115,7 +115,7 @@ class DrawnMasks:
             shapes = [(crowd, rasterise(outline, height, width), label) for label, crowd, outline in objects]
         except ValueError as error:
             raise BadSample("unreadable", f"{origin}: {error}") from error
-        labels = np.full((height, width), BACKGROUND, np.uint8)
+        labels = np.full((height, width), BACKGROUND, np.uint8, order="F")  # as the shapes are
         for crowd, shape, label in sorted(shapes, key=lambda item: (not item[0], -np.count_nonzero(item[1]))):
             labels[shape] = IGNORE if crowd else label
-        return Mask(labels, origin)
+        return Mask(np.ascontiguousarray(labels), origin)

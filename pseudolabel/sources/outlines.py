@@ -40,7 +40,7 @@ def _fill(polygons: list[Any], height: int, width: int) -> np.ndarray:
         # pycocotools walks along every edge in fifths of a pixel and keeps all of them.
         if not (np.abs(points) <= 2 * max(height, width)).all():
             raise ValueError(f"a polygon leaves the image of {width} x {height} far behind: {polygon!r:.80}")
-    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).astype(bool)
+    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).view(bool)
 
 
 def _unroll(counts: Any, height: int, width: int) -> np.ndarray:
