@@ -20,13 +20,13 @@ class SourceConfig:
     Args:
         kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
             with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars); and the
-            data sets `context`, `coco-object`, `coco-stuff` and `cityscapes` as docs/datasets.md lays them out.
+            data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
             `table`, `folder` and `shards` a name for reports.
-        labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco-object` the classes
-            of the annotated objects, none for `context`, `coco-stuff` and `cityscapes`; `masks` are the classes that
+        labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
+            of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
             the ground truth holds; for `voc` also the path of a JSON or npz file of image id to class names or indices.
         masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
             vocabulary's indices for values; data sets that come with masks know where they are.
@@ -35,7 +35,7 @@ class SourceConfig:
         limit: take only the first so many images of the sorted list; 0 takes all.
     """
 
-    kind: Literal["voc", "table", "folder", "shards", "context", "coco-object", "coco-stuff", "cityscapes"] = "voc"
+    kind: Literal["voc", "table", "folder", "shards", "context", "coco_object", "coco_stuff", "cityscapes"] = "voc"
     path: str = ""
     split: str = "train"
     labels: str = "xml"

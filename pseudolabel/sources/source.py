@@ -34,8 +34,8 @@ KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
     "folder": list_folder,
     "shards": list_shards,
     "context": list_context,
-    "coco-object": list_coco_object,
-    "coco-stuff": list_coco_stuff,
+    "coco_object": list_coco_object,
+    "coco_stuff": list_coco_stuff,
     "cityscapes": list_cityscapes,
 }
 

@@ -61,7 +61,7 @@ THINGS = Vocabulary("things", tuple(ClassEntry(name, name) for name in COCO_CATE
 
 
 def open_coco(root: Path, vocabulary: Vocabulary = THINGS, **settings: Any) -> Source:
-    config = SourceConfig(**{"kind": "coco-object", "path": str(root), "split": "val2017", **settings})
+    config = SourceConfig(**{"kind": "coco_object", "path": str(root), "split": "val2017", **settings})
     return open_source(config, vocabulary)
 
 

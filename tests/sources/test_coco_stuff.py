@@ -28,7 +28,7 @@ def write(
 
 def open_stuff(root: Path, split: str = "val2017", vocabulary: str = "coco27", **settings: str) -> Source:
     return open_source(
-        SourceConfig(kind="coco-stuff", path=str(root), split=split, **settings), load_vocabulary(vocabulary)
+        SourceConfig(kind="coco_stuff", path=str(root), split=split, **settings), load_vocabulary(vocabulary)
     )
 
 
