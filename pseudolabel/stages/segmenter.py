@@ -13,11 +13,13 @@ from pseudolabel.methods.score_maps import at_image_size, label_map
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
 from pseudolabel.refine.densecrf import refine
 from pseudolabel.sources.entry import BadSample
-from pseudolabel.stages.guess import ClassGuesser
 from pseudolabel.stages.labellers.table import LABELLERS, Labeller
-from pseudolabel.stages.units import Rank, current_rank
+from pseudolabel.stages.units import current_rank
+from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up"})
 
 
 class Segmenter:
@@ -35,9 +37,9 @@ class Segmenter:
 
     def __init__(self, experiment: Experiment, sharpen: bool = False) -> None:
         self.experiment, self.sharpen = experiment, sharpen
-        self._rank: Rank = current_rank()
-        self._model = load_model(experiment.model, self._rank.device)
-        self._guesser = ClassGuesser(experiment, self._rank.device)
+        device = current_rank().device
+        self._model = load_model(experiment.model, device)
+        self._filter = CategoryFilter(experiment.filter, experiment.captions, device)
         self._labellers: dict[tuple[Vocabulary, bool], Labeller] = {}
 
     @classmethod
@@ -85,6 +87,28 @@ class Segmenter:
             else:
                 yield sample.key, self._finish(sample, outcome, vocabulary if names_wanted else None)
 
+    def _choose(
+        self, images: dict[str, Image.Image], classes: Sequence[str] | str | None
+    ) -> tuple[Vocabulary, dict[str, tuple[int, ...]]]:
+        """The vocabulary, and the classes of each image by key."""
+        if classes is None or classes == "auto":
+            return self._choose_nouns(images)
+        if not isinstance(classes, str) or "," in classes:
+            vocabulary = _vocabulary_of(classes.split(",") if isinstance(classes, str) else classes)
+            return vocabulary, dict.fromkeys(images, tuple(range(1, len(vocabulary) + 1)))
+        vocabulary = load_vocabulary(classes)
+        guesses = self._filter(list(images.values()), vocabulary)
+        return vocabulary, {key: guess.classes for key, guess in zip(images, guesses, strict=True)}
+
+    def _choose_nouns(self, images: dict[str, Image.Image]) -> tuple[Vocabulary, dict[str, tuple[int, ...]]]:
+        nouns = dict(zip(images, self._filter.nouns(list(images.values())), strict=True))
+        things = {key: [noun for noun in found if noun not in PICTURE_WORDS] for key, found in nouns.items()}
+        names = sorted({name for found in things.values() for name in found})
+        if not names:
+            return load_vocabulary("voc"), {}
+        vocabulary = _vocabulary_of(names)
+        return vocabulary, {key: tuple(sorted(map(vocabulary.index, found))) for key, found in things.items()}
+
     def _labeller(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
         """The method's labeller, loaded once for a vocabulary."""
         key = (vocabulary, with_names)
@@ -108,3 +132,7 @@ class Segmenter:
             return label_map(scores, cams.classes, self.experiment.evaluate.threshold)
         crf = replace(self.experiment.crf, ignore_below=0.0)  # who asks for a mask wants every pixel
         return refine(np.asarray(sample.image), scores, cams.classes, crf)[0]
+
+
+def _vocabulary_of(names: Sequence[str]) -> Vocabulary:
+    return load_vocabulary(",".join([*names, ""]))
