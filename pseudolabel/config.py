@@ -27,7 +27,9 @@ class SourceConfig:
             `table`, `folder` and `shards` a name for reports.
         labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
             of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
-            the ground truth holds; for `voc` also the path of a JSON or npz file of image id to class names or indices.
+            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON or npz of image id
+            (or key) to class names or indices, `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with
+            `key` and `classes`, or a folder of such files, such as the one that `pseudolabel filter` writes.
         masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
             vocabulary's indices for values; data sets that come with masks know where they are.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.

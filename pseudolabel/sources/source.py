@@ -18,6 +18,7 @@ from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
+from pseudolabel.sources.label_file import label_by_file, without_labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
@@ -128,6 +129,10 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         )
     entries = sorted(listing.entries, key=attrgetter("key"))
     _check_unique(entries)
+    if config.labels == "none":
+        entries = [without_labels(entry) for entry in entries]
+    elif config.labels not in ("xml", "masks"):
+        entries = label_by_file(entries, config.labels, vocabulary)
     source = Source(
         entries=entries[: config.limit or None],
         masks=listing.masks,

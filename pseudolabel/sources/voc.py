@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pseudolabel.config import SourceConfig
 from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
 from pseudolabel.sources.files import Location, is_folder, join, read_bytes
-from pseudolabel.sources.label_file import load_label_file
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import open_mask_folder
@@ -20,7 +19,7 @@ LabelsOf = Callable[[str], Labels]
 
 
 def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
-    """List the images of `ImageSets/Segmentation/<split>.txt`, with labels from annotations or a label file.
+    """List the images of `ImageSets/Segmentation/<split>.txt`, with labels from annotations.
 
     Every object of an annotation counts, difficult and truncated ones too. Ground truth comes from `config.masks`, or
     from SegmentationClass where that folder exists.
@@ -36,9 +35,11 @@ def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         )
     has_masks = bool(config.masks) or is_folder(masks)
     split = read_split(join(root, "ImageSets/Segmentation"), config.split)
-    labels_of = _choose_labels(config, root, list(split), vocabulary)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        labels = list(pool.map(labels_of, split))
+    labels: list[Labels] = [((), None)] * len(split)
+    if config.labels == "xml":  # others are taken by whoever opens the source
+        labels_of = _labels_from_xml(join(root, "Annotations"), LabelReader(vocabulary))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            labels = list(pool.map(labels_of, split))
     entries = [
         Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), classes, origin, problem)
         for (name, origin), (classes, problem) in zip(split.items(), labels, strict=True)
@@ -46,18 +47,11 @@ def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     return Listing(entries, open_mask_folder(masks, images) if has_masks else None)
 
 
-def _choose_labels(config: SourceConfig, root: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
-    if config.labels == "xml":
-        return _labels_from_xml(join(root, "Annotations"), LabelReader(vocabulary))
-    if config.labels == "masks":
-        return lambda name: ((), None)  # whoever opens the source takes them from its ground truth
-    return _labels_from_file(config.labels, names, vocabulary)
-
-
 def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
     if not is_folder(folder):
         raise SourceError(
-            f"no folder '{folder}'; take labels from elsewhere: --source.labels masks, or the path of a label file"
+            f"no folder '{folder}'; take labels from elsewhere: --source.labels masks, or the path of a label file; or "
+            "leave them out: --source.labels none"
         )
 
     def labels_of(name: str) -> Labels:
@@ -70,21 +64,5 @@ def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
             return (), ("unreadable", f"labels: '{path}' is not XML: {error}")
         names = [(entry.findtext("name") or "").strip() for entry in annotation.findall("object")]
         return reader.read(names, path)
-
-    return labels_of
-
-
-def _labels_from_file(path: str, names: list[str], vocabulary: Vocabulary) -> LabelsOf:
-    labels = load_label_file(path, len(vocabulary))
-    if names and not any(name in labels for name in names):
-        raise SourceError(
-            f"'{path}' labels none of the images, such as '{names[0]}'; it may belong to another data set"
-        )
-    reader = LabelReader(vocabulary)
-
-    def labels_of(name: str) -> Labels:
-        if name not in labels:
-            return (), ("missing", f"labels: '{path}' has none for '{name}'; write [] for an image without objects")
-        return reader.read(labels[name], f"{path} '{name}'")
 
     return labels_of

@@ -1,10 +1,9 @@
 """Captions that continue a class's prompt: where they are kept and how they are found again."""
 
-import json
 from collections.abc import Iterable
 
 from pseudolabel.sources.entry import Entry, SourceError
-from pseudolabel.sources.files import is_file, is_folder, open_filesystem, read_text
+from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.vocabulary import Vocabulary
 
 Captions = dict[tuple[str, str], str]
@@ -22,11 +21,8 @@ def load_captions(source: str) -> Captions:
         SourceError: if there is no such file, or a line is no caption; the message names file and line.
     """
     captions: Captions = {}
-    for path in _files(source):
-        for number, line in enumerate(read_text(path, MEND).splitlines(), 1):
-            if line.strip():
-                key, name, caption = _parse(line, f"{path}, line {number}")
-                captions[key, name] = caption or captions.get((key, name), "")
+    for key, name, caption in read_lines(source, ("key", "class", "caption"), "caption", MEND):
+        captions[key, name] = caption or captions.get((key, name), "")
     return captions
 
 
@@ -44,22 +40,3 @@ def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Voc
             f"'{source}' lacks {len(missing)} of {len(pairs)} captions, the first for class '{name}' of '{key}'; "
             "'pseudolabel caption' writes those that are missing, --captions.source none does without"
         )
-
-
-def _files(source: str) -> list[str]:
-    if is_file(source):
-        return [source]
-    if is_folder(source):
-        fs, name = open_filesystem(source)
-        files = sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{name.rstrip('/')}/*.jsonl"))
-        if files:
-            return files
-    raise SourceError(f"no captions in '{source}'; {MEND}")
-
-
-def _parse(line: str, origin: str) -> tuple[str, str, str]:
-    try:
-        fields = json.loads(line)
-        return fields["key"], fields["class"], fields["caption"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{origin}: not a caption ({error!r}); {MEND}") from error

@@ -18,6 +18,59 @@ def test_json_of_names_or_indices(tmp_path: Path) -> None:
     assert load_label_file(str(path), 20) == {"a": ["cat"], "b": [5, 7], "c": []}
 
 
+def write_lines(path: Path, **classes: list[str]) -> None:
+    lines = [json.dumps({"key": key, "classes": names, "captions": ["a\u2028b"]}) for key, names in classes.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_jsonl_and_folders_of_it(tmp_path: Path) -> None:
+    write_lines(tmp_path / "2.jsonl", c=["dog"])
+    write_lines(tmp_path / "1.jsonl", a=["cat", "bus"], b=[])
+    (tmp_path / "run.json").write_text("{}")
+    assert load_label_file(str(tmp_path / "1.jsonl"), 20) == {"a": ["cat", "bus"], "b": []}
+    assert load_label_file(str(tmp_path), 20) == {"a": ["cat", "bus"], "b": [], "c": ["dog"]}
+
+
+def test_a_folder_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no label lines in .*; set --source\.labels"):
+        load_label_file(str(tmp_path), 20)
+
+
+@pytest.mark.parametrize("line", ["{", '{"key": "b"}', "[]"])
+def test_a_line_that_is_no_label_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"key": "a", "classes": []}}\n\n{line}')
+    with pytest.raises(SourceError, match=r"a\.jsonl, line 3: not a label line"):
+        load_label_file(str(tmp_path), 20)
+
+
+LISTS = {
+    "image": {"a": ["plane"], "b": []},
+    "text": {"a": ["people", "plane"], "c": ["cat"]},
+    "spelled": {"b": ["dog"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("image", {"a": ["plane"], "b": []}),
+        ("image+text", {"a": ["plane", "people", "plane"], "b": [], "c": ["cat"]}),
+        ("text+spelled", {"a": ["people", "plane"], "b": ["dog"], "c": ["cat"]}),
+    ],
+)
+def test_union_of_named_lists(tmp_path: Path, chosen: str, expected: dict[str, list[str]]) -> None:
+    (tmp_path / "lists.json").write_text(json.dumps(LISTS))
+    assert load_label_file(f"{tmp_path}/lists.json#{chosen}", 20) == expected
+
+
+def test_lists_have_to_be_chosen_from_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "lists.json").write_text(json.dumps(LISTS))
+    with pytest.raises(SourceError, match=r"several lists of labels; choose: .*lists\.json#image\+text\+spelled"):
+        load_label_file(f"{tmp_path}/lists.json", 20)
+    with pytest.raises(SourceError, match=r"lists\.json' holds no list 'images' .*; it has image, text, spelled"):
+        load_label_file(f"{tmp_path}/lists.json#images", 20)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, bool])
 def test_npz_of_one_vector_per_image(tmp_path: Path, dtype: type) -> None:
     vectors = {"2007_1": CAT, "2007_2": CAT_AND_BUS, "2007_3": 0 * CAT}

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,50 @@ def test_unlabelled_images_may_be_background(table: SourceConfig, voc: Vocabular
     sample = source.read(source.entries[4])
     assert isinstance(sample, Sample)
     assert sample.classes == ()
+
+
+def relabelled(config: SourceConfig, labels: str, voc: Vocabulary) -> dict[str, tuple[int, ...] | str]:
+    """Classes by key, or the status of what keeps them from being understood."""
+    entries = open_source(dataclasses.replace(config, labels=labels), voc).entries
+    return {entry.key: entry.problem[0] if entry.problem else entry.classes for entry in entries}
+
+
+def test_a_label_file_labels_any_kind(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
+    file = tmp_path / "labels.jsonl"
+    rows = {"a": ["dog", "cat"], "b": [], "c": ["unheard of"], "e": ["bus"]}
+    file.write_text("".join(json.dumps({"key": key, "classes": names}) + "\n" for key, names in rows.items()))
+    expected = {"a": (8, 12), "b": (), "c": "unknown_class", "d": "missing", "e": (6,)}
+    assert relabelled(table, str(file), voc) == expected
+    save_image("images/nonsense/x.v2.jpg")
+    folder = SourceConfig(kind="folder", path=str(tmp_path / "images"))
+    file.write_text('{"key": "nonsense/x_v2", "classes": ["cat"]}')
+    assert relabelled(folder, str(file), voc) == {"nonsense/x_v2": (8,)}
+    (tmp_path / "labels.json").write_text('{"nonsense/x.v2": [7]}')
+    assert relabelled(folder, str(tmp_path / "labels.json"), voc) == {"nonsense/x_v2": (8,)}
+
+
+def test_labels_may_be_left_out(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
+    assert relabelled(table, "none", voc) == dict.fromkeys("abcde", ())
+    save_image("images/nonsense/x.jpg")
+    folder = SourceConfig(kind="folder", path=str(tmp_path / "images"))
+    assert relabelled(folder, "xml", voc) == {"nonsense/x": "unknown_class"}
+    assert relabelled(folder, "none", voc) == {"nonsense/x": ()}
+
+
+def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"names": ["cat"]}')
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "a.json", "a.json")
+    (tmp_path / "labels.json").write_text('{"a": ["dog"]}')
+    shards = SourceConfig(kind="shards", path=str(tmp_path / "s.tar"))
+    for labels in ("none", str(tmp_path / "labels.json")):
+        assert relabelled(shards, labels, voc) == {"a": "missing"}
+
+
+def test_a_label_file_of_other_images(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text('{"key": "z", "classes": ["cat"]}')
+    with pytest.raises(SourceError, match=r"labels\.jsonl' labels none of the images, such as 'a'"):
+        relabelled(table, str(tmp_path / "labels.jsonl"), voc)
 
 
 def test_ground_truth_is_checked_against_the_image(table: SourceConfig, voc: Vocabulary) -> None:
