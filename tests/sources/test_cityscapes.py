@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
@@ -59,6 +60,15 @@ def test_masks_of_ones_own_are_named_by_key(tmp_path: Path) -> None:
     Image.fromarray(np.array([[5, 6]], np.uint8)).save(tmp_path / "mine/ulm_0_0.png")
     source = open_cityscapes(tmp_path, masks=str(tmp_path / "mine"))
     assert source.ground_truth(source.entries[0]).labels.tolist() == [[5, 6]]
+
+
+def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment("cityscapes")
+    write(tmp_path / "cityscapes", {"ulm_000000_000019": [7]})
+    monkeypatch.chdir(tmp_path)
+    (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries
+    assert set(np.unique(source.ground_truth(entry).labels)) == {1}
+    assert source.read(entry).key == entry.key
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.coco_stuff import SUPER_CATEGORIES
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
@@ -86,6 +87,17 @@ def test_masks_of_ones_own(tmp_path: Path) -> None:
     write(tmp_path, {"a": [1, 27]}, folder="mine")
     source = open_stuff(tmp_path, masks=str(tmp_path / "mine"))
     assert source.ground_truth(source.entries[0]).labels.tolist() == [[1, 27]]
+
+
+def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment("coco_stuff27")
+    write(tmp_path / "coco", {"000000000139": [71], "000000000285": [1]})
+    (tmp_path / "coco/curated/val2017").mkdir(parents=True)
+    (tmp_path / "coco/curated" / f"{LIST}.txt").write_text("000000000139\n")
+    monkeypatch.chdir(tmp_path)
+    (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries
+    assert set(np.unique(source.ground_truth(entry).labels)) == {1}
+    assert source.read(entry).key == entry.key
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
