@@ -101,12 +101,13 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     return [report(summary) for summary in run(experiment, current_rank(), retry_failed)][-1]
 
 
-def evaluate(experiment: Experiment, kind: Literal["cams", "masks"], predictions: str = "") -> int:
-    """Score OUT/cams or OUT/masks against ground truth; writes OUT/metrics.json and plots.
+def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"], predictions: str = "") -> int:
+    """Score OUT/cams, OUT/masks or OUT/segments against ground truth; writes OUT/metrics.json and plots.
 
     Args:
-        kind: `cams` sweeps every background threshold in one pass, `masks` scores labels as they are.
-        predictions: folder of shards, or for masks of PNG files, instead of OUT's own.
+        kind: `cams` sweeps every background threshold in one pass, `masks` scores labels as they are, `segments` first
+            matches each one to a true label of its image.
+        predictions: folder of shards, or for masks and segments of PNG files, instead of OUT's own.
     """
     from pseudolabel.evaluation.report import print_report
     from pseudolabel.stages.evaluate import evaluate as run

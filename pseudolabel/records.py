@@ -1,12 +1,15 @@
 """The three records that travel from station to station: `Sample`, `ScoreMaps`, `LabelMap`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 BACKGROUND = 0
 IGNORE = 255
+Kind = Literal["cams", "masks", "segments"]
+"""What shards hold: score maps, label maps of the vocabulary's classes, or label maps that only tell regions apart."""
 
 
 @dataclass(frozen=True)

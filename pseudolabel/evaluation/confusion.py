@@ -120,6 +120,11 @@ class Confusion:
         return _ratio(self.hits, self.counts.sum(1))
 
     @property
+    def accuracy(self) -> float:
+        """Share of the counted pixels that were predicted right; NaN if there are no pixels."""
+        return float(_ratio(self.hits.sum(), self.counts.sum()))
+
+    @property
     def coverage(self) -> float:
         """Share of the counted pixels that were not predicted 255; NaN if there are no pixels."""
         return float(_ratio(self.predicted.sum(), self.counts.sum()))

@@ -1,19 +1,25 @@
-"""The scoring stage: CAM or mask shards, or a folder of mask PNGs, against ground truth."""
+"""The scoring stage: shards of CAMs, masks or segments, or a folder of PNGs, against ground truth."""
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from statistics import fmean
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.confusion import Confusion
-from pseudolabel.evaluation.report import Report
+from pseudolabel.evaluation.hungarian import Hungarian
+from pseudolabel.evaluation.per_image import image_miou
+from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.records import BACKGROUND, IGNORE, Kind
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shards.sample import decode_cams
@@ -27,26 +33,42 @@ from pseudolabel.stages.workers import open_pool
 from pseudolabel.views.plots import plot_class_iou, plot_confusion, plot_threshold_curve
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
-Kind = Literal["cams", "masks"]
-Counts = ThresholdSweep | Confusion
-C = TypeVar("C", ThresholdSweep, Confusion)
+Counts = ThresholdSweep | Confusion | Hungarian
+C = TypeVar("C", ThresholdSweep, Confusion, Hungarian)
 METRICS = "metrics.json"
 FILES_PER_TASK = 32
 
 
 @dataclass
 class Tally(Generic[C]):
-    """What has been counted: the pixels, the keys of the images, and what went wrong with others, by key."""
+    """What has been counted.
+
+    Attributes:
+        counts: the pixels.
+        keys: of the scored images.
+        faults: what went wrong with others, by key.
+        mious: mean IoU of the images one by one, but for CAMs.
+        segments: how many each image has, where they are scored.
+    """
 
     counts: C
-    keys: list[str]
-    faults: dict[str, str]
+    keys: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    mious: list[float] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
 
     def __iadd__(self, other: "Tally[C]") -> "Tally[C]":
         self.counts += other.counts
         self.keys += other.keys
         self.faults |= other.faults
+        self.mious += other.mious
+        self.segments += other.segments
         return self
+
+    def miou_per_image(self) -> float:
+        """Mean over the images that have a pixel to count; NaN if none has."""
+        counted = [miou for miou in self.mious if not math.isnan(miou)]
+        return fmean(counted) if counted else math.nan
 
 
 @dataclass(frozen=True)
@@ -58,16 +80,16 @@ class Task:
     names: tuple[str, ...]
 
 
-def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = "") -> Report:
+def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = "") -> Report | SegmentReport:
     """Score all predictions that have ground truth, in worker processes, in one pass.
 
     Writes the report under `kind` into `metrics.json` of the experiment's folder, and plots beside it.
 
     Args:
         experiment: whose source has the ground truth.
-        kind: `cams` or `masks`.
+        kind: `cams`, `masks` or `segments`.
         rank: who this process is; scoring is one process's work.
-        predictions: folder of shards or of PNG masks; the experiment's own where it is empty.
+        predictions: folder of shards, or of PNG masks or segments; the experiment's own where it is empty.
 
     Raises:
         SourceError: if there is no ground truth, or there are no predictions for it.
@@ -98,7 +120,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     if not tally.keys:
         first = next(iter(tally.faults.values()), "no key of theirs is in the source's list")
         raise SourceError(f"none of the predictions in '{folder.path}' could be scored: {first}")
-    report = _report(tally, kind, experiment, vocabulary)
+    report = _report(tally, experiment, vocabulary)
     _write(experiment, report, tally, source, vocabulary)
     return report
 
@@ -106,11 +128,11 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
 def _tasks(kind: Kind, folder: Folder) -> list[Task]:
     names = folder.names()
     shards = [name for name in names if name.endswith(".tar")]
-    files = [name for name in names if name.endswith(".png")] if kind == "masks" else []
+    files = [name for name in names if name.endswith(".png")] if kind != "cams" else []
     if not shards and not files:
-        wanted = "CAM shards" if kind == "cams" else "mask shards or PNG masks"
+        wanted = {"cams": "CAM shards", "masks": "mask shards or PNG masks", "segments": "segment shards or PNG files"}
         raise SourceError(
-            f"no {wanted} in '{folder.path}'; write them first, or name another folder with --predictions"
+            f"no {wanted[kind]} in '{folder.path}'; write them first, or name another folder with --predictions"
         )
     groups: list[tuple[str, ...]] = [(name,) for name in shards] or list(batched(files, FILES_PER_TASK))
     return [Task(kind, folder.path, group) for group in groups]
@@ -134,7 +156,7 @@ def _score(task: Task) -> "Tally[Any]":
         if key not in _entries:
             continue
         try:
-            _add(tally.counts, key, members)
+            _add(tally, key, members)
         except (BadSample, ValueError) as error:
             tally.faults[key] = str(error)
         else:
@@ -152,20 +174,31 @@ def _members(task: Task) -> Iterator[tuple[str, Members]]:
                 yield from read_tar(file)
 
 
-def _add(counts: Counts, key: str, members: Members) -> None:
+def _add(tally: Tally[Any], key: str, members: Members) -> None:
     truth = _source.ground_truth(_entries[key])
     if truth is None:
         raise BadSample("missing", f"no ground truth for '{key}'")
-    if isinstance(counts, ThresholdSweep):
+    if isinstance(tally.counts, ThresholdSweep):
         scores = decode_cams(key, members).scores
         _check_size(key, scores.size, truth.labels.shape)
-        counts.add(truth.labels, at_image_size(scores.maps, scores.size), scores.classes)
+        tally.counts.add(truth.labels, at_image_size(scores.maps, scores.size), scores.classes)
+        return
+    prediction = read_mask(members["png"], f"prediction for '{key}'")
+    _check_size(key, prediction.shape, truth.labels.shape)
+    if isinstance(tally.counts, Hungarian):
+        tally.mious.append(image_miou(*tally.counts.add(truth.labels, prediction)))
+        tally.segments.append(len(np.setdiff1d(prediction, IGNORE)))
     else:
-        prediction = read_mask(members["png"], f"predicted mask of '{key}'")
-        _check_size(key, prediction.shape, truth.labels.shape)
-        if not _vocabulary.has_background:
-            prediction[prediction == BACKGROUND] = IGNORE  # no label was given, so that 0 is no class of the mean
-        counts.add(truth.labels, prediction)
+        tally.mious.append(_add_mask(tally.counts, truth.labels, prediction))
+
+
+def _add_mask(counts: Confusion, truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Count a mask; gives the image's own mean IoU, for which void is background where the vocabulary has one."""
+    if not _vocabulary.has_background:
+        prediction[prediction == BACKGROUND] = IGNORE  # no label was given, so that 0 is no class of the mean
+    counts.add(truth, prediction)
+    void = BACKGROUND if _vocabulary.has_background else IGNORE
+    return image_miou(np.where(truth == IGNORE, np.uint8(void), truth), prediction)
 
 
 def _check_size(key: str, predicted: tuple[int, ...], true: tuple[int, ...]) -> None:
@@ -174,19 +207,25 @@ def _check_size(key: str, predicted: tuple[int, ...], true: tuple[int, ...]) -> 
 
 
 def _empty(kind: Kind, vocabulary: Vocabulary) -> "Tally[Any]":
-    counts = ThresholdSweep if kind == "cams" else Confusion
-    return Tally(counts.empty(len(vocabulary)), [], {})
+    if kind == "segments":
+        return Tally(Hungarian.empty(len(vocabulary), vocabulary.has_background))
+    return Tally((ThresholdSweep if kind == "cams" else Confusion).empty(len(vocabulary)))
 
 
-def _report(tally: Tally[Any], kind: Kind, experiment: Experiment, vocabulary: Vocabulary) -> Report:
-    split, images = experiment.source.split, len(tally.keys)
+def _report(tally: Tally[Any], experiment: Experiment, vocabulary: Vocabulary) -> Report | SegmentReport:
+    names, split, images = vocabulary.names, experiment.source.split, len(tally.keys)
+    if isinstance(tally.counts, Hungarian):
+        segments = fmean(tally.segments)
+        return SegmentReport.of_segments(tally.counts, names, split, images, segments, tally.miou_per_image())
     if isinstance(tally.counts, Confusion):
-        return Report.of_masks(tally.counts, vocabulary.names, split, images)
+        return Report.of_masks(tally.counts, names, split, images, tally.miou_per_image())
     chosen = experiment.evaluate
-    return Report.of_cams(tally.counts, vocabulary.names, split, images, chosen.threshold, chosen.threshold_chosen_on)
+    return Report.of_cams(tally.counts, names, split, images, chosen.threshold, chosen.threshold_chosen_on)
 
 
-def _write(experiment: Experiment, report: Report, tally: Tally[Any], source: Source, vocabulary: Vocabulary) -> None:
+def _write(
+    experiment: Experiment, report: Report | SegmentReport, tally: Tally[Any], source: Source, vocabulary: Vocabulary
+) -> None:
     folder = Folder(experiment.out)
     folder.prepare()
     metrics = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
@@ -203,9 +242,15 @@ def _write(experiment: Experiment, report: Report, tally: Tally[Any], source: So
         _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary, folder.local)
 
 
-def _plot(report: Report, counts: Counts, threshold: float, vocabulary: Vocabulary, folder: Path) -> None:
-    confusion = counts if isinstance(counts, Confusion) else counts.at(threshold)
-    if report.curve is not None:
-        plot_threshold_curve(report, folder / "cams-threshold.png")
-    plot_class_iou(report, folder / f"{report.kind}-iou.png")
+def _plot(
+    report: Report | SegmentReport, counts: Counts, threshold: float, vocabulary: Vocabulary, folder: Path
+) -> None:
+    if isinstance(counts, Hungarian):
+        confusion = counts.matched
+    else:
+        confusion = counts if isinstance(counts, Confusion) else counts.at(threshold)
+    if isinstance(report, Report):
+        if report.curve is not None:
+            plot_threshold_curve(report, folder / "cams-threshold.png")
+        plot_class_iou(report, folder / f"{report.kind}-iou.png")
     plot_confusion(confusion, vocabulary.names, folder / f"{report.kind}-confusion.png")

@@ -8,6 +8,8 @@ from PIL import Image
 
 from pseudolabel.config import EvaluateConfig, Experiment, SourceConfig, WorkConfig
 from pseudolabel.errors import SettingError
+from pseudolabel.evaluation.hungarian import Hungarian
+from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.shards.folder import Folder
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.images import mask_image
@@ -137,3 +139,44 @@ def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     names = [name for name in Folder(str(tmp_path)).names() if name.endswith(".png")]
     assert names == ["cams-confusion.png", "cams-iou.png", "cams-threshold.png"]
     assert all(Image.open(tmp_path / name).size > (200, 100) for name in names)
+
+
+def test_segments_are_scored_by_both_protocols(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    """The truth under other values, with a corner cut out of each image, which is left over."""
+    counts, mious = Hungarian.empty(6, has_background=True), []
+    for path in sorted(Path(labelled.source.path, "SegmentationClass").glob("*.png")):
+        truth = np.asarray(Image.open(path))
+        segments = (100 - truth).astype(np.uint8)
+        segments[:8, :8] = 200
+        Image.fromarray(segments).save(tmp_path / path.name)
+        mious.append(image_miou(*counts.add(truth, segments)))
+    experiment = replace(labelled, out=str(tmp_path / "out"), evaluate=replace(labelled.evaluate, plots=True))
+    report = evaluate(experiment, "segments", one_rank, str(tmp_path))
+    assert 0.5 < report.miou_official == counts.miou_official <= report.miou_matched == counts.miou_matched < 1
+    assert report.accuracy == counts.accuracy
+    assert report.miou_per_image == pytest.approx(np.mean(mious))
+    assert report.segments > 2
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["segments"]
+    assert metrics["miou_matched"] == report.miou_matched
+    assert metrics["listed"] == report.images == 5
+    assert (tmp_path / "out" / "segments-confusion.png").exists()
+    with pytest.raises(SourceError, match="no segment shards or PNG files in"):
+        evaluate(labelled, "segments", one_rank, str(tmp_path / "absent"))
+
+
+def test_masks_are_scored_one_by_one_with_void_as_background(
+    labelled: Experiment, one_rank: Rank, tmp_path: Path
+) -> None:
+    expected, with_void = [], tmp_path / "void"
+    with_void.mkdir()
+    for key, members in samples(Path(labelled.out) / "masks").items():
+        truth = np.array(Image.open(f"{labelled.source.path}/SegmentationClass/{key}.png"))
+        truth[20:60, 20:60] = 255
+        Image.fromarray(truth).save(with_void / f"{key}.png")
+        (tmp_path / "mask.png").write_bytes(members["png"])
+        expected.append(image_miou(np.where(truth == 255, 0, truth), np.asarray(Image.open(tmp_path / "mask.png"))))
+    experiment = replace(labelled, out=str(tmp_path), source=replace(labelled.source, masks=str(with_void)))
+    report = evaluate(experiment, "masks", one_rank, f"{labelled.out}/masks")
+    assert report.miou_per_image == pytest.approx(np.mean(expected))
+    plain = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, f"{labelled.out}/masks")
+    assert plain.miou_per_image != report.miou_per_image

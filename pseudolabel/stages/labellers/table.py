@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pseudolabel.config import Experiment, MethodName
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.records import LabelMap, Sample, ScoreMaps
+from pseudolabel.records import Kind, LabelMap, Sample, ScoreMaps
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.diffseg import DiffSegLabeller
 from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
@@ -14,8 +14,6 @@ from pseudolabel.stages.labellers.elbo import ElboLabeller
 from pseudolabel.stages.labellers.freesegdiff import FreeSegDiffLabeller
 from pseudolabel.text.captions import Captions
 from pseudolabel.vocabulary import Vocabulary
-
-Kind = Literal["cams", "masks", "segments"]
 
 
 class Labeller(Protocol):
