@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudolabel.evaluation.label_scores import LabelScores
+from pseudolabel.sources.label_file import load_label_file
+from pseudolabel.sources.labels import LabelReader
+from pseudolabel.vocabulary import load_vocabulary
+
+LISTS = "val_predicted_classes.json"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_those_of_a_plain_count(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    classes = 6
+    draws = [[set(np.flatnonzero(generator.random(classes) < 0.3) + 1) for _ in range(30)] for _ in range(2)]
+    pairs = list(zip(*draws, strict=True))
+    scores = LabelScores.count(pairs, classes)
+    both = sum(index in guess and index in truth for guess, truth in pairs for index in range(1, classes + 1))
+    said, there = (sum(len(found) for found in found_of) for found_of in draws)
+    precision, recall = both / said, both / there
+    assert scores.micro == pytest.approx((precision, recall, 2 * precision * recall / (precision + recall)))
+    for index in range(1, classes + 1):
+        hits = sum(index in guess and index in truth for guess, truth in pairs)
+        said, there = (sum(index in found for found in found_of) for found_of in draws)
+        assert scores.by_class[index - 1] == pytest.approx([hits / said, hits / there, 2 * hits / (said + there)])
+
+
+def test_nothing_to_divide_by() -> None:
+    scores = LabelScores.count([((1,), ()), ((), (2,))], 3)
+    np.testing.assert_array_equal(scores.by_class, [[0, np.nan, 0], [np.nan, 0, 0], [np.nan] * 3])
+    assert scores.micro == (0, 0, 0)
+    assert np.isnan(LabelScores.count([], 3).micro).all()
+
+
+def test_the_report_is_plain_json() -> None:
+    report = LabelScores.count([((1, 2), (1,)), ((2,), (2,))], 3).to_dict(("cat", "dog", "cow"))
+    assert json.loads(json.dumps(report)) == report
+    assert report["per_class"]["dog"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "images": 1}
+    assert report["per_class"]["cow"] == {"precision": None, "recall": None, "f1": None, "images": 0}
+    assert (report["precision"], report["recall"]) == (2 / 3, 1.0)
+
+
+@pytest.fixture
+def voc_lists(voc_sample: Path) -> Path:
+    """The lists of VOC 2012 that lie beside the sample: true labels, and those of DiffSegmenter's authors."""
+    folder = voc_sample.parent / "voc12_lists"
+    if not (folder / LISTS).is_file():
+        pytest.skip(f"no {LISTS} in {folder}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("union", "precision", "recall"),
+    [
+        ("image_similarity+text_similarity", 0.845, 0.741),
+        ("image_similarity+synonym_matching", 0.834, 0.839),
+        ("image_similarity+text_similarity+synonym_matching", 0.826, 0.862),
+    ],
+)
+def test_the_published_lists_score_as_measured(voc_lists: Path, union: str, precision: float, recall: float) -> None:
+    scores = score_lists(voc_lists, union)
+    assert tuple(round(score, 3) for score in scores.micro[:2]) == (precision, recall)
+
+
+def test_people_are_found_by_synonyms(voc_lists: Path) -> None:
+    person = load_vocabulary("voc").index("person") - 1
+    assert round(score_lists(voc_lists, "image_similarity+text_similarity").by_class[person, 1], 2) == 0.34
+    assert score_lists(voc_lists, "image_similarity+synonym_matching").by_class[person, 1] > 0.7
+
+
+def score_lists(folder: Path, union: str) -> LabelScores:
+    vocabulary = load_vocabulary("voc")
+    reader = LabelReader(vocabulary)
+    predicted = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
+    true = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
+    pairs = [(reader.read(predicted[image], "predicted"), reader.read(true[image], "true")) for image in predicted]
+    assert len(pairs) == 1449
+    assert not any(problem for guess, truth in pairs for _, problem in (guess, truth))
+    return LabelScores.count([(guess[0], truth[0]) for guess, truth in pairs], len(vocabulary))
