@@ -231,6 +231,8 @@ class FreeSegDiffConfig:
         noise: whether noise of that level is added (the released code) or the latent is fed as it is.
         features: what is clustered: cross-attention's `queries`, residual blocks' outputs (`resblock`), attention
             blocks' outputs (`attention`), or residual blocks and attention (`both`).
+        backbone: hub id or folder of a vision transformer whose patch tokens are clustered instead of the diffusion
+            model's features (CLIP, ViT, DINOv2); empty for none.
         factors: downsampling factors (image side / map side) at which features are taken; 32 is 16 x 16 at 512 pixels.
         side: the features of all layers are enlarged to a square of this side before they are concatenated.
         clusters: K of K-means.
@@ -249,6 +251,7 @@ class FreeSegDiffConfig:
     timestep: int = 0
     noise: bool = False
     features: Literal["queries", "resblock", "attention", "both"] = "queries"
+    backbone: str = ""
     factors: list[int] = field(default_factory=lambda: [32])
     side: int = 32
     clusters: int = 4

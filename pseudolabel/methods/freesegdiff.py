@@ -58,8 +58,24 @@ class FreeSegDiff:
         states = self.states.expand(len(latents), -1, -1)
         with record_features(model.unet, self.layers) as features:
             model.unet(latents.to(model.dtype), timesteps.to(model.device), states)
-        points = concatenate(features, config.side)
-        return kmeans(points, config.clusters, generators, config.restarts).unflatten(1, (config.side, config.side))
+        return cluster(features, generators, config)
+
+
+def cluster(
+    features: Sequence[torch.Tensor], generators: Sequence[torch.Generator], config: FreeSegDiffConfig
+) -> torch.Tensor:
+    """K-means on the positions of each image by itself.
+
+    Args:
+        features: floating (B, channels, h, h) maps.
+        generators: one per image, on the CPU, for the starts.
+        config: number of clusters and starts, and the side to which the maps are brought.
+
+    Returns:
+        int64 (B, side, side) cluster numbers in 0..K-1 on the features' device.
+    """
+    points = concatenate(features, config.side)
+    return kmeans(points, config.clusters, generators, config.restarts).unflatten(1, (config.side, config.side))
 
 
 def concatenate(features: Sequence[torch.Tensor], side: int) -> torch.Tensor:

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from pseudolabel.config import Experiment
-from pseudolabel.evaluation.report import Report
+from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, digest, encode_json
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.caption import write_captions
-from pseudolabel.stages.evaluate import METRICS, evaluate
+from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of, method_settings
@@ -58,11 +58,12 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
         The exit status: 0, or that of the worst row.
     """
     table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
-    place = (on_shapes if experiment.model.name == NAME else on_papers_data)(data, limit)
+    is_shapes = experiment.model.name == NAME
+    place = (on_shapes if is_shapes else on_papers_data)(data, limit)
     lines, status = [], 0
     for number, row in enumerate(table.rows):
         line: dict[str, Any] = {"row": row.name, "data": row.data, "published": dict(row.published)}
-        if row.change is not None:
+        if row.change is not None and (row.on_shapes or not is_shapes):
             own = replace(row.change(place(experiment, row.data)), out=f"{folder.path}/{number:02}")
             own = _with_labels(own, row, folder, rank)
             summary = write_labels(own, rank)
@@ -97,7 +98,7 @@ def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -
 
 
 def _all_classes(experiment: Experiment, folder: Folder) -> str:
-    """A label file that gives every image every class."""
+    """The path of a label file that gives every image every class."""
     vocabulary = load_vocabulary(experiment.vocabulary)
     source = open_source(experiment.source, vocabulary)
     names = list(vocabulary.names[1:])
@@ -114,12 +115,24 @@ def _score(experiment: Experiment, rank: Rank) -> dict[str, float | None]:
         rank.check_launcher()
         time.sleep(LOOK_AGAIN_SECONDS)
     report = evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
-    return read_scores(report)
+    return {"images": report.images, **read_scores(report)}
 
 
-def read_scores(report: Report) -> dict[str, float | None]:
+def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
     """What a report has measured, in [0, 1], by the names that tables use."""
-    raise NotImplementedError
+    if isinstance(report, SegmentReport):
+        return {
+            diffseg.ACCURACY: report.accuracy,
+            diffseg.MIOU: report.miou_official,
+            diffseg.MATCHED: report.miou_matched,
+        }
+    if report.oracle is not None and report.fixed is not None:
+        return {diffsegmenter.ORACLE: report.oracle.miou, diffsegmenter.FIXED: report.fixed.miou}
+    return {
+        freesegdiff.PER_IMAGE: report.miou_per_image,
+        freesegdiff.MIOU: report.miou,
+        freesegdiff.ACCURACY: report.accuracy,
+    }
 
 
 def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:

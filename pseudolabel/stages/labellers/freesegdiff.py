@@ -10,7 +10,8 @@ from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.freesegdiff import FreeSegDiff, cut_out, name_regions
+from pseudolabel.methods.backbone import PatchFeatures
+from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.refine.regions import refine_singly, refine_together
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
@@ -36,6 +37,7 @@ class FreeSegDiffLabeller:
         if self.config.template.count("{}") != 1:
             raise SettingError(f"freesegdiff.template '{self.config.template}' needs exactly one {{}} for the class")
         self.method = FreeSegDiff(model, self.config)
+        self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
         self.clip = ClipScorer(self.config.clip, model.device, "--freesegdiff.clip")
         words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
         if self.config.background_words:
@@ -55,10 +57,14 @@ class FreeSegDiffLabeller:
     def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
         """uint8 (side, side) cluster numbers of every sample."""
         for group in batched(samples, self.batch):
-            latents = self.model.encode(torch.stack([self.model.pixels(sample.image) for sample in group]))
-            noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
             generators = [generator_of(self.seed, "clusters", sample.key) for sample in group]
-            yield from self.method.regions(latents, noise, generators).to("cpu", torch.uint8).numpy()
+            if self.backbone is not None:
+                regions = cluster([self.backbone([sample.image for sample in group])], generators, self.config)
+            else:
+                latents = self.model.encode(torch.stack([self.model.pixels(sample.image) for sample in group]))
+                noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
+                regions = self.method.regions(latents, noise, generators)
+            yield from regions.to("cpu", torch.uint8).numpy()
 
     def _noise(self, key: str) -> torch.Tensor:
         return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)

@@ -21,6 +21,7 @@ class Row:
         change: what the row does to the experiment; None where the row is other people's method, which is quoted.
         labels: the classes a method is given: the `true` ones, those `predicted` by the category filter, or `all`.
         captions: whether prompts go on with BLIP's words.
+        on_shapes: False where no small model ships that could run the row; it is quoted there.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     change: Change | None = None
     labels: Labels = "true"
     captions: bool = False
+    on_shapes: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Every row of every table, for real, on Shapes with the small models."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pseudolabel.config import Experiment
+from pseudolabel.stages.reproduce import TABLES
+from pseudolabel.stages.tables.data import DATA
+from pseudolabel.stages.tables.names import TableName
+from tests.e2e.commands import Outcome, call
+
+IMAGES = 2
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reproduce") / "shapes"
+    assert call("shapes", "--out", folder, "--train", 0, "--val", IMAGES, "--seed", 7).status == 0
+    return folder
+
+
+def reproduce(table: str, shapes: Path, out: Path, *more: object) -> Outcome:
+    options = ("--config", "shapes", "--data", shapes, "--limit", IMAGES, "--out", out, "--elbo.samples", 5)
+    return call("reproduce", table, *options, *more)
+
+
+def test_tables_have_names():
+    assert set(TABLES) == set(get_args(TableName))
+
+
+def test_rows_name_known_data_and_scores():
+    for table in TABLES.values():
+        assert {row.data for row in table.rows} <= set(DATA)
+        for row in table.rows:
+            assert set(row.published) <= set(table.scores)
+            assert row.change is not None or row.published
+
+
+def test_rows_change_what_they_say():
+    """Rows that differ in the papers differ in what is run."""
+    for table in TABLES.values():
+        own = [row for row in table.rows if row.change is not None]
+        settings = [(repr(row.change(Experiment())), row.data, row.labels, row.captions) for row in own]
+        assert len(set(settings)) == len(settings), table.title
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", get_args(TableName))
+def test_every_row_runs(name, shapes, tmp_path):
+    table = TABLES[name]
+    done = reproduce(name, shapes, tmp_path)
+    assert done.status == 0, done.err
+    written = json.loads((tmp_path / name / "metrics.json").read_text())["rows"]
+    assert [line["row"] for line in written] == [row.name for row in table.rows]
+    for line, row in zip(written, table.rows, strict=True):
+        assert line["published"] == dict(row.published)
+        assert ("run" in line) == (row.change is not None)
+        if row.change is not None:
+            assert line["run"]["images"] == IMAGES
+            assert all(0 <= line["run"][score] <= 1 for score in table.scores)
+    assert all(row.name.split(",")[0] in done.out for row in table.rows)
+
+
+def test_a_table_goes_on_where_it_was(shapes, tmp_path):
+    first = reproduce("diffseg-2", shapes, tmp_path)
+    shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    again = reproduce("diffseg-2", shapes, tmp_path)
+    assert shards
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == shards
+    assert again.out.splitlines()[-5:] == first.out.splitlines()[-5:]
+
+
+def test_data_that_are_not_there(tmp_path):
+    done = call(
+        "reproduce", "diffseg-2", "--data", tmp_path, "--model.name", "shapes-of-mine", "--out", tmp_path / "out"
+    )
+    assert done.is_clean_error()
+    assert str(tmp_path) in done.err
