@@ -50,6 +50,30 @@ def caption(experiment: Experiment) -> int:
     return 0
 
 
+def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
+    """Guess the classes of images that nobody has labelled, in OUT/filter; the other commands' --source.labels.
+
+    Where the source has labels, the guesses are scored against them: precision, recall and F1, on the terminal and in
+    OUT/metrics.json. `accelerate launch` uses several devices, and a run that was stopped goes on where it was.
+
+    Args:
+        retry_failed: also take up the images of finished files that could not be read.
+    """
+    from pseudolabel.evaluation.label_scores import print_label_scores
+    from pseudolabel.stages.filter import score_classes, true_classes, write_classes
+    from pseudolabel.stages.job import report
+    from pseudolabel.stages.units import current_rank
+    from pseudolabel.vocabulary import load_vocabulary
+
+    truth = true_classes(experiment)  # before the work, for it may be missing
+    summary = write_classes(experiment, current_rank(), retry_failed)
+    if summary is not None and truth:
+        names = load_vocabulary(experiment.vocabulary).names[1:]
+        title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
+        print_label_scores(score_classes(experiment, truth), names, title, Console())
+    return report(summary)
+
+
 def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     """Write class activation maps of images with image-level labels as WebDataset shards in OUT/cams.
 
@@ -248,6 +272,7 @@ def doctor() -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     "shapes": shapes,
     "caption": caption,
+    "filter": filter_classes,
     "cams": cams,
     "refine": refine,
     "generate": generate,

@@ -6,6 +6,10 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,39 @@ class LabelScores:
             **_named(self.micro),
             "per_class": {name: {**_named(scores), "images": images} for name, scores, images in rows},
         }
+
+
+def print_label_scores(scores: dict[str, LabelScores], names: Collection[str], title: str, console: Console) -> None:
+    """Print the scores of several rules, and of the last one those of each class.
+
+    Args:
+        scores: by the rule's name.
+        names: the classes', without background.
+        title: printed on top.
+        console: where to.
+    """
+    rules = _table("rule", "hits", title=title)
+    for rule, counted in scores.items():
+        rules.add_row(rule, str(counted.hits.sum()), *_cells(counted.micro))
+    console.print(rules)
+    last, counted = list(scores.items())[-1]
+    classes = _table(f"class ({last})", "images")
+    for name, images, row in zip(names, counted.true.tolist(), counted.by_class, strict=True):
+        classes.add_row(Text(name), str(images), *_cells(row))
+    console.print(classes)
+
+
+def _table(*headings: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(headings[0])
+    for heading in (*headings[1:], "precision", "recall", "F1"):
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _cells(scores: Iterable[float]) -> list[str]:
+    """Shares as per cent; a dash for NaN."""
+    return ["-" if np.isnan(score) else f"{100 * score:.1f}" for score in scores]
 
 
 def _scores(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -61,9 +61,9 @@ class LedgerEntry:
         return cls(**{**fields, "failures": tuple(Failure(**failure) for failure in fields["failures"])})
 
 
-def shard_name(kind: str, unit: int) -> str:
+def shard_name(kind: str, unit: int, suffix: str = "tar") -> str:
     """File name of a unit's shard."""
-    return f"{kind}-{unit:06d}.tar"
+    return f"{kind}-{unit:06d}.{suffix}"
 
 
 def entry_name(kind: str, unit: int) -> str:
@@ -82,7 +82,7 @@ def encode_json(value: Any) -> bytes:
 
 
 class Ledger:
-    """The ledger of one output folder of one kind of shard (`cams`, `masks` or `segments`)."""
+    """The ledger of one output folder of one kind of shard (`cams`, `masks`, `segments` or `filter`)."""
 
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind

@@ -1,6 +1,5 @@
 """The scoring stage: shards of CAMs, masks or segments, or a folder of PNGs, against ground truth."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import BACKGROUND, IGNORE, Kind
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shards.sample import decode_cams
 from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.images import read_mask
 from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
 from pseudolabel.stages.workers import open_pool
@@ -35,7 +34,6 @@ from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 Counts = ThresholdSweep | Confusion | Hungarian
 C = TypeVar("C", ThresholdSweep, Confusion, Hungarian)
-METRICS = "metrics.json"
 FILES_PER_TASK = 32
 
 
@@ -226,20 +224,18 @@ def _report(tally: Tally[Any], experiment: Experiment, vocabulary: Vocabulary) -
 def _write(
     experiment: Experiment, report: Report | SegmentReport, tally: Tally[Any], source: Source, vocabulary: Vocabulary
 ) -> None:
-    folder = Folder(experiment.out)
-    folder.prepare()
-    metrics = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
     scored = set(tally.keys)
     unscored = [entry.key for entry in source.entries if entry.key not in scored]
-    metrics[report.kind] = {
+    metrics = {
         **report.to_dict(),
         "listed": len(source.entries),
         "not_scored": len(unscored),
         "faults": tally.faults,
     }
-    folder.write_bytes(METRICS, encode_json(metrics))
-    if experiment.evaluate.plots and folder.local is not None:
-        _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary, folder.local)
+    record_metrics(experiment.out, report.kind, metrics)
+    folder = Folder(experiment.out).local
+    if experiment.evaluate.plots and folder is not None:
+        _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary, folder)
 
 
 def _plot(

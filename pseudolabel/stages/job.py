@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
-from pseudolabel.shards.tar import Members, read_tar, write_tar
+from pseudolabel.shards.packing import TAR, Packing
+from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.units import Rank, Unit
 
@@ -57,6 +58,7 @@ class Job(Generic[T]):
         units: all units of the job, of every rank.
         inputs_of: digest of what goes into a unit, leaving out failed samples; a finished unit with another digest is
             done again.
+        packing: of the shards.
     """
 
     ledger: Ledger
@@ -65,6 +67,7 @@ class Job(Generic[T]):
     fingerprint: str
     rank: Rank
     meter: Meter
+    packing: Packing = TAR
     started: float = field(default_factory=time.monotonic)
     _known: dict[int, LedgerEntry] = field(default_factory=dict)
     _written: int = 0
@@ -80,7 +83,7 @@ class Job(Generic[T]):
         if entry is None:
             return {}
         with self.ledger.folder.open(entry.shard) as file:
-            return dict(read_tar(file))
+            return dict(self.packing.read(file))
 
     def entry(self, unit: Unit[T]) -> LedgerEntry | None:
         """The unit's ledger entry where its shard was made from the same inputs."""
@@ -99,9 +102,9 @@ class Job(Generic[T]):
         self, unit: Unit[T], samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
     ) -> LedgerEntry:
         """Write a unit's shard, then its ledger entry."""
-        name, tar = shard_name(self.ledger.kind, unit.number), io.BytesIO()
-        write_tar(tar, samples)
-        self.ledger.folder.write_bytes(name, tar.getvalue())
+        name, shard = shard_name(self.ledger.kind, unit.number, self.packing.suffix), io.BytesIO()
+        self.packing.write(shard, samples)
+        self.ledger.folder.write_bytes(name, shard.getvalue())
         statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
         failed = frozenset(failure.key for failure in failures if failure.status != SKIPPED)
         entry = LedgerEntry(
@@ -110,8 +113,8 @@ class Job(Generic[T]):
             samples=len(samples),
             statuses=dict(statuses),
             failures=tuple(failures),
-            size=tar.tell(),
-            sha256=hashlib.sha256(tar.getvalue()).hexdigest(),
+            size=shard.tell(),
+            sha256=hashlib.sha256(shard.getvalue()).hexdigest(),
             inputs=self.inputs_of(unit, failed),
             fingerprint=self.fingerprint,
             seconds=round(time.monotonic() - began, 3),
@@ -175,6 +178,7 @@ def open_job(
     inputs_of: InputsOf[T],
     rank: Rank,
     retry_failed: bool = False,
+    packing: Packing = TAR,
 ) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
 
@@ -188,21 +192,22 @@ def open_job(
     with lock_output(folder, rank.index):
         ledger = Ledger(folder, kind)
         fingerprint = ledger.start(settings, mended=retry_failed)
-        _clear(ledger, rank.share(units), retry_failed)
+        _clear(ledger, packing, rank.share(units), retry_failed)
         if retry_failed:
             rank.meet()
         total = sum(len(unit.entries) for unit in units)
         with show_progress(kind, total, show=rank.is_main) as meter:
-            job = Job(ledger, units, inputs_of, fingerprint, rank, meter)
+            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing)
             job.look(0)
             meter.restart()
             yield job
 
 
-def _clear(ledger: Ledger, units: Sequence[Unit[T]], retry_failed: bool) -> None:
+def _clear(ledger: Ledger, packing: Packing, units: Sequence[Unit[T]], retry_failed: bool) -> None:
     """Take away what a killed run has left of these units, and, to retry, reopen those with failed samples."""
     kind, folder = ledger.kind, ledger.folder
-    folder.sweep({name(kind, unit.number) for unit in units for name in (shard_name, entry_name)})
+    shards = {shard_name(kind, unit.number, packing.suffix) for unit in units}
+    folder.sweep(shards | {entry_name(kind, unit.number) for unit in units})
     for unit in units if retry_failed else ():
         entry = ledger.entry(unit.number)
         if entry is not None and failed_keys(entry):

@@ -1,8 +1,8 @@
 """The labelling stage: images with labels in, shards of what the method makes of them out."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,20 +11,17 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
-from pseudolabel.records import Sample
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import Failure, digest
+from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.sample import encode
-from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.job import Job, Summary, open_job
-from pseudolabel.stages.labellers.table import LABELLERS, Labeller, kind_of, method_settings
-from pseudolabel.stages.prefetch import prefetch
+from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settings
+from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.units import Rank, Unit, cut_units
 from pseudolabel.text.captions import Captions, check_complete, load_captions
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
-
-READ_AHEAD = 64
 
 
 def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
@@ -50,44 +47,15 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
     inputs = Inputs(vocabulary, captions)
     settings = run_settings(experiment, model, units, inputs)
     with open_job(Folder(experiment.out) / kind, kind, settings, units, inputs.digest, rank, retry_failed) as job:
-        pending = job.choose(rank.share(units))
-        entries = (entry for unit in pending for entry in _unfinished(job, unit))
-        read = prefetch(lambda entry: _read(source, entry), entries, experiment.work.loaders, READ_AHEAD)
+        members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
-            for unit in pending:
-                _label_unit(job, labeller, vocabulary, unit, read)
+            work_through(job, source, experiment.work.loaders, labeller, members)
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
                 f"--model.dtype bfloat16. Finished shards are safe, but belong to their batch size. ({error})"
             ) from error
         return job.finish()
-
-
-def _label_unit(
-    job: Job[Entry], labeller: Labeller, vocabulary: Vocabulary, unit: Unit[Entry], read: Iterator[Sample | Failure]
-) -> None:
-    began = time.monotonic()
-    done = job.finished_samples(unit)
-    results = [next(read) for _ in _unfinished(job, unit)]
-    failures = [result for result in results if isinstance(result, Failure)]
-    for sample, outcome in labeller([result for result in results if isinstance(result, Sample)]):
-        if isinstance(outcome, BadSample):
-            origin = next(entry.origin for entry in unit.entries if entry.key == sample.key)
-            failures.append(Failure(sample.key, origin, outcome.status, str(outcome)))
-        else:
-            done[sample.key] = encode(sample, outcome, job.ledger.kind, vocabulary)
-        job.look(len(done) + len(failures))
-    samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
-    failures.sort(key=lambda failure: failure.key)
-    job.write(unit, samples, failures, began)
-
-
-def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
-    """The unit's samples that are not in its shard: all of them where there is none."""
-    kept = job.kept(unit)
-    missing = {failure.key for failure in kept.failures} if kept is not None else set()
-    return [entry for entry in unit.entries if kept is None or entry.key in missing]
 
 
 @dataclass(frozen=True)
@@ -142,10 +110,3 @@ def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) ->
     if experiment.method != "diffseg":  # which takes an image's own caption where there is one
         check_complete(captions, source.entries, vocabulary, experiment.captions.source)
     return captions
-
-
-def _read(source: Source, entry: Entry) -> Sample | Failure:
-    try:
-        return source.read(entry)
-    except BadSample as error:
-        return Failure(entry.key, entry.origin, error.status, str(error))

@@ -1,0 +1,42 @@
+"""How the samples of a unit become one file: a WebDataset tar, or JSON lines."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pseudolabel.shards.tar import Members, read_tar, write_tar
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A format of files, whose bytes depend on the samples alone.
+
+    Attributes:
+        suffix: of the files' names.
+        write: writes (key, {extension: bytes}) pairs.
+        read: reads them back in their order.
+    """
+
+    suffix: str
+    write: Callable[[BinaryIO, Iterable[tuple[str, Members]]], None]
+    read: Callable[[BinaryIO], Iterator[tuple[str, Members]]]
+
+
+def write_jsonl(file: BinaryIO, samples: Iterable[tuple[str, Members]]) -> None:
+    """Write samples of one member each, `json`, an object; its line begins with the key."""
+    for key, members in samples:
+        line = json.dumps({"key": key, **json.loads(members["json"])}, ensure_ascii=False)
+        file.write(line.encode() + b"\n")
+
+
+def read_jsonl(file: BinaryIO) -> Iterator[tuple[str, Members]]:
+    """Read them back."""
+    for line in file:
+        fields = json.loads(line)
+        key = fields.pop("key")
+        yield key, {"json": json.dumps(fields, ensure_ascii=False).encode()}
+
+
+TAR = Packing("tar", write_tar, read_tar)
+JSONL = Packing("jsonl", write_jsonl, read_jsonl)

@@ -1,0 +1,143 @@
+"""The filtering stage: images in, the classes that they may hold out, for data that nobody has labelled."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from pseudolabel.batching import batched
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.load import resolve_dtype
+from pseudolabel.errors import SettingError
+from pseudolabel.evaluation.label_scores import LabelScores
+from pseudolabel.records import Sample
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import digest
+from pseudolabel.shards.packing import JSONL
+from pseudolabel.shards.tar import Members
+from pseudolabel.sources.entry import Entry
+from pseudolabel.sources.jsonl import read_lines
+from pseudolabel.sources.source import open_source
+from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.metrics import record_metrics
+from pseudolabel.stages.samples import work_through
+from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.text.category_filter import CategoryFilter, Guess
+from pseudolabel.text.class_rules import Classes
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+KIND = "filter"
+RULES = {"image": "by_image", "nouns": "by_nouns", "union": "classes"}  # the fields of a line that hold their classes
+
+
+def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
+    """Guess the classes of this rank's share of the images, into JSONL files in OUT/filter.
+
+    Every line holds the image's key and classes, what the filter's rules found, its captions and their nouns. Nothing
+    is taken from image-level labels, and images without them are filtered like the others.
+
+    Args:
+        experiment: everything that is to be done.
+        rank: who this process is.
+        retry_failed: also take up the images of finished units that could not be read.
+
+    Returns:
+        The summary of the whole job where this call finished it, None where other ranks are still at work.
+    """
+    vocabulary = load_vocabulary(experiment.vocabulary)
+    source = open_source(replace(experiment.source, labels="none", unlabelled="background"), vocabulary)
+    guesser = CategoryFilter(experiment.filter, experiment.captions, rank.device)
+    units = cut_units(source.entries, experiment.work.unit)
+    settings = _settings(experiment, rank.device, units, vocabulary)
+    folder = Folder(experiment.out) / KIND
+
+    def guess(samples: list[Sample]) -> Iterator[tuple[Sample, Guess]]:
+        for batch in batched(samples, experiment.work.batch):
+            yield from zip(batch, guesser([sample.image for sample in batch], vocabulary), strict=True)
+
+    with open_job(folder, KIND, settings, units, _keys_of, rank, retry_failed, JSONL) as job:
+        try:
+            work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
+        except torch.OutOfMemoryError as error:
+            raise SettingError(
+                f"out of memory on {rank.device}; give a smaller --captions.batch than {experiment.captions.batch} or "
+                f"--work.batch than {experiment.work.batch}. Finished files are safe, but belong to their batch sizes. "
+                f"({error})"
+            ) from error
+        return job.finish()
+
+
+def _keys_of(unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
+    return digest([entry.key for entry in unit.entries if entry.key not in without])
+
+
+def _settings(
+    experiment: Experiment, device: torch.device, units: Sequence[Unit[Entry]], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Everything that the files depend on; not where the data lie, nor how many processes there are."""
+    return {
+        "inputs": {
+            "count": sum(len(unit.entries) for unit in units),
+            "sha256": digest([_keys_of(unit) for unit in units]),
+        },
+        "max_pixels": experiment.source.max_pixels,
+        "vocabulary": {"name": vocabulary.name, "sha256": digest(asdict(vocabulary))},
+        "filter": asdict(experiment.filter),
+        "captions": {name: value for name, value in asdict(experiment.captions).items() if name != "source"},
+        "dtype": str(resolve_dtype("auto", device)).removeprefix("torch."),
+        "work": {"unit": experiment.work.unit, "batch": experiment.work.batch},
+    }
+
+
+def _encode(guess: Guess, vocabulary: Vocabulary) -> Members:
+    def names(classes: Classes) -> list[str]:
+        return [vocabulary.names[index] for index in classes]
+
+    fields = {
+        "classes": names(guess.classes),
+        "by_image": names(guess.by_image),
+        "by_nouns": names(guess.by_nouns),
+        "captions": guess.captions,
+        "nouns": guess.nouns,
+        "image_scores": [round(score, 4) for score in guess.image_scores],
+    }
+    return {"json": json.dumps(fields, ensure_ascii=False).encode()}
+
+
+def true_classes(experiment: Experiment) -> dict[str, Classes]:
+    """The image-level labels that a filter is scored against, by key; none where the data have none.
+
+    Those that the filter itself writes are none.
+
+    Raises:
+        SourceError: if the labels cannot be read.
+    """
+    labels = experiment.source.labels.rstrip("/")
+    if labels in ("none", (Folder(experiment.out) / KIND).path):
+        return {}
+    source = open_source(experiment.source, load_vocabulary(experiment.vocabulary))
+    found = {entry.key: entry.classes for entry in source.entries if entry.problem is None}
+    return found if any(found.values()) else {}
+
+
+def score_classes(experiment: Experiment, truth: dict[str, Classes]) -> dict[str, LabelScores]:
+    """Score OUT/filter against true labels, rule by rule and their union; also into OUT/metrics.json under `filter`.
+
+    Raises:
+        SourceError: if the files are not there.
+    """
+    vocabulary, folder = load_vocabulary(experiment.vocabulary), Folder(experiment.out) / KIND
+    fields = ("key", *RULES.values())
+    lines = read_lines(folder.path, fields, "filtered image", "run 'pseudolabel filter' first")
+    pairs: dict[str, list[tuple[list[int], Classes]]] = {rule: [] for rule in RULES}
+    for key, *found in lines:
+        for rule, names in zip(RULES, found, strict=True):
+            if key in truth:
+                pairs[rule].append(([vocabulary.index(name) for name in names], truth[key]))
+    scores = {rule: LabelScores.count(counted, len(vocabulary)) for rule, counted in pairs.items()}
+    report = {rule: counted.to_dict(vocabulary.names[1:]) for rule, counted in scores.items()}
+    images = {"images": len(pairs["union"]), "split": experiment.source.split}
+    record_metrics(experiment.out, KIND, {**images, "settings": asdict(experiment.filter), **report})
+    return scores

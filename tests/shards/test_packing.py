@@ -1,0 +1,34 @@
+import io
+import json
+
+from pseudolabel.shards.packing import JSONL
+
+SAMPLES = [
+    ("a", {"json": b'{"classes": ["cat"], "captions": []}'}),
+    ("b/c", {"json": '{"caption": "wét\u2028"}'.encode()}),
+]
+
+
+def test_lines_begin_with_their_key() -> None:
+    file = io.BytesIO()
+    JSONL.write(file, SAMPLES)
+    lines = file.getvalue().decode().split("\n")
+    assert [json.loads(line)["key"] for line in lines[:-1]] == ["a", "b/c"]
+    assert lines[0] == '{"key": "a", "classes": ["cat"], "captions": []}'
+    assert lines[-1] == ""
+
+
+def test_what_is_read_is_written_again_byte_by_byte() -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    JSONL.write(first, SAMPLES)
+    first.seek(0)
+    read = list(JSONL.read(first))
+    assert read == SAMPLES
+    JSONL.write(second, read)
+    assert second.getvalue() == first.getvalue()
+
+
+def test_no_samples() -> None:
+    file = io.BytesIO()
+    JSONL.write(file, [])
+    assert list(JSONL.read(io.BytesIO(file.getvalue()))) == []
