@@ -11,6 +11,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import ClassEntry, Vocabulary, load_vocabulary
@@ -84,6 +85,10 @@ def test_categories_become_1_to_80_in_their_order(tmp_path: Path) -> None:
     assert np.array_equal(drawn(source), expected)
     assert source.entries[0].key == "000000000139"
     assert source.entries[0].classes == tuple(range(1, 81))
+
+
+def test_the_shipped_vocabulary_has_cocos_names_in_their_order() -> None:
+    assert load_vocabulary("coco").names[1:] == tuple(COCO_CATEGORIES.values())
 
 
 def test_the_smaller_object_lies_on_top_whatever_the_order(tmp_path: Path) -> None:
@@ -185,6 +190,15 @@ def test_outlines_that_make_no_sense_are_faults_of_their_image(tmp_path: Path) -
     with pytest.raises(BadSample, match="40 x 30 pixels") as caught:
         drawn(open_coco(tmp_path, max_pixels=1199), 1)
     assert caught.value.status == "too_large"
+
+
+def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment("coco_object")
+    write(tmp_path / "coco", {"000000000139": [(PERSON, 0, box(0, 0, 40, 30))]})
+    monkeypatch.chdir(tmp_path)
+    (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries
+    assert set(np.unique(source.ground_truth(entry).labels)) == {1}
+    assert source.read(entry).key == entry.key
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

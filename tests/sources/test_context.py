@@ -7,11 +7,13 @@ import scipy.io
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.context import read_label_map
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.images import mask_image
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
+from tests.plain.data_sets import CONTEXT
 
 NAMES = {1: "accordion", 2: "aeroplane", 45: "bed clothes", 232: "horse", 308: "potted plant", 368: "sky", 427: "hat"}
 
@@ -57,6 +59,11 @@ def test_label_maps_are_read_by_the_names_of_their_values(tmp_path: Path, vocabu
     assert open_context(root, vocabulary, labels="masks").entries[0].classes == (1, 2, 3, 4)
 
 
+def test_the_59_classes_in_their_order() -> None:
+    """That of MMSegmentation's PNGs, whose values are the vocabulary's indices."""
+    assert load_vocabulary("context").names[1:] == tuple(CONTEXT)
+
+
 def test_the_lists_of_mmsegmentation_go_before_those_of_voc(tmp_path: Path, vocabulary: str) -> None:
     write(tmp_path, {"a": [2], "b": [2]})
     assert [entry.key for entry in open_context(tmp_path, vocabulary).entries] == ["a", "b"]
@@ -75,6 +82,17 @@ def test_converted_masks_serve_where_there_are_no_others(tmp_path: Path, vocabul
     (tmp_path / "trainval").rename(tmp_path / "elsewhere")
     source = open_context(tmp_path, vocabulary)
     assert source.ground_truth(source.entries[0]).labels.tolist() == [[0, 3]]
+
+
+def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment("context")
+    write(tmp_path / "VOCdevkit/VOC2010", {"2008_000002": [2]})
+    names = "".join(f"{value}: {name}\n" for value, name in enumerate(["accordion", *CONTEXT], 1))
+    (tmp_path / "VOCdevkit/VOC2010/labels.txt").write_text(names)
+    monkeypatch.chdir(tmp_path)
+    (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries
+    assert set(np.unique(source.ground_truth(entry).labels)) == {1}
+    assert source.read(entry).key == entry.key
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path, vocabulary: str) -> None:

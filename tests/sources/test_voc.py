@@ -187,9 +187,7 @@ def test_a_list_of_ones_own(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "vocc.txt").write_text("c\na\n")
     source = open_voc(tmp_path / "data", voc, split=str(tmp_path / "vocc.txt"))
     assert [entry.key for entry in source.entries] == ["a", "c"]
-    with pytest.raises(
-        SourceError, match=r"no file 'absent\.txt'; --source\.split can be train, or the path"
-    ):
+    with pytest.raises(SourceError, match=r"no file 'absent\.txt'; --source\.split can be train, or the path"):
         open_voc(tmp_path / "data", voc, split="absent.txt")
 
 
