@@ -19,6 +19,7 @@ from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of, method_settings
+from pseudolabel.stages.metrics import METRICS
 from pseudolabel.stages.tables import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.stages.tables.data import on_papers_data, on_shapes
 from pseudolabel.stages.tables.names import TableName
@@ -70,6 +71,7 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
             status = max(status, summary.exit_status if summary else 0)
             if rank.is_main:
                 line |= {"run": _score(own, rank), **method_settings(own)}
+                line["data"] = "Shapes" if is_shapes else row.data
         lines.append(line)
     if rank.is_main:
         folder.write_bytes(METRICS, encode_json({"title": table.title, "protocol": table.protocol, "rows": lines}))
