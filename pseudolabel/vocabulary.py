@@ -132,7 +132,7 @@ def voc_palette() -> np.ndarray:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Load a shipped vocabulary by name (`voc`, `shapes`), the user's own from a YAML file, or from names with commas.
+    """Load a shipped vocabulary by name, such as `voc`, the user's own from a YAML file, or from names with commas.
 
     Raises:
         VocabularyError: if there is no such vocabulary or the file does not describe one.

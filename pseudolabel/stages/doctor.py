@@ -74,7 +74,11 @@ def doctor(requirements: list[str] | None = None) -> int:
         "System": list(check_system()),
         "Packages": list(check_packages(requirements)),
         "Devices": list(check_devices()),
-        "Parts": [check_crf(), check_model(Path(resolve(NAME, "diffusion")))],
+        "Parts": [
+            check_crf(),
+            check_model(Path(resolve(NAME, "diffusion"))),
+            check_text_models(Path(resolve(NAME, "clip")).parent),
+        ],
         "Storage": list(check_storage()),
     }
     console = Console()
@@ -270,19 +274,34 @@ def check_model(folder: Path) -> Finding:
         wanted = [name for name, kind in parts.items() if isinstance(kind, list) and kind[0] is not None]
         lacking = [name for name in wanted if not (folder / name).is_dir()]
         if not lacking:
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            return Finding("Shapes model", f"{', '.join(wanted)}; {size / 1e6:.1f} MB in {folder}")
+            return Finding("Shapes model", f"{', '.join(wanted)}; {_megabytes(folder)} in {folder}")
         found = f"{folder} lacks {', '.join(lacking)}"
     else:
         found = f"{index} is not there"
+    return Finding("Shapes model", found, State.MISSING, _restore(folder))
+
+
+def check_text_models(folder: Path) -> Finding:
+    """Whether CLIP, the captioner and the spaCy pipeline that come with the package are there."""
+    wanted = {"clip": "model.safetensors", "captioner": "model.safetensors", "nouns": "meta.json"}
+    lacking = [part for part, file in wanted.items() if not (folder / part / file).is_file()]
+    if lacking:
+        return Finding("Shapes text models", f"{folder} lacks {', '.join(lacking)}", State.MISSING, _restore(folder))
+    return Finding("Shapes text models", f"{', '.join(wanted)}; {_megabytes(folder)} in {folder}")
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"
+
+
+def _restore(folder: Path) -> str:
+    """How to get back what the package came with in `pseudolabel/models/<folder>`."""
     checkout = folder.parents[2]
     if (checkout / ".git").exists():
-        mend = shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/models"])
-    elif source := install_source():
-        mend = f"{PIP} --force-reinstall --no-deps {source}"
-    else:
-        mend = "Unpack the source archive again: this copy is incomplete."
-    return Finding("Shapes model", found, State.MISSING, mend)
+        return shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/models"])
+    if source := install_source():
+        return f"{PIP} --force-reinstall --no-deps {source}"
+    return "Unpack the source archive again: this copy is incomplete."
 
 
 def check_storage() -> Iterator[Finding]:

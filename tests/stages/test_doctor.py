@@ -18,6 +18,7 @@ from pseudolabel.stages.doctor import (
     check_model,
     check_packages,
     check_storage,
+    check_text_models,
     doctor,
     installed_requirements,
 )
@@ -27,7 +28,7 @@ def test_a_complete_installation_is_reported_sound(capsys):
     assert doctor() == 0
     output = capsys.readouterr().out
     assert "Everything required is here." in output
-    for name in ("torch", "diffusers", "pydensecrf2", "CPU", "DenseCRF", "Shapes model"):
+    for name in ("torch", "diffusers", "pydensecrf2", "CPU", "DenseCRF", "Shapes model", "Shapes text models"):
         assert name in output
 
 
@@ -98,6 +99,18 @@ def test_a_model_with_a_part_missing(tmp_path):
     finding = check_model(folder)
     assert finding.state is State.MISSING
     assert finding.found == f"{folder} lacks unet"
+
+
+def test_text_models_with_a_part_missing(tmp_path):
+    folder = tmp_path / "pseudolabel" / "models" / "shapes-text"
+    for part, file in (("clip", "model.safetensors"), ("captioner", "model.safetensors"), ("nouns", "meta.json")):
+        finding = check_text_models(folder)
+        assert finding.state is State.MISSING
+        assert part in finding.found.split("lacks ")[1]
+        assert finding.mend
+        (folder / part).mkdir(parents=True)
+        (folder / part / file).touch()
+    assert check_text_models(folder).state is State.OK
 
 
 def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
