@@ -15,7 +15,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import UserError
-from pseudolabel.sources.voc import list_voc
+from pseudolabel.sources.source import open_source
 from pseudolabel.vocabulary import load_vocabulary, voc_palette
 from scripts import prepare_voc
 from scripts.prepare_voc import OFFICIAL, Release, combine_lists, labels_of, main, unpack
@@ -99,11 +99,11 @@ def test_what_is_printed_tells_the_counts_and_how_to_go_on(prepared):
 def test_the_shipped_experiment_reads_what_was_prepared(prepared, monkeypatch):
     monkeypatch.chdir(prepared[0])
     settings = yaml.safe_load((REPOSITORY / "configs" / "pipeline" / "voc12_train_aug.yaml").read_text())
-    listing = list_voc(SourceConfig(**settings["source"]), load_vocabulary(settings["vocabulary"]))
-    assert [entry.key for entry in listing.entries] == TRAIN_AUG
-    for entry in listing.entries:
+    source = open_source(SourceConfig(**settings["source"]), load_vocabulary(settings["vocabulary"]))
+    assert [entry.key for entry in source.entries] == TRAIN_AUG
+    for entry in source.entries:
         assert entry.problem is None
-        values = set(np.unique(listing.masks(entry, 10_000).labels).tolist()) - {0, 255}
+        values = set(np.unique(source.ground_truth(entry).labels).tolist()) - {0, 255}
         assert set(entry.classes) == values
 
 
