@@ -319,8 +319,8 @@ class Experiment:
     """Everything that one run needs: data, vocabulary, model, method, refinement and the output folder.
 
     Args:
-        out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec URLs
-            work.
+        out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec
+            URLs work.
         vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a YAML
             file with the class names, or the names with commas, such as `dog, red car`.
         source: where images and image-level labels come from.

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from pseudolabel.diffusion.load import ModelError
-from pseudolabel.text import clip
+from pseudolabel.text import clip, pretrained
 from pseudolabel.text.clip import ClipScorer
 from tests.plain.clip import tiny_clip
 
@@ -80,6 +80,18 @@ def test_word_states_are_means_over_the_words_own_tokens(folder: Path, scorer: C
 def test_long_sentences_are_cut(scorer: ClipScorer) -> None:
     longest = " ".join(["star"] * 75)
     assert torch.equal(scorer.text_embeddings([longest + " heart"]), scorer.text_embeddings([longest]))
+
+
+def test_half_precision(
+    folder: Path, scorer: ClipScorer, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: images arrive in the model's precision, cosines leave in float32."""
+    monkeypatch.setattr(pretrained, "resolve_dtype", lambda name, device: torch.bfloat16)
+    half = ClipScorer(str(folder), CPU, "--filter.clip")
+    assert half.model.dtype == torch.bfloat16
+    cosines = half.similarities(images, TEXTS)
+    assert cosines.dtype == half.word_states(WORDS).dtype == torch.float32
+    torch.testing.assert_close(cosines, scorer.similarities(images, TEXTS), atol=0.1, rtol=0)
 
 
 def test_nothing_to_score(scorer: ClipScorer, images: list[Image.Image]) -> None:
