@@ -1,5 +1,7 @@
 """Plots of an evaluation: threshold curve, IoU by class, confusion matrix. Each saves a PNG and returns its figure."""
 
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,28 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path) -> F
     bar.ax.tick_params(labelsize=8, length=0, labelcolor=GREY)
     bar.set_label("% of the row's pixels", color=GREY, fontsize=9)
     _title(axes, "Confusion matrix", "where the pixels of each true label went, in per cent")
+    return _save(figure, out)
+
+
+def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path) -> Figure:
+    """Mean IoU over the number of random draws behind a map, on a scale of powers of two; a line for each way.
+
+    Args:
+        curves: for each way its mean IoU in [0, 1] by number of draws.
+        data: what was scored, for the title.
+        out: the PNG to write.
+    """
+    figure, axes = _figure(7.5, 5.2)
+    for (name, curve), colour in zip(curves.items(), cycle((ACCENT, SECOND, INK, GREY))):
+        axes.plot(list(curve), 100 * np.array(list(curve.values())), "o-", color=colour, markersize=5, label=name)
+    draws = sorted({number for curve in curves.values() for number in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(draws, [str(number) for number in draws])
+    axes.minorticks_off()
+    axes.set(ylim=(0, 100), xlabel="draws", ylabel="mIoU (%)")
+    axes.grid(axis="y", color=LIGHT, linewidth=0.8)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    _title(axes, "mIoU by number of draws", data)
     return _save(figure, out)
 
 

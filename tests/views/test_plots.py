@@ -13,7 +13,7 @@ from pseudolabel.evaluation.report import Report
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.sources.shapes import draw_scene
-from pseudolabel.views.plots import ACCENT, SECOND, plot_class_iou, plot_confusion, plot_threshold_curve
+from pseudolabel.views.plots import ACCENT, SECOND, plot_class_iou, plot_confusion, plot_draws, plot_threshold_curve
 from pseudolabel.vocabulary import load_vocabulary
 
 NAMES = load_vocabulary("shapes").names
@@ -123,3 +123,16 @@ def test_confusion_without_pixels_of_a_class_leaves_its_row_empty(tmp_path):
     np.testing.assert_array_equal(np.ma.filled(shares, np.nan), [[100, 0], [np.nan, np.nan]])
     with pytest.raises(ValueError, match="3 names for 2 labels"):
         plot_confusion(confusion, ("a", "b", "c"), tmp_path / "confusion.png")
+
+
+def test_draws_stand_at_equal_steps(tmp_path):
+    curves = {"softmax": {1: 0.2, 2: 0.4, 4: 0.5, 8: 0.55}, "argmax": {1: 0.1, 2: 0.2, 4: 0.2, 8: 0.25}}
+    figure = plot_draws(curves, "3 images", tmp_path / "draws.png")
+    axes = figure.axes[0]
+    for line, (name, curve) in zip(axes.get_lines(), curves.items(), strict=True):
+        assert line.get_label() == name
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(list(curve.values())))
+    places = axes.transData.transform([(draws, 0) for draws in (1, 2, 4, 8)])[:, 0]
+    np.testing.assert_allclose(np.diff(places), places[1] - places[0])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+    assert opens(tmp_path / "draws.png").width > 900
