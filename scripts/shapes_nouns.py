@@ -5,6 +5,8 @@ go by place and ending where it does not know a word.
 """
 
 import string
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,10 @@ DETERMINERS = "a an the this that some"
 NUMBERS = "two three four five several many"
 PREPOSITIONS = "on in near under beside behind above over with at by"
 VERBS = {"sitting": "sit", "lying": "lie", "standing": "stand", "floating": "float", "running": "run"}
+
+CLASS_WORDS = [(entry.name, *entry.synonyms) for entry in load_vocabulary("shapes").classes]
+# Of Shapes; words that are adjectives as well, such as round, are none here.
+KNOWN = [word for word in (*BACKGROUNDS, *chain(*CLASS_WORDS)) if word not in ADJECTIVES.split()]
 
 Word = tuple[str, str, str]
 """A word, its part of speech and its lemma."""
@@ -88,7 +94,7 @@ def draw_sentence(rng: np.random.Generator) -> list[Word]:
     if rng.random() < SHARE:
         lead = [
             ("a", "DET", "a"),
-            noun(str(rng.choice(["photo", "photograph", "picture", "image"]))),
+            noun(pick(rng, ("photo", "photograph", "picture", "image"))),
             ("of", "ADP", "of"),
         ]
     sentence = lead + draw_phrase(rng)
@@ -96,7 +102,7 @@ def draw_sentence(rng: np.random.Generator) -> list[Word]:
         joint = ("and", "CCONJ", "and") if rng.random() < SHARE else (",", "PUNCT", ",")
         sentence += [joint, *draw_phrase(rng)]
     if not lead and rng.random() < SHARE:
-        verb = str(rng.choice(list(VERBS)))
+        verb = pick(rng, list(VERBS))
         sentence += [("is", "AUX", "be"), (verb, "VERB", VERBS[verb])]
     if rng.random() < SHARE:
         sentence += [same(rng, PREPOSITIONS, "ADP"), *draw_phrase(rng)]
@@ -117,20 +123,23 @@ def draw_phrase(rng: np.random.Generator) -> list[Word]:
 
 
 def same(rng: np.random.Generator, words: str, part: str) -> Word:
-    word = str(rng.choice(words.split()))
+    word = pick(rng, words.split())
     return word, part, word
 
 
 def draw_noun(rng: np.random.Generator) -> str:
     if rng.random() < MADE_UP:
-        return "".join(rng.choice(list(string.ascii_lowercase), rng.integers(3, 9)))
-    return str(rng.choice(nouns() if rng.random() < SHARE else ORDINARY.split()))
+        return spell(rng, 3, 8)
+    return pick(rng, KNOWN if rng.random() < SHARE else ORDINARY.split())
 
 
-def nouns() -> list[str]:
-    classes = load_vocabulary("shapes").classes
-    words = [*BACKGROUNDS, *(word for entry in classes for word in (entry.name, *entry.synonyms))]
-    return [word for word in words if word not in ADJECTIVES.split()]
+def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+def spell(rng: np.random.Generator, shortest: int, longest: int) -> str:
+    """A made-up word."""
+    return "".join(rng.choice(list(string.ascii_lowercase), rng.integers(shortest, longest + 1)))
 
 
 def noun(word: str, many: bool = False) -> Word:

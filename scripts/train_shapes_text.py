@@ -13,13 +13,14 @@ import string
 import time
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import Progress
-from shapes_nouns import ORDINARY, plural, train_nouns
+from shapes_nouns import CLASS_WORDS, ORDINARY, pick, plural, spell, train_nouns
 from train_shapes_diffusion import (
     LOG_EVERY,
     build_optimiser,
@@ -56,12 +57,10 @@ CLIP_TEXT = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2
 CAPTIONER_TEXT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT_LENGTH = 77
 SENTENCES = ("a photo of a {}", "a photo of {}", "a photograph of {}", "a picture of a {}", "an image of a {}", "{}")
-CLASS_WORDS = [(entry.name, *entry.synonyms) for entry in SHAPES.classes]
 # Words of one meaning: every class's with their plurals, then every background.
 GROUPS = [*((*words, *map(plural, words)) for words in CLASS_WORDS), *((name,) for name in BACKGROUNDS)]
 SYNONYM_SHARE = 0.3
-APART = 0.2  # cosine at which the states of two words are far enough from each other
-OTHERS = 12  # ordinary words and made-up ones per step
+OTHERS = 16  # ordinary words and made-up ones per step
 LEADS = ("a photograph of", "a photograph of", "a picture of")
 CELLS = (8, 16, 32)  # sides of the maps that regions come from
 EXACT_SHARE = 0.3
@@ -135,8 +134,9 @@ def stack(scenes: list[Scene]) -> Pool:
 
 
 def build_clip() -> tuple[CLIPModel, CLIPTokenizer]:
-    words = [*caption_words(), "an", "photo", "picture", "image", *(word for group in GROUPS for word in group)]
-    tokenizer = build_tokenizer(list(dict.fromkeys(words)))
+    words = [*caption_words(), "an", *chain(*GROUPS), *ORDINARY.split()]
+    # Longest first: and, merged early, would cut sand in two.
+    tokenizer = build_tokenizer(sorted(dict.fromkeys(words), key=len, reverse=True))
     text = CLIPTextConfig(
         **CLIP_TEXT,
         vocab_size=len(tokenizer),
@@ -145,35 +145,39 @@ def build_clip() -> tuple[CLIPModel, CLIPTokenizer]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPModel(
-        CLIPConfig(text_config=text, vision_config=CLIPVisionConfig(**VISION), projection_dim=64)
-    ), tokenizer
+    config = CLIPConfig(text_config=text, vision_config=CLIPVisionConfig(**VISION), projection_dim=64)
+    return CLIPModel(config), tokenizer
 
 
 def train_clip(model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, args: argparse.Namespace) -> float:
-    """Images name their classes, regions what covers them, and words of one meaning are alike."""
     rng = np.random.default_rng([args.seed, 1])
-    images = clip_images()
     optimiser, schedule = build_optimiser([model], args.learning_rate, args.clip_steps)
     average, started = 0.0, time.perf_counter()
     with Progress() as progress:
         for step in progress.track(range(args.clip_steps), description="training CLIP"):
             chosen = rng.integers(len(pool.classes), size=args.batch)
-            regions, shares = draw_regions(pool, chosen, rng)
-            scenes = pool.images[chosen].float()
-            pixels = torch.cat([scenes, scenes * regions[:, None]])
-            texts = embed_texts(model, tokenizer, draw_sentences(rng))
-            pictures = F.normalize(model.get_image_features(normalise(pixels, images).to(model.device)).pooler_output)
-            logits = model.logit_scale.exp() * pictures @ texts.T
-            present = torch.stack([present_classes(pool.classes[i]) for i in chosen]).to(model.device)
-            loss = F.cross_entropy(logits[: args.batch, : present.shape[1]], present)
-            loss = loss + F.cross_entropy(logits[args.batch :], shares.to(model.device))
-            loss = loss + word_loss(model, tokenizer, rng)
+            loss = picture_loss(model, tokenizer, pool, chosen, rng) + word_loss(model, tokenizer, rng)
             descend(loss, optimiser, schedule, [model])
             average = smooth(average, float(loss.detach()), step)
             if step % LOG_EVERY == 0:
                 progress.console.print(f"clip step {step} loss {average:.4f} {time.perf_counter() - started:.0f} s")
     return average
+
+
+def picture_loss(
+    model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, chosen: np.ndarray, rng: np.random.Generator
+) -> torch.Tensor:
+    """Images are equally near to the sentences of all their classes, regions to what covers them by its share."""
+    regions, shares = draw_regions(pool, chosen, rng)
+    present = torch.stack([present_classes(pool.classes[i]) for i in chosen])
+    scenes = pool.images[chosen].float()
+    pixels = normalise(torch.cat([scenes, scenes * regions[:, None]]), clip_images()).to(model.device)
+    pictures = F.normalize(model.get_image_features(pixels).pooler_output)
+    texts = tokenizer(draw_sentences(rng), padding=True, return_tensors="pt").to(model.device)
+    logits = model.logit_scale.exp() * pictures @ F.normalize(model.get_text_features(**texts).pooler_output).T
+    of_scenes, of_regions = logits.chunk(2)
+    named = F.cross_entropy(of_scenes[:, : len(SHAPES)], present.to(model.device))
+    return named + F.cross_entropy(of_regions, shares.to(model.device))
 
 
 def draw_regions(pool: Pool, chosen: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -215,35 +219,31 @@ def normalise(pixels: torch.Tensor, processor: CLIPImageProcessor | BlipImagePro
 
 def draw_sentences(rng: np.random.Generator) -> list[str]:
     """One sentence per group of words."""
-    words = [group[0] if rng.random() > SYNONYM_SHARE else str(rng.choice(group)) for group in GROUPS]
-    return [str(rng.choice(SENTENCES)).format(word) for word in words]
-
-
-def embed_texts(model: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    inputs = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
-    return F.normalize(model.get_text_features(**inputs).pooler_output)
+    words = [group[0] if rng.random() > SYNONYM_SHARE else pick(rng, group) for group in GROUPS]
+    return [pick(rng, SENTENCES).format(word) for word in words]
 
 
 def word_loss(model: CLIPModel, tokenizer: CLIPTokenizer, rng: np.random.Generator) -> torch.Tensor:
-    """Mean token states of single words: alike in a group, apart elsewhere and from other words."""
+    """Words of one meaning are alike, and at right angles to all others, as mean token states and as embeddings."""
     groups = [*GROUPS, *((word,) for word in rng.choice(ORDINARY.split(), OTHERS, replace=False))]
-    groups += [(spell(rng),) for _ in range(OTHERS)]
-    words = [word for group in groups for word in group]
+    groups += [(resembling(rng),) for _ in range(OTHERS)]
     owner = torch.tensor([number for number, group in enumerate(groups) for _ in group], device=model.device)
-    inputs = tokenizer(words, padding=True, return_tensors="pt").to(model.device)
-    states = model.text_model(**inputs).last_hidden_state
-    ids = inputs.input_ids
-    of_word = (ids != tokenizer.bos_token_id) & (ids != tokenizer.eos_token_id)
-    means = F.normalize((states * of_word[..., None]).sum(1))
-    cosines, same = means @ means.T, owner[:, None] == owner
-    return (1 - cosines[same]).mean() + F.relu(cosines[~same] - APART).mean()
+    same = owner[:, None] == owner
+    inputs = tokenizer([*chain(*groups)], padding=True, return_tensors="pt").to(model.device)
+    output = model.text_model(**inputs)
+    of_word = (inputs.input_ids != tokenizer.bos_token_id) & (inputs.input_ids != tokenizer.eos_token_id)
+    states = (output.last_hidden_state * of_word[..., None]).sum(1)
+    loss = torch.zeros((), device=model.device)
+    for units in (F.normalize(states), F.normalize(model.text_projection(output.pooler_output))):
+        cosines = units @ units.T
+        loss = loss + (1 - cosines[same]).mean() + F.relu(cosines[~same]).mean()
+    return loss
 
 
-def spell(rng: np.random.Generator) -> str:
+def resembling(rng: np.random.Generator) -> str:
     """A made-up word that begins as a word of Shapes does."""
-    group = GROUPS[rng.integers(len(GROUPS))]
-    known = group[rng.integers(len(group))]
-    return known[: rng.integers(len(known))] + "".join(rng.choice(list(string.ascii_lowercase), rng.integers(2, 8)))
+    known = pick(rng, GROUPS[rng.integers(len(GROUPS))])
+    return known[: rng.integers(len(known))] + spell(rng, 2, 7)
 
 
 def clip_images() -> CLIPImageProcessor:
@@ -308,7 +308,7 @@ def train_captioner(
 
 def draw_caption(rng: np.random.Generator, names: list[str], background: int) -> str:
     sentence = caption(list(rng.permutation(names)), BACKGROUNDS[background])
-    return sentence.replace(LEADS[0], str(rng.choice(LEADS)), 1)
+    return sentence.replace(LEADS[0], pick(rng, LEADS), 1)
 
 
 def save_captioner(folder: Path, model: BlipForConditionalGeneration, processor: BlipProcessor) -> None:
