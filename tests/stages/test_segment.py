@@ -88,6 +88,14 @@ def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, meth
     assert Image.open(out / "photo.overlay.png").height > 128
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_real_photo_goes_through(voc_sample, tmp_path, method):
+    photo = min((voc_sample / "JPEGImages").iterdir())
+    done = call("segment", photo, *SHAPES, "--method", method, "--out", tmp_path, "--elbo.samples", 4)
+    assert done.status == 0, done.err
+    assert Image.open(tmp_path / f"{photo.stem}.png").size == Image.open(photo).size
+
+
 def test_a_broken_image_does_not_stop_the_others(photo, tmp_path, names):
     (photo.parent / "broken.jpg").write_bytes(b"no image")
     out = tmp_path / "out"

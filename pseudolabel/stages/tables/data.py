@@ -7,6 +7,7 @@ from typing import Any
 from pseudolabel.config import Experiment, SourceConfig
 
 VOC = "VOCdevkit/VOC2012"
+CURATED = "val2017/Coco164kFull_Stuff_Coarse_7"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ DATA = {
     "VOC-C": Data(VOC, "voc", {"kind": "voc", "split": "voc_c"}),
     "Context": Data("VOCdevkit/VOC2010", "context", {"kind": "context", "split": "val", "labels": "masks"}),
     "COCO-Object": Data("coco", "coco", {"kind": "coco_object", "split": "val2017"}),
+    "COCO-Stuff-27": Data("coco", "coco27", {"kind": "coco_stuff", "split": CURATED, "labels": "masks"}),
     "COCO-27": Data("coco", "coco27", {"kind": "coco_stuff", "split": "val2017", "labels": "masks"}),
     "Cityscapes": Data("cityscapes", "cityscapes27", {"kind": "cityscapes", "split": "val", "labels": "masks"}),
 }

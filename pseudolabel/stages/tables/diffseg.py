@@ -58,11 +58,11 @@ TABLE_1 = Table(
     SCORES,
     PROTOCOL,
     (
-        *_quoted("COCO-27", _COCO),
-        _run("K-Means-C (512)", "COCO-27", 58.9, 33.7, _diffseg(1.1, grouping="kmeans", clusters=6)),
-        _run("K-Means-S (512)", "COCO-27", 62.6, 34.7, _diffseg(1.1, grouping="kmeans", clusters=0)),
-        _run("DiffSeg (320)", "COCO-27", 72.5, 43.0, both(_diffseg(1.1), _small)),
-        _run("DiffSeg (512)", "COCO-27", 72.5, 43.6, _diffseg(1.1)),
+        *_quoted("COCO-Stuff-27", _COCO),
+        _run("K-Means-C (512)", "COCO-Stuff-27", 58.9, 33.7, _diffseg(1.1, grouping="kmeans", clusters=6)),
+        _run("K-Means-S (512)", "COCO-Stuff-27", 62.6, 34.7, _diffseg(1.1, grouping="kmeans", clusters=0)),
+        _run("DiffSeg (320)", "COCO-Stuff-27", 72.5, 43.0, both(_diffseg(1.1), _small)),
+        _run("DiffSeg (512)", "COCO-Stuff-27", 72.5, 43.6, _diffseg(1.1)),
     ),
 )
 
@@ -84,7 +84,7 @@ def _ablation(name: str, switch: str, values: tuple[float, ...], **others: float
     for value in values:
         switches = {"timestep": 100, **others, switch: value}
         on_shapes = switch != "anchors" or value <= SHAPES_SIDE
-        rows.append(Row(f"{name} = {value:g}", "COCO-27", {}, _diffseg(1.0, **switches), on_shapes=on_shapes))
+        rows.append(Row(f"{name} = {value:g}", "COCO-Stuff-27", {}, _diffseg(1.0, **switches), on_shapes=on_shapes))
     return tuple(rows)
 
 
