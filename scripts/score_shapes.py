@@ -1,6 +1,6 @@
 """Score the shipped model on images it has never seen, and write the scores beside it.
 
-Labels, refines and scores held-out Shapes, runs both ablations, and writes `scores.json` into the model's folder and
+Labels, refines and scores held-out Shapes, runs both of the paper's ablations, and writes `scores.json` into the model's folder and
 the tables of docs/shapes.md onto the terminal.
 
     python scripts/score_shapes.py
@@ -16,6 +16,7 @@ from pathlib import Path
 MODEL = Path("pseudolabel/models/shapes")
 SEED = 20231  # neither the model nor its settings have seen images of this seed
 IMAGES = 200
+TABLES = {"components": "diffsegmenter-4", "timesteps": "diffsegmenter-5"}
 
 
 def main() -> None:
@@ -29,8 +30,8 @@ def main() -> None:
     experiment = ["--config", "configs/pipeline/shapes.yaml", "--source.path", data, "--out", arguments.out]
     for command in (["generate"], ["evaluate", "cams"], ["evaluate", "masks"]):
         run(*command, *experiment)
-    for table in ("components", "timesteps"):
-        run("ablate", table, *experiment, "--captions.source", data / "captions.jsonl")
+    for table in TABLES.values():
+        run("reproduce", table, "--data", data, *experiment, "--captions.source", data / "captions.jsonl")
     scores = collect(arguments.out, arguments.images)
     (MODEL / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     print(json.dumps(scores, indent=2))
@@ -49,8 +50,7 @@ def collect(out: Path, images: int) -> dict:
         "cam_miou_fixed": cams["fixed"],
         "mask_miou": masks["miou"],
         "mask_coverage": masks["coverage"],
-        "components": json.loads((out / "ablate-components" / "metrics.json").read_text()),
-        "timesteps": json.loads((out / "ablate-timesteps" / "metrics.json").read_text()),
+        **{name: json.loads((out / table / "metrics.json").read_text())["rows"] for name, table in TABLES.items()},
     }
 
 
