@@ -1,7 +1,7 @@
 """Score the shipped model on images it has never seen, and write the scores beside it.
 
-Labels, refines and scores held-out Shapes, runs both of the paper's ablations, and writes `scores.json` into the model's folder and
-the tables of docs/shapes.md onto the terminal.
+Labels, refines and scores held-out Shapes, runs both of the paper's ablations, and writes `scores.json` into the
+model's folder and the tables of docs/shapes.md onto the terminal.
 
     python scripts/score_shapes.py
 """
