@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pseudolabel.cli import main
 from pseudolabel.config import CaptionConfig, Experiment, FilterConfig
 from pseudolabel.errors import SettingError
 from pseudolabel.shards.folder import OutputError
@@ -26,7 +27,7 @@ def filtered(experiment: Experiment) -> Experiment:
     """The experiment with all three models that ship."""
     return replace(
         experiment,
-        captions=CaptionConfig(model="shapes", batch=4),
+        captions=CaptionConfig(model="shapes", batch=8, max_new_tokens=10),
         filter=FilterConfig(clip="shapes", spacy="shapes", image_threshold=0.6, nouns="synonyms"),
     )
 
@@ -171,3 +172,15 @@ def test_images_in_a_plain_folder(filtered: Experiment, one_rank: Rank, tmp_path
     assert summary is not None
     assert summary.statuses == {"ok": 1}
     assert read_lines(filtered)[0]["key"] == "holiday/one"
+
+
+def test_the_command_prints_the_scores(filtered: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["filter", "--config", "shapes", "--source.path", filtered.source.path, "--out", filtered.out]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "Filtered classes on val, 5 labelled images" in printed
+    recall = json.loads(Path(filtered.out, "metrics.json").read_text())["filter"]["union"]["recall"]
+    (row,) = (line.split() for line in printed.splitlines() if line.split()[:1] == ["union"])
+    assert row[3] == f"{100 * recall:.1f}"
+    assert main([*arguments, "--source.labels", "none"]) == 0
+    assert "labelled images" not in capsys.readouterr().out
