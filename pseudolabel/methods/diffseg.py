@@ -18,6 +18,7 @@ Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Queries and keys, each (B, heads, n, d), of the self-attention layers of one resolution."""
 
 CHUNK = 2**22  # values that a step of a larger computation holds at once
+MOST_ANCHORS = 64  # in a row; in a smaller map some of them fall together
 FLOOR = torch.finfo(torch.float32).tiny  # logarithms are taken of no less
 GROUP = 2**24  # values of aggregated attention held at once: one image at 64 x 64
 
@@ -268,8 +269,8 @@ def _side(count: int) -> int:
 def _check(config: DiffSegConfig, side: int, steps: int) -> None:
     if not 0 <= config.timestep < steps:
         raise SettingError(f"diffseg.timestep {config.timestep}: give one from 0 to {steps - 1}")
-    if not 1 <= config.anchors <= side:
-        raise SettingError(f"diffseg.anchors {config.anchors}: this model's attention has room for 1 to {side}")
+    if not 1 <= config.anchors <= MOST_ANCHORS:
+        raise SettingError(f"diffseg.anchors {config.anchors}: give 1 to {MOST_ANCHORS} in a row of the grid")
     if config.iterations < 1 or config.threshold <= 0:
         raise SettingError(
             f"diffseg.iterations {config.iterations}, diffseg.threshold {config.threshold}: give at least one pass and "
