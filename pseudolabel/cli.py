@@ -321,9 +321,10 @@ def _add_argument(command: ArgumentParser, function: Callable[..., int], paramet
     if parameter.annotation is bool:
         command.add_argument(option, action="store_true", help=text)
     elif parameter.annotation == list[str]:
-        is_option = parameter.default is not parameter.empty
-        place = {"default": []} if is_option else {}
-        command.add_argument(option if is_option else parameter.name, nargs="+", help=text, **place)
+        if parameter.default is parameter.empty:
+            command.add_argument(parameter.name, nargs="+", help=text)
+        else:
+            command.add_argument(option, nargs="+", default=[], help=text)
     elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
         command.add_argument(option, type=parameter.annotation, required=True, help=text)
     elif parameter.default is parameter.empty:

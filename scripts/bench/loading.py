@@ -36,7 +36,6 @@ from pseudolabel.records import LabelMap
 from pseudolabel.shards.sample import JPEG_QUALITY, encode_mask
 from pseudolabel.shards.tar import write_tar
 from pseudolabel.sources.shapes import draw_scene
-from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.shard_index import load_index
 
 READERS = ("files", "ShardDataset", "ShardStream")
@@ -144,7 +143,7 @@ def draw_sample(seed: int, number: int) -> tuple[str, bytes, bytes]:
     key, buffer = f"{number:06d}", io.BytesIO()
     scene.image.crop((0, 0, width, height)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     labels = LabelMap(key, scene.labels[:height])
-    return key, buffer.getvalue(), encode_mask(b"", labels, {}, load_vocabulary("shapes"))["png"]
+    return key, buffer.getvalue(), encode_mask(b"", labels, {})["png"]
 
 
 def time_indexing(folder: Path) -> float:

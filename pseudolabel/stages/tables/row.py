@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pseudolabel.config import Experiment
+from pseudolabel.config import Experiment, MethodName
 
 Change = Callable[[Experiment], Experiment]
 Labels = Literal["true", "predicted", "all"]
@@ -55,7 +55,7 @@ def setting(section: str, **values: Any) -> Change:
     return lambda experiment: replace(experiment, **{section: replace(getattr(experiment, section), **values)})
 
 
-def method(name: str, **values: Any) -> Change:
+def method(name: MethodName, **values: Any) -> Change:
     """The change that takes a method and sets its switches."""
     return lambda experiment: replace(setting(name, **values)(experiment), method=name)
 
