@@ -1,10 +1,40 @@
 """DenseCRF on masks without scores, such as clusters: every pixel is taken to be as certain of its label."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from pseudolabel.config import CrfConfig
+from pseudolabel.config import CrfConfig, FreeSegDiffConfig
 from pseudolabel.records import BACKGROUND
 from pseudolabel.refine.densecrf import refine_probabilities
+
+
+@dataclass(frozen=True)
+class NamedRegions:
+    """An image cut into regions with names, on its way to a worker.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        regions: integers (H, W).
+        names: the label of each region, in the order of the regions' numbers; 0 is background.
+        config: says which refinement, and how.
+    """
+
+    image: np.ndarray
+    regions: np.ndarray
+    names: list[int]
+    config: FreeSegDiffConfig
+
+
+def refine_regions(named: NamedRegions) -> np.ndarray:
+    """uint8 (H, W) labels of named regions, refined as FreeSeg-Diff's switch has it."""
+    config = named.config
+    if config.refinement == "per_cluster":
+        return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf)
+    labels = np.array(named.names, np.uint8)[np.unique(named.regions, return_inverse=True)[1]]
+    if config.refinement == "none":
+        return labels
+    return refine_together(named.image, labels, config.certainty, config.crf)
 
 
 def refine_together(image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig) -> np.ndarray:

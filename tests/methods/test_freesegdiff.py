@@ -98,6 +98,18 @@ def test_bfloat16_regions_are_nearly_the_same():
     assert (found == expected).float().mean() > 0.9
 
 
+@pytest.mark.slow
+def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
+    """At half its size, whose 6400 channels become 64 dimensions."""
+    model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
+    config = FreeSegDiffConfig()
+    image = scene().resize((500, 375))
+    found = FreeSegDiff(model, config).regions(model.encode(model.pixels(image)[None]), None, generators()[:1])[0]
+    points = plain.points(model, config, image, None)
+    assert points.shape == (1024, 6400)
+    assert np.array_equal(found.flatten(), plain.cluster(points, starts(points, config, generators()[0])))
+
+
 def test_pictures_of_regions_are_black_outside():
     image = np.arange(1, 37, dtype=np.uint8).reshape(3, 4, 3)
     regions = np.array([[0, 0, 2, 2], [0, 5, 5, 2], [0, 0, 0, 0]], np.uint8)

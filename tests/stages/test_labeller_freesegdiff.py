@@ -56,7 +56,7 @@ def configure(clip, name="tiny", **switch):
 
 
 def label(config, name="tiny", vocabulary=VOCABULARY, **work):
-    experiment = Experiment(freesegdiff=config, work=WorkConfig(**work))
+    experiment = Experiment(freesegdiff=config, work=WorkConfig(**{"workers": 1} | work))
     return [found.labels for _, found in FreeSegDiffLabeller(experiment, loaded(name), vocabulary, None)(samples())]
 
 
@@ -99,6 +99,11 @@ def test_every_switch_shows(clip):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_batch_changes_nothing(clip, batch):
     for one, other in zip(label(configure(clip), batch=batch), label(configure(clip), batch=16), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_worker_processes_change_nothing(clip):
+    for one, other in zip(label(configure(clip), workers=2), label(configure(clip)), strict=True):
         assert np.array_equal(one, other)
 
 

@@ -1,6 +1,8 @@
 """FreeSeg-Diff on samples: latents in, clusters of features named by CLIP out, as label maps."""
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,8 +15,10 @@ from pseudolabel.errors import SettingError
 from pseudolabel.methods.backbone import PatchFeatures
 from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
-from pseudolabel.refine.regions import refine_singly, refine_together
+from pseudolabel.refine.regions import NamedRegions, refine_regions
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
+from pseudolabel.stages.units import current_rank
+from pseudolabel.stages.workers import open_pool
 from pseudolabel.text.captions import Captions
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.vocabulary import Vocabulary
@@ -32,6 +36,7 @@ class FreeSegDiffLabeller:
     ) -> None:
         self.config, self.model, self.vocabulary = experiment.freesegdiff, model, vocabulary
         self.batch, self.seed = experiment.work.batch, experiment.work.seed
+        self.workers = experiment.work.workers or current_rank().cores()
         if not 0 < self.config.certainty < 1:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
         if self.config.template.count("{}") != 1:
@@ -46,13 +51,21 @@ class FreeSegDiffLabeller:
 
     def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
         """Every sample with its labels, in their order; one without candidate classes is all background."""
-        clusters = self._clusters([sample for sample in samples if sample.classes])
+        labels = self._labels([sample for sample in samples if sample.classes])
         for sample in samples:
-            if sample.classes:
-                labels = self._name(sample, next(clusters))
-            else:
-                labels = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
-            yield sample, LabelMap(sample.key, labels)
+            background = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
+            yield sample, LabelMap(sample.key, next(labels) if sample.classes else background)
+
+    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray]:
+        """uint8 (H, W) labels of every sample; the device goes on while the cores run DenseCRF."""
+        named = (self._name(sample, own) for sample, own in zip(samples, self._clusters(samples), strict=True))
+        if self.config.refinement == "none" or self.workers == 1 or len(samples) < 2:
+            return map(refine_regions, named)
+        return self._pool.map(refine_regions, named)
+
+    @cached_property
+    def _pool(self) -> ProcessPoolExecutor:
+        return open_pool(self.workers, refine_regions.__module__)
 
     def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
         """uint8 (side, side) cluster numbers of every sample."""
@@ -69,16 +82,12 @@ class FreeSegDiffLabeller:
     def _noise(self, key: str) -> torch.Tensor:
         return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)
 
-    def _name(self, sample: Sample, clusters: np.ndarray) -> np.ndarray:
-        """From cluster numbers to the classes' labels at the image's size, uint8 (H, W)."""
-        config, image = self.config, np.asarray(sample.image)
+    def _name(self, sample: Sample, clusters: np.ndarray) -> NamedRegions:
+        """Clusters at the image's size, each with a class's label or background's."""
+        image = np.asarray(sample.image)
         regions = np.asarray(Image.fromarray(clusters).resize(sample.image.size, Image.Resampling.NEAREST))
         pictures = [Image.fromarray(picture) for picture in cut_out(image, regions)]
         similarities = self.clip.similarities(pictures, self.texts)
-        names = name_regions(similarities, len(self.vocabulary), sample.classes, config.one_cluster_per_class)
-        if config.refinement == "per_cluster":
-            return refine_singly(image, regions, names, config.certainty, config.crf)
-        labels = np.array(names, np.uint8)[np.unique(regions, return_inverse=True)[1]]
-        if config.refinement == "none":
-            return labels
-        return refine_together(image, labels, config.certainty, config.crf)
+        one_cluster = self.config.one_cluster_per_class
+        names = name_regions(similarities, len(self.vocabulary), sample.classes, one_cluster)
+        return NamedRegions(image, regions, names, self.config)
