@@ -18,8 +18,9 @@ from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import LoadShardSample, dataset_metainfo, sample_results
 from pseudolabel_train.shard_dataset import ShardDataset
 from pseudolabel_train.shard_list import ShardError
-from tests.train.shards import LABELS, VOC, draw_sample, name, write_masks
+from tests.train.shards import LABELS, draw_sample, name, write_masks
 
+VOC = load_vocabulary("voc")
 STOCK = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 OURS = [{"type": "LoadShardSample"}]
 TRAINING = [
