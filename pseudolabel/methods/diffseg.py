@@ -17,7 +17,9 @@ from pseudolabel.methods.precision import full_precision
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Queries and keys, each (B, heads, n, d), of the self-attention layers of one resolution."""
 
-CHUNK = 2**22  # values that a step of a larger computation holds at once
+# Values that a step of a larger computation holds at once: on a CPU few enough that memory is used again at once, else
+# enough that starting the step costs little.
+CPU_CHUNK, CHUNK = 2**21, 2**24
 MOST_ANCHORS = 64  # in a row; in a smaller map some of them fall together
 FLOOR = torch.finfo(torch.float32).tiny  # logarithms are taken of no less
 GROUP = 2**24  # values of aggregated attention held at once: one image at 64 x 64
@@ -111,7 +113,7 @@ def mean_attention(layers: Layers) -> torch.Tensor:
     """Mean over heads and layers of softmax(Q K^T / sqrt d), a few rows at a time: float32 (B, n, n)."""
     images, heads, count, width = layers[0][0].shape
     total = torch.zeros(images, count, count, device=layers[0][0].device)
-    rows = max(1, CHUNK // (images * heads * count))
+    rows = _steps(images * heads * count, total.device)
     for query, key in layers:
         scaled, keys = query.float() * width**-0.5, key.float().mT
         for start in range(0, count, rows):
@@ -157,7 +159,7 @@ def _gather(maps: torch.Tensor, anchors: torch.Tensor, threshold: float, rounded
 
     own = compared(anchors)
     near = torch.zeros(own.shape, device=maps.device)
-    rows = max(1, CHUNK // (len(maps) * maps.shape[-1]))
+    rows = _steps(len(maps) * maps.shape[-1], maps.device)
     for start in range(0, maps.shape[1], rows):
         chosen = slice(start, start + rows)
         near[:, :, chosen] = (divergences(own, compared(chosen)) < threshold).float()
@@ -214,7 +216,7 @@ def suppress(proposals: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Returns:
         int64 (height, width) in 0..P-1.
     """
-    count = max(1, CHUNK // (size[0] * size[1]))
+    count = _steps(size[0] * size[1], proposals.device)
     best = torch.full(size, -math.inf, dtype=proposals.dtype, device=proposals.device)
     labels = torch.zeros(size, dtype=torch.int64, device=proposals.device)
     for start in range(0, len(proposals), count):
@@ -256,6 +258,11 @@ def _nearest(own: int, side: int, device: torch.device) -> torch.Tensor:
     """Which position of a lower resolution each one of the highest lies in: int64 (side * side,)."""
     line = torch.arange(side, device=device) * own // side
     return (line[:, None] * own + line).flatten()
+
+
+def _steps(values: int, device: torch.device) -> int:
+    """How many rows of so many values a step takes."""
+    return max(1, (CPU_CHUNK if device.type == "cpu" else CHUNK) // values)
 
 
 def _square(rows: torch.Tensor) -> torch.Tensor:

@@ -104,14 +104,18 @@ def make_up(task: Task) -> Levels:
 
 
 def measure(task: Task, way: str) -> dict:
-    """The fastest of the runs with its mask, and the peak over all runs."""
+    """The fastest of the runs with its mask, and the mean CPU time and the peak over all runs.
+
+    Other work on the machine stretches the seconds, and CPU seconds less so.
+    """
     torch.set_num_threads(task.threads)
     device, levels = torch.device(task.device), make_up(task)
     config = DiffSegConfig(anchors=task.anchors, threshold=task.threshold)
-    peak = Peak(device)
+    peak, cpu_seconds = Peak(device), time.process_time()
     seconds, parts, labels = min((run(way, levels, config, task) for _ in range(task.repeat)), key=lambda one: one[0])
     return {
         "seconds": seconds,
+        "cpu_seconds": (time.process_time() - cpu_seconds) / task.repeat,
         "parts": parts,
         "peak_bytes": peak.bytes(),
         "labels": labels,
@@ -177,7 +181,8 @@ def elementwise(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def diffseg_report(task: Task, results: dict[str, dict]) -> dict[str, object]:
     """The figures, and how many pixels another way labels otherwise than ours."""
     new, others = results["ours"], {way: result for way, result in results.items() if way != "ours"}
-    figures = {way: {key: result[key] for key in ("seconds", "parts", "peak_bytes")} for way, result in results.items()}
+    keys = ("seconds", "cpu_seconds", "parts", "peak_bytes")
+    figures = {way: {key: result[key] for key in keys} for way, result in results.items()}
     return {
         **figures,
         "segments": len(np.unique(new["labels"])),
@@ -203,6 +208,7 @@ def diffseg_table(task: Task, results: dict[str, dict], report: dict) -> Table:
             table.add_column("ratio", justify="right")
     rows = {f"{title}, s": {way: one["parts"][part] for way, one in results.items()} for part, title in PARTS.items()}
     rows["all, s"] = {way: one["seconds"] for way, one in results.items()}
+    rows["all, CPU s"] = {way: one["cpu_seconds"] for way, one in results.items()}
     rows["peak, MiB"] = {way: one["peak_bytes"] / MIB for way, one in results.items()}
     for title, values in rows.items():
         cells = [

@@ -235,7 +235,7 @@ def test_small_steps_change_nothing(monkeypatch):
         return suppress(merge(maps, config)[0], SIZE)
 
     expected = labels()
-    monkeypatch.setattr(diffseg, "CHUNK", 2**12)
+    monkeypatch.setattr(diffseg, "CPU_CHUNK", 2**12)
     assert torch.equal(labels(), expected)
 
 
