@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudolabel import Segmenter
 from pseudolabel.errors import UserError
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.shapes import Scene, draw_scene
 from pseudolabel.stages.segment import find_images
-from pseudolabel import Segmenter
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
 
