@@ -18,6 +18,7 @@ from score_shapes import IMAGES, SEED
 
 TARGET = Path("pseudolabel/models/shapes-text/methods.json")
 T_100 = ("--diffsegmenter.timesteps", "[100]")
+LARGE = ("--model.image_size", "320", "--diffseg.threshold", "0.05", "--diffseg.anchors", "24")
 FILTERS: dict[str, tuple[str, ...]] = {
     "image": ("--filter.nouns", "none"),
     "nouns": ("--filter.image", "none"),
@@ -41,18 +42,23 @@ class Run:
 
 def runs() -> list[Run]:
     diffseg, freeseg = ("--method", "diffseg"), ("--method", "freesegdiff")
+    kmeans = (*diffseg, "--diffseg.grouping", "kmeans")
+    elbo = ("--method", "elbo", "--evaluate.threshold", "0.54")
     return [
         Run("DiffSegmenter, weakly supervised", "cams"),
         Run("DiffSegmenter, weakly supervised, t = 100", "cams", switches=T_100),
         *(Run("DiffSegmenter, zero-shot, t = 100", "cams", classes, T_100) for classes in FILTERS),
-        Run("ELBO baseline", "cams", switches=("--method", "elbo")),
+        Run("ELBO baseline", "cams", switches=elbo),
         Run("FreeSeg-Diff", "masks", switches=freeseg),
         Run("FreeSeg-Diff", "masks", "nearest (FreeSeg-Diff)", freeseg),
         Run("FreeSeg-Diff", "masks", "image + nouns", freeseg),
         Run("Semantic DiffSeg", "masks", switches=(*diffseg, "--diffseg.semantic", "true")),
         Run("DiffSeg", "segments", switches=diffseg),
-        Run("K-Means-C (6)", "segments", switches=(*diffseg, "--diffseg.grouping", "kmeans")),
-        Run("K-Means-S", "segments", switches=(*diffseg, "--diffseg.grouping", "kmeans", "--diffseg.clusters", "0")),
+        Run("K-Means-C (6)", "segments", switches=kmeans),
+        Run("K-Means-S", "segments", switches=(*kmeans, "--diffseg.clusters", "0")),
+        Run("DiffSeg at 320 pixels", "segments", switches=(*diffseg, *LARGE)),
+        Run("K-Means-C (6) at 320 pixels", "segments", switches=(*kmeans, *LARGE)),
+        Run("K-Means-S at 320 pixels", "segments", switches=(*kmeans, *LARGE, "--diffseg.clusters", "0")),
     ]
 
 
