@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_row_for_every_doubling(tmp_path):
     options = ["--out", tmp_path, "--images", 1, "--samples", 3]
     command = [sys.executable, "scripts/elbo_curve.py", *map(str, options)]
