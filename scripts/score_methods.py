@@ -18,7 +18,6 @@ from score_shapes import IMAGES, SEED
 
 TARGET = Path("pseudolabel/models/shapes-text/methods.json")
 T_100 = ("--diffsegmenter.timesteps", "[100]")
-LARGE = ("--model.image_size", "320", "--diffseg.threshold", "0.05", "--diffseg.anchors", "24")
 FILTERS: dict[str, tuple[str, ...]] = {
     "image": ("--filter.nouns", "none"),
     "nouns": ("--filter.image", "none"),
@@ -56,9 +55,6 @@ def runs() -> list[Run]:
         Run("DiffSeg", "segments", switches=diffseg),
         Run("K-Means-C (6)", "segments", switches=kmeans),
         Run("K-Means-S", "segments", switches=(*kmeans, "--diffseg.clusters", "0")),
-        Run("DiffSeg at 320 pixels", "segments", switches=(*diffseg, *LARGE)),
-        Run("K-Means-C (6) at 320 pixels", "segments", switches=(*kmeans, *LARGE)),
-        Run("K-Means-S at 320 pixels", "segments", switches=(*kmeans, *LARGE, "--diffseg.clusters", "0")),
     ]
 
 
