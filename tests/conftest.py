@@ -10,11 +10,16 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin each of the two halves that two processes start from with files of slow tests, so that none comes last."""
-    slow_files = list(dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")))
-    first, second = ([item for item in items if item.path in slow_files[start::2]] for start in (0, 1))
-    others = [item for item in items if item.path not in slow_files]
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Begin each of the two halves that two processes start from with files of slow tests, so that none comes last.
+
+    Those that need Stable Diffusion's architecture begin one half, so that one process builds it for all of them.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    with_model = {item.path for item in items if "stable_diffusion" in item.fixturenames}
+    first = [item for item in items if item.path in with_model]
+    second = [item for item in items if item.path in slow - with_model]
+    others = [item for item in items if item.path not in slow | with_model]
     middle = max(0, len(items) // 2 - len(first))
     items[:] = [*first, *others[:middle], *second, *others[middle:]]
 

@@ -12,7 +12,7 @@ from pseudolabel.stages.tables.data import DATA
 from pseudolabel.stages.tables.names import TableName
 from tests.e2e.commands import Outcome, call
 
-IMAGES = 2
+IMAGES = 1
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reproduce(table: str, shapes: Path, out: Path, *more: object) -> Outcome:
-    options = ("--config", "shapes", "--data", shapes, "--limit", IMAGES, "--out", out, "--elbo.samples", 5)
+    quick = ("--elbo.samples", 2, "--freesegdiff.restarts", 1, "--work.workers", 1)
+    options = ("--config", "shapes", "--data", shapes, "--limit", IMAGES, "--out", out, *quick)
     return call("reproduce", table, *options, *more)
 
 
