@@ -28,7 +28,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cams import NAMES, WIDTH, in_own_process
+from cams import NAMES, WIDTH
 
 from pseudolabel.config import Experiment, MethodName, ModelConfig
 from pseudolabel.diffusion.load import load_model
@@ -67,7 +67,7 @@ def main() -> None:
         rows = {}
         for method in args.methods:
             task = Task(method, model, args.classes, args.samples, args.device, args.threads, args.seed)
-            rows[method] = {way: in_own_process(measure, task, way) for way in args.ways}
+            rows[method] = {way: measure(task, way) for way in args.ways}
             print(f"{method}: " + ", ".join(f"{way} {row['seconds']:.1f} s" for way, row in rows[method].items()))
     report = {
         "settings": {**vars(args), "json": None},

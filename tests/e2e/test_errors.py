@@ -111,7 +111,7 @@ def test_settings_can_be_printed(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    assert "holds no CAM or mask shards" in expect(1, call("verify", tmp_path / "absent")).out
+    assert "holds no CAM, mask or segment shards" in expect(1, call("verify", tmp_path / "absent")).out
 
 
 def test_shapes_do_not_overwrite_other_data(tmp_path: Path) -> None:
