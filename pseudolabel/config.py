@@ -59,6 +59,8 @@ class ModelConfig:
         dtype: precision of weights and activations; `auto` is bfloat16 on CUDA devices that have it, float16 on other
             CUDA devices, and float32 elsewhere.
         image_size: side in pixels of the square the image is squashed to; 0 is the size the checkpoint was trained for.
+        compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
+            devices; the first batch of a run takes minutes longer.
     """
 
     name: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -66,6 +68,7 @@ class ModelConfig:
     variant: str = ""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     image_size: int = 0
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,8 @@ class CrfConfig:
         background_value: exponent or threshold.
         ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
         image: feed RGB as it is, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
+        engine: `pydensecrf` works on processor cores, one image on each; `torch` on the model's device, many images at
+            once, with the same labels; `auto` is `torch` on CUDA devices and `pydensecrf` elsewhere.
     """
 
     iterations: int = 10
@@ -220,6 +225,7 @@ class CrfConfig:
     background_value: float = 1.0
     ignore_below: float = 0.95
     image: Literal["rgb", "wrapped"] = "rgb"
+    engine: Literal["auto", "pydensecrf", "torch"] = "auto"
 
 
 @dataclass(frozen=True)

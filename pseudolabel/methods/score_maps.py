@@ -24,15 +24,24 @@ def at_image_size(maps: torch.Tensor | np.ndarray, size: tuple[int, int]) -> np.
     Raises:
         ValueError: if the maps are not (C, h, w) or hold a value that is not finite.
     """
-    tensor = torch.as_tensor(maps).float()
-    if tensor.ndim != 3 or 0 in tensor.shape[1:]:
-        raise ValueError(f"maps must have shape (C, h, w), not {tuple(tensor.shape)}")
-    if not torch.isfinite(tensor).all():
+    tensor = torch.as_tensor(maps)
+    check_maps(tensor)
+    return enlarge(tensor, size).cpu().numpy()
+
+
+def check_maps(maps: torch.Tensor) -> None:
+    """Raises ValueError if the maps are not (C, h, w) or hold a value that is not finite."""
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
+        raise ValueError(f"maps must have shape (C, h, w), not {tuple(maps.shape)}")
+    if not torch.isfinite(maps).all():
         raise ValueError("maps hold values that are not finite")
-    if len(tensor) == 0:
-        return np.zeros((0, *size), np.float32)
-    large = F.interpolate(tensor[None], size=size, mode="bilinear", align_corners=False)[0]
-    return min_max(large).cpu().numpy()
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`at_image_size` of maps that are in order, on their own device: float32 (C, height, width)."""
+    if len(maps) == 0:
+        return torch.zeros((0, *size), device=maps.device)
+    return min_max(F.interpolate(maps.float()[None], size=size, mode="bilinear", align_corners=False)[0])
 
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:

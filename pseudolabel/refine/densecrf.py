@@ -1,17 +1,17 @@
 """DenseCRF (Kraehenbuehl and Koltun, NIPS 2011) over background and an image's classes, as in CLIP-ES (CVPR 2023)."""
 
 import numpy as np
-from pydensecrf.densecrf import DenseCRF2D
+import torch
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.records import BACKGROUND, IGNORE
-
-SMALLEST_PROBABILITY = 1e-5
-MEAN_BGR = np.array([104.008, 116.669, 122.675], np.float32)
+from pseudolabel.records import BACKGROUND
+from pseudolabel.refine.engines import CPU, open_mean_field
+from pseudolabel.refine.image import fed_image
+from pseudolabel.refine.scores import choose_labels, with_background
 
 
 def refine(
-    image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...], config: CrfConfig
+    image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...], config: CrfConfig, device: torch.device = CPU
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn class scores into a pseudo-mask that follows the image's edges.
 
@@ -25,6 +25,7 @@ def refine(
         scores: float32 (C, H, W) in [0, 1]; C may be 0, then everything is background with probability 1.
         classes: the C vocabulary indices that the scores belong to.
         config: the CRF's parameters.
+        device: where the engine `torch` works; `auto` chooses the engine by it.
 
     Returns:
         uint8 (H, W) labels, 255 where the winning probability is below `config.ignore_below`, and
@@ -32,21 +33,22 @@ def refine(
 
     Raises:
         ValueError: if shapes, types or ranges of image and scores are not as stated.
+        SettingError: if a kernel's deviation is not positive.
     """
     _check(image, scores, classes)
     if not classes:
         return np.full(image.shape[:2], BACKGROUND, np.uint8), np.ones(image.shape[:2], np.float32)
-    stacked = np.concatenate([background_score(scores, config)[None], scores])
-    probabilities = _mean_field(image, stacked, config) if config.iterations else _start(stacked)
-    # Without a mean-field step the unclipped scores decide, so that small ones are compared like any other.
-    best = (probabilities if config.iterations else stacked).argmax(0)
-    winning = np.take_along_axis(probabilities, best[None], 0)[0]
-    labels = np.array([BACKGROUND, *classes], np.uint8)[best]
-    labels[winning < np.float32(config.ignore_below)] = IGNORE
-    return labels, winning
+    stacked = with_background(torch.from_numpy(scores), config)
+    marginals = None
+    if config.iterations:
+        marginals = torch.from_numpy(open_mean_field(config, device)(fed_image(image, config), stacked.numpy()))
+    labels, winning = choose_labels(stacked, marginals, classes, config)
+    return labels.numpy(), winning.numpy()
 
 
-def refine_probabilities(image: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
+def refine_probabilities(
+    image: np.ndarray, probabilities: np.ndarray, config: CrfConfig, device: torch.device = CPU
+) -> np.ndarray:
     """Let a segmenter's own probabilities follow the image's edges, as DeepLab does after its network.
 
     Only the kernels and the number of iterations of `config` matter: background has a probability of its own here.
@@ -55,63 +57,17 @@ def refine_probabilities(image: np.ndarray, probabilities: np.ndarray, config: C
         image: uint8 (H, W, 3), RGB.
         probabilities: float32 (labels, H, W) in [0, 1], background at 0.
         config: the CRF's parameters; `iterations` must be at least 1.
+        device: where the engine `torch` works; `auto` chooses the engine by it.
 
     Returns:
         uint8 (H, W), the most probable label of each pixel.
 
     Raises:
         ValueError: if shapes, types or ranges are not as stated.
+        SettingError: if a kernel's deviation is not positive.
     """
     _check(image, probabilities, tuple(range(len(probabilities))))
-    return _mean_field(image, probabilities, config).argmax(0).astype(np.uint8)
-
-
-def background_score(scores: np.ndarray, config: CrfConfig) -> np.ndarray:
-    """Background's score: (1 - largest class score) ** value, or the value itself; float32 (H, W) in [0, 1].
-
-    Args:
-        scores: float32 (C, H, W) in [0, 1], C at least 1.
-        config: says which, with `background` and `background_value`.
-    """
-    if config.background == "threshold":
-        return np.full(scores.shape[1:], config.background_value, np.float32)
-    return np.power(1 - scores.max(0), config.background_value, dtype=np.float32)
-
-
-def wrapped(image: np.ndarray) -> np.ndarray:
-    """CLIP-ES's CRF input: BGR less its mean, cast to uint8, where -1 becomes 255; uint8 (H, W, 3).
-
-    Casting a negative float to an unsigned integer is undefined in C, so we cut to an integer first; that is what
-    the cast did on the machines CLIP-ES ran on.
-
-    Args:
-        image: uint8 (H, W, 3), RGB.
-    """
-    shifted = image[..., ::-1].astype(np.float32) - MEAN_BGR
-    return shifted.astype(np.int32).astype(np.uint8)
-
-
-def _mean_field(image: np.ndarray, scores: np.ndarray, config: CrfConfig) -> np.ndarray:
-    """Mean-field marginals after `config.iterations` steps: float32 (labels, H, W)."""
-    labels, height, width = scores.shape
-    crf = DenseCRF2D(width, height, labels)
-    unary = -np.log(scores.clip(SMALLEST_PROBABILITY, 1))
-    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(labels, -1), np.float32))
-    crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_weight)
-    crf.addPairwiseBilateral(
-        sxy=config.bilateral_sxy,
-        srgb=config.bilateral_srgb,
-        # A copy, for pydensecrf refuses read-only arrays, such as those that share a Pillow image's memory.
-        rgbim=np.array(wrapped(image) if config.image == "wrapped" else image, order="C"),
-        compat=config.bilateral_weight,
-    )
-    return np.array(crf.inference(config.iterations), np.float32).reshape(scores.shape)
-
-
-def _start(scores: np.ndarray) -> np.ndarray:
-    """Mean field's starting point, each label's share of the clipped scores: float32 (labels, H, W)."""
-    clipped = scores.clip(SMALLEST_PROBABILITY, 1)
-    return clipped / clipped.sum(0)
+    return open_mean_field(config, device)(fed_image(image, config), probabilities).argmax(0).astype(np.uint8)
 
 
 def _check(image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...]) -> None:

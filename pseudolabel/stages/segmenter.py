@@ -131,7 +131,7 @@ class Segmenter:
         if not self.sharpen:
             return label_map(scores, cams.classes, self.experiment.evaluate.threshold)
         crf = replace(self.experiment.crf, ignore_below=0.0)  # who asks for a mask wants every pixel
-        return refine(np.asarray(sample.image), scores, cams.classes, crf)[0]
+        return refine(np.asarray(sample.image), scores, cams.classes, crf, self._model.device)[0]
 
 
 def _vocabulary_of(names: Sequence[str]) -> Vocabulary:

@@ -8,7 +8,8 @@ from PIL import Image, ImageFilter
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.methods.score_maps import label_map
-from pseudolabel.refine.densecrf import background_score, refine, wrapped
+from pseudolabel.refine.densecrf import refine
+from pseudolabel.refine.image import wrapped
 from pseudolabel.sources.shapes import draw_scene
 
 # Mean difference of the winning probabilities. pydensecrf's permutohedral lattice only approximates the kernels: with
@@ -78,8 +79,10 @@ def difference(config: CrfConfig, ours: CrfConfig) -> float:
     return float(np.mean(differences))
 
 
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
 @pytest.mark.parametrize("config", [GAUSSIAN, BILATERAL, BOTH], ids=["gaussian", "bilateral", "both"])
-def test_agrees_with_full_kernel_matrices(config):
+def test_agrees_with_full_kernel_matrices(config, engine):
+    config = replace(config, engine=engine)
     assert difference(config, config) < TOLERANCE
     for seed in SCENES:
         image, scores, classes = noisy_scene(seed)
@@ -157,14 +160,16 @@ def test_a_pixel_at_the_limit_is_kept():
     np.testing.assert_array_equal(labels, [[255, 3]])
 
 
-def test_result_types_and_memory_layouts():
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+def test_result_types_and_memory_layouts(engine):
     image, scores, classes = noisy_scene(1)
     image.flags.writeable = False
-    labels, winning = refine(image, scores, classes, BOTH)
+    config = replace(BOTH, engine=engine)
+    labels, winning = refine(image, scores, classes, config)
     assert (labels.dtype, winning.dtype) == (np.uint8, np.float32)
     assert set(np.unique(labels)) <= {0, *classes}
     turned = np.asfortranarray(image), np.asfortranarray(scores)
-    for found, expected in zip(refine(*turned, classes, BOTH), (labels, winning), strict=True):
+    for found, expected in zip(refine(*turned, classes, config), (labels, winning), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -197,32 +202,20 @@ def test_no_classes_is_all_background():
     assert (winning == 1).all()
 
 
-def test_one_pixel_image():
-    labels, winning = refine(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32), (5,), CrfConfig())
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+def test_one_pixel_image(engine):
+    config = CrfConfig(engine=engine)
+    labels, winning = refine(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32), (5,), config)
     assert labels.item() == 5
     assert winning.item() > 0.99
 
 
-def test_background_scores():
-    scores = np.array([[[0.0, 0.25, 1.0]], [[0.5, 0.0, 0.0]]], np.float32)
-    np.testing.assert_allclose(background_score(scores, CrfConfig()), [[0.5, 0.75, 0.0]])
-    np.testing.assert_allclose(background_score(scores, CrfConfig(background_value=2.0)), [[0.25, 0.5625, 0.0]])
-    fixed = background_score(scores, CrfConfig(background="threshold", background_value=0.3))
-    np.testing.assert_array_equal(fixed, np.full((1, 3), 0.3, np.float32))
-    assert background_score(scores, CrfConfig()).dtype == np.float32
-
-
-def test_wrapped_image_overflows_as_in_clip_es():
-    # Blue 104 - 104.008 is cut to 0, green 0 - 116.669 to -116 = 140, red 255 - 122.675 to 132; red 0 to -122 = 134.
-    image = np.array([[[255, 0, 104], [0, 255, 0]]], np.uint8)
-    np.testing.assert_array_equal(wrapped(image), [[[0, 140, 132], [152, 138, 134]]])
-    assert wrapped(image).dtype == np.uint8
-
-
-def test_wrapped_image_reaches_the_crf():
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+def test_wrapped_image_reaches_the_crf(engine):
     image, scores, classes = noisy_scene(4)
-    expected = refine(wrapped(image), scores, classes, BOTH)[1]
-    np.testing.assert_array_equal(refine(image, scores, classes, replace(BOTH, image="wrapped"))[1], expected)
+    config = replace(BOTH, engine=engine)
+    expected = refine(wrapped(image), scores, classes, config)[1]
+    np.testing.assert_array_equal(refine(image, scores, classes, replace(config, image="wrapped"))[1], expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Which engine runs DenseCRF's mean field: pydensecrf on processor cores, or torch on a device."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+
+from pseudolabel.config import CrfConfig, Experiment
+from pseudolabel.errors import SettingError
+
+MeanField = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From an image, uint8 (H, W, 3), and scores, float32 (L, H, W) in [0, 1], to float32 (L, H, W) marginals."""
+
+CPU = torch.device("cpu")
+DEVIATIONS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
+
+
+def resolve_engine(config: CrfConfig, device: torch.device) -> CrfConfig:
+    """The settings with `auto` replaced: torch on CUDA devices, pydensecrf elsewhere.
+
+    Raises:
+        SettingError: if a kernel's deviation is not positive.
+    """
+    for name in DEVIATIONS:
+        if not getattr(config, name) > 0:
+            raise SettingError(f"crf.{name} {getattr(config, name)}: a kernel's deviation is larger than 0")
+    if config.engine != "auto":
+        return config
+    return replace(config, engine="torch" if device.type == "cuda" else "pydensecrf")
+
+
+def resolve_engines(experiment: Experiment, device: torch.device) -> Experiment:
+    """The experiment with each `auto` engine replaced, so that a run's settings tell which one it was."""
+    own = replace(experiment.freesegdiff, crf=resolve_engine(experiment.freesegdiff.crf, device))
+    return replace(experiment, crf=resolve_engine(experiment.crf, device), freesegdiff=own)
+
+
+@lru_cache(maxsize=4)
+def open_mean_field(config: CrfConfig, device: torch.device) -> MeanField:
+    """The mean field of one image after another; each engine is imported where it is used."""
+    if resolve_engine(config, device).engine == "torch":
+        from pseudolabel.refine.torch_engine import TorchCrf
+
+        return TorchCrf(config, device).mean_field
+    from pseudolabel.refine.pydensecrf_engine import mean_field
+
+    return partial(mean_field, config=config)
