@@ -12,3 +12,13 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     iterator = iter(items)
     while batch := tuple(islice(iterator, size)):
         yield batch
+
+
+def static_batches(items: Iterable[T], size: int) -> Iterator[tuple[tuple[T, ...], int]]:
+    """Batches of one size with the number of their own items: the last one is filled up by repetition.
+
+    Where there is only one batch, it is as large as it is.
+    """
+    for number, batch in enumerate(batched(items, size)):
+        missing = size - len(batch) if number else 0
+        yield (*batch, *[batch[-1]] * missing), len(batch)

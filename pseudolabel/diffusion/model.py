@@ -56,6 +56,14 @@ class DiffusionModel:
         square = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A CPU tensor where a CUDA device fetches it by itself; for other devices as it is."""
+        return tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the model's device; the caller does not wait for what a CUDA device has yet to do."""
+        return self.pin(tensor).to(self.device, non_blocking=self.device.type == "cuda")
+
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor, posterior_noise: torch.Tensor | None = None) -> torch.Tensor:
         """Scaled latents of images.
@@ -67,15 +75,15 @@ class DiffusionModel:
         Returns:
             float32 (B, c, h, w) on the model's device.
         """
-        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
+        posterior = self.vae.encode(self.upload(pixels).to(self.dtype)).latent_dist
         latents = posterior.mean.float()
         if posterior_noise is not None:
-            latents = latents + posterior.std.float() * posterior_noise.to(self.device)
+            latents = latents + posterior.std.float() * self.upload(posterior_noise)
         return latents * self.vae.config.scaling_factor
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise, row by row; timesteps int64 (B,)."""
-        signal = self._signal(timesteps, latents.device)
+        """z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise, row by row, on the model's device; timesteps int64 (B,)."""
+        signal = self._signal(timesteps)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
     @torch.inference_mode()
@@ -84,26 +92,26 @@ class DiffusionModel:
 
         Args:
             noised: float32 (B, c, h, w) latents z_t.
-            timesteps: int64 (B,).
+            timesteps: int64 (B,), on the CPU.
             states: (B, tokens, width) text encodings.
 
         Returns:
             float32 (B, c, h, w) on the model's device.
         """
-        noised = noised.to(self.device)
-        states = states.to(self.device, self.dtype)
-        predicted = self.unet(noised.to(self.dtype), timesteps.to(self.device), states).sample.float()
+        noised = self.upload(noised)
+        states = self.upload(states).to(self.dtype)
+        predicted = self.unet(noised.to(self.dtype), self.upload(timesteps), states).sample.float()
         if self.prediction == "epsilon":
             return predicted
-        signal = self._signal(timesteps, self.device)
+        signal = self._signal(timesteps)
         return signal.sqrt() * predicted + (1 - signal).sqrt() * noised
 
-    def _signal(self, timesteps: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def _signal(self, timesteps: torch.Tensor) -> torch.Tensor:
         """abar_t, row by row: float32 (B, 1, 1, 1)."""
-        return self.alphas_cumprod[timesteps.cpu()].to(device).view(-1, 1, 1, 1)
+        return self.upload(self.alphas_cumprod[timesteps.cpu()]).view(-1, 1, 1, 1)
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """Text encoder output of prompts, cut to the tokenizer's length: (B, tokens, width) in the model's dtype."""
         ids = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.text_encoder(ids.to(self.device))[0]
+        return self.text_encoder(self.upload(ids))[0]

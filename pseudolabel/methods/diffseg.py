@@ -74,14 +74,14 @@ class DiffSeg:
         Returns:
             float32 (B, C, side, side), one for each resolution.
         """
-        model, weights = self.model, columns.to(self.model.device)
+        model, weights = self.model, self.model.upload(columns)
         with record_attention(model.unet, model.vae_factor, weights, self.cross_factors, []) as recording:
             self._forward(latents, states)
         return [_square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
 
     def _forward(self, latents: torch.Tensor, states: torch.Tensor) -> None:
         model = self.model
-        model.unet(latents.to(model.device, model.dtype), self.config.timestep, states.to(model.device, model.dtype))
+        model.unet(model.upload(latents).to(model.dtype), self.config.timestep, model.upload(states).to(model.dtype))
 
 
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:

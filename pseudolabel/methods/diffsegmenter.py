@@ -48,14 +48,14 @@ class DiffSegmenter:
         model, steps = self.model, torch.tensor(self.config.timesteps)
         pairs, count = len(latents), len(steps)
         timesteps = steps.repeat(pairs)
-        noise = noise.expand(-1, count, -1, -1, -1).flatten(0, 1).to(model.device)
-        noised = model.add_noise(latents.to(model.device).repeat_interleave(count, 0), noise, timesteps)
-        states = states.to(model.device, model.dtype).repeat_interleave(count, 0)
-        weights = columns.to(model.device).float().repeat_interleave(count, 0)
+        noise = model.upload(noise).expand(-1, count, -1, -1, -1).flatten(0, 1)
+        noised = model.add_noise(model.upload(latents).repeat_interleave(count, 0), noise, timesteps)
+        states = model.upload(states).to(model.dtype).repeat_interleave(count, 0)
+        weights = model.upload(columns).float().repeat_interleave(count, 0)
         with record_attention(
             model.unet, model.vae_factor, weights, self.cross_factors, self.self_factors
         ) as recording:
-            model.unet(noised.to(model.dtype), timesteps.to(model.device), states)
+            model.unet(noised.to(model.dtype), model.upload(timesteps), states)
         fused = self._fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)
@@ -63,7 +63,7 @@ class DiffSegmenter:
 
     def _fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
         """Weighted sum over resolutions (Eq. 5): float32 (B, side, side)."""
-        total = torch.zeros(())
+        total = torch.zeros(side, side, device=self.model.device)
         for factor in self.cross_factors:
             maps = _square(torch.stack(cross[factor]).mean(0))
             if self.config.level_norm == "before":
@@ -71,7 +71,7 @@ class DiffSegmenter:
             maps = _resize(maps, side)
             if self.config.level_norm == "after":
                 maps = min_max(maps)
-            total = total.to(maps) + self.config.level_weights[factor] * maps
+            total = total + self.config.level_weights[factor] * maps
         return total
 
     def _complete(self, fused: torch.Tensor, recording: Recording) -> torch.Tensor:

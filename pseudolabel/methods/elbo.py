@@ -44,7 +44,7 @@ class Elbo:
         Returns:
             float32 (B, h, w) on the model's device, at most 0.
         """
-        latents, noise = latents.to(self.model.device), noise.to(self.model.device)
+        latents, noise = self.model.upload(latents), self.model.upload(noise)
         noised = self.model.add_noise(latents, noise, timesteps)
         return -(noise - self.model.predict_noise(noised, timesteps, states)).square().mean(1)
 

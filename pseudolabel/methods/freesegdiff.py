@@ -52,12 +52,12 @@ class FreeSegDiff:
         """
         model, config = self.model, self.config
         timesteps = torch.full((len(latents),), config.timestep)
-        latents = latents.to(model.device)
+        latents = model.upload(latents)
         if noise is not None:
-            latents = model.add_noise(latents, noise.to(model.device), timesteps)
+            latents = model.add_noise(latents, model.upload(noise), timesteps)
         states = self.states.expand(len(latents), -1, -1)
         with record_features(model.unet, self.layers) as features:
-            model.unet(latents.to(model.dtype), timesteps.to(model.device), states)
+            model.unet(latents.to(model.dtype), model.upload(timesteps), states)
         return cluster(features, generators, config)
 
 

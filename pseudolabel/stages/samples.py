@@ -1,7 +1,8 @@
 """A rank's way through its samples: read ahead, worked on unit by unit, written."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pseudolabel.records import Sample
@@ -14,9 +15,20 @@ from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.units import Unit
 
 R = TypeVar("R")
-Work = Callable[[list[Sample]], Iterator[tuple[Sample, R | BadSample]]]
+Work = Callable[[Iterable[Sample]], Iterator[tuple[Sample, R | BadSample]]]
 
 READ_AHEAD = 64
+ENCODED_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Done:
+    """What has become of a unit's samples: what its shard is to hold, and the failures, both sorted by key."""
+
+    unit: Unit[Entry]
+    samples: list[tuple[str, Members]]
+    failures: list[Failure]
+    began: float
 
 
 def work_through(
@@ -24,41 +36,57 @@ def work_through(
 ) -> None:
     """Do all units of this rank that are not done yet; what cannot be read or worked on is recorded as a failure.
 
+    A unit is written in a thread while the next one is worked on; two at most are finished and not yet written.
+
     Args:
         job: takes the units' shards.
         source: the entries' images.
-        loaders: threads that read and decode ahead.
+        loaders: threads that read and decode ahead, and as many that encode behind.
         work: gives every sample with its result, or with what is wrong with it, in their order.
         encode: the members of a sample in its shard.
     """
     pending = job.choose(job.rank.share(job.units))
     entries = (entry for unit in pending for entry in _unfinished(job, unit))
     read = prefetch(lambda entry: _read(source, entry), entries, loaders, READ_AHEAD)
-    for unit in pending:
-        _do_unit(job, unit, read, work, encode)
+    units = (_do_unit(job, unit, read, loaders, work, encode) for unit in pending)
+    for _ in prefetch(lambda done: job.write(done.unit, done.samples, done.failures, done.began), units, 1, 1):
+        pass
 
 
 def _do_unit(
     job: Job[Entry],
     unit: Unit[Entry],
     read: Iterator[Sample | Failure],
+    loaders: int,
     work: Work[R],
     encode: Callable[[Sample, R], Members],
-) -> None:
+) -> Done:
     began = time.monotonic()
     done = job.finished_samples(unit)
-    results = [next(read) for _ in _unfinished(job, unit)]
-    failures = [result for result in results if isinstance(result, Failure)]
-    for sample, outcome in work([result for result in results if isinstance(result, Sample)]):
-        if isinstance(outcome, BadSample):
-            origin = next(entry.origin for entry in unit.entries if entry.key == sample.key)
-            failures.append(Failure(sample.key, origin, outcome.status, str(outcome)))
+    failures: list[Failure] = []
+
+    def readable() -> Iterator[Sample]:
+        for _ in _unfinished(job, unit):
+            result = next(read)
+            if isinstance(result, Sample):
+                yield result
+            else:
+                failures.append(result)
+
+    def finish(pair: tuple[Sample, R | BadSample]) -> tuple[str, Members | BadSample]:
+        sample, outcome = pair
+        return sample.key, outcome if isinstance(outcome, BadSample) else encode(sample, outcome)
+
+    for key, result in prefetch(finish, work(readable()), loaders, ENCODED_AHEAD):
+        if isinstance(result, BadSample):
+            origin = next(entry.origin for entry in unit.entries if entry.key == key)
+            failures.append(Failure(key, origin, result.status, str(result)))
         else:
-            done[sample.key] = encode(sample, outcome)
+            done[key] = result
         job.look(len(done) + len(failures))
     samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
     failures.sort(key=lambda failure: failure.key)
-    job.write(unit, samples, failures, began)
+    return Done(unit, samples, failures, began)
 
 
 def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:

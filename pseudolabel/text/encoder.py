@@ -14,7 +14,7 @@ class TextEncodings:
     """Encodings of a set of sentences, each sentence encoded once, with the empty one beside them."""
 
     def __init__(self, model: DiffusionModel, texts: Iterable[str]) -> None:
-        self.dtype = model.dtype
+        self.model = model
         self._empty = model.encode_text([""])[0].float()
         self._states: dict[str, torch.Tensor] = {}
         for chunk in batched(dict.fromkeys(texts), BATCH):
@@ -34,5 +34,5 @@ class TextEncodings:
         Returns:
             (tokens, width) in the model's dtype.
         """
-        factor = emphasis[:, None].to(self._empty.device)
-        return (self._empty + factor * (self._states[text].float() - self._empty)).to(self.dtype)
+        factor = self.model.upload(emphasis)[:, None]
+        return (self._empty + factor * (self._states[text].float() - self._empty)).to(self.model.dtype)

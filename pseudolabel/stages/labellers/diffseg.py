@@ -1,6 +1,6 @@
 """DiffSeg on samples: images in, segments out, which Semantic DiffSeg names with the samples' classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
-from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.methods.diffseg import DiffSeg, merge, name_segments, suppress
 from pseudolabel.methods.kmeans import kmeans
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.sources.entry import BadSample
+from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import generator_of
 from pseudolabel.text.captions import Captions
 from pseudolabel.text.encoder import TextEncodings
@@ -29,9 +29,10 @@ RESTARTS = 10  # of K-means, as scikit-learn's were when the baselines were publ
 
 @dataclass(frozen=True)
 class Prompted:
-    """A sample with the sentence that names its C classes, and the columns of their tokens, float32 (C, tokens)."""
+    """A sample with its latent, the sentence that names its C classes, and their tokens' columns (C, tokens)."""
 
     sample: Sample
+    latent: torch.Tensor
     text: str
     columns: torch.Tensor
 
@@ -47,24 +48,24 @@ class DiffSegLabeller:
         captions: Captions | None,
     ) -> None:
         self.model, self.vocabulary, self.captions = model, vocabulary, captions or {}
-        self.config, self.batch, self.seed = experiment.diffseg, experiment.work.batch, experiment.work.seed
+        self.config, self.work = experiment.diffseg, experiment.work
         self.method = DiffSeg(model, experiment.diffseg)
 
-    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
         """Every sample with its label map, or with what is wrong with it, in their order.
 
         Segments have the values 1, 2, ... in the order of their anchors. Where they are named, the sample's classes
         share the whole image, as in the paper: background is left for images without classes.
         """
         label = self._name if self.config.semantic else self._number
-        for batch in batched(samples, self.batch):
-            results = dict(label(batch))
+        for batch, latents in encode_ahead(self.model, samples, self._view, self.work.batch, self.work.loaders):
+            results = dict(label(batch, latents))
             for sample in batch:
                 result = results[sample.key]
                 yield sample, result if isinstance(result, BadSample) else self._place(sample, result)
 
-    def _number(self, batch: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray | BadSample]]:
-        for sample, labels in self._segment(batch, self._latents(batch)):
+    def _number(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[str, np.ndarray | BadSample]]:
+        for sample, labels in self._segment(batch, latents):
             count = int(labels.max()) + 1
             if count > MAX_CLASSES:
                 message = f"{count} segments, a mask holds {MAX_CLASSES}; raise diffseg.threshold or diffseg.iterations"
@@ -72,20 +73,20 @@ class DiffSegLabeller:
             else:
                 yield sample.key, labels.cpu().numpy() + 1
 
-    def _name(self, batch: Sequence[Sample]) -> Iterator[tuple[str, np.ndarray | BadSample]]:
+    def _name(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[str, np.ndarray | BadSample]]:
         prompted: list[Prompted] = []
-        for sample in batch:
+        for sample, latent in zip(batch, latents, strict=True):
             try:
-                prompted += [self._prompt(sample)] if sample.classes else []
+                prompted += [self._prompt(sample, latent)] if sample.classes else []
             except PromptError as error:
                 yield sample.key, BadSample("prompt", str(error))
             if not sample.classes:
                 left, top, right, bottom = self._box(sample.image)
                 yield sample.key, np.full((bottom - top, right - left), BACKGROUND)
         if prompted:
-            latents = self._latents([one.sample for one in prompted])
-            text_maps = self._text_maps(prompted, latents)
-            segments = self._segment([one.sample for one in prompted], latents)
+            own = torch.stack([one.latent for one in prompted])
+            text_maps = self._text_maps(prompted, own)
+            segments = self._segment([one.sample for one in prompted], own)
             for number, (sample, labels) in enumerate(segments):
                 classes = torch.tensor(sample.classes, device=labels.device)
                 named = name_segments(labels, [level[number, : len(classes)] for level in text_maps])
@@ -109,14 +110,14 @@ class DiffSegLabeller:
     def _clusters(self, maps: torch.Tensor, sample: Sample) -> torch.Tensor:
         """K-means of the rows of an image's aggregated attention: 1 in a cluster, 0 outside."""
         count = self.config.clusters or max(1, len(sample.classes) + self.vocabulary.has_background)
-        generator = generator_of(self.seed, "kmeans", sample.key)
+        generator = generator_of(self.work.seed, "kmeans", sample.key)
         labels = kmeans(maps[None], count, [generator], RESTARTS)[0]
         return F.one_hot(labels, count).mT.float().unflatten(-1, (self.method.side, self.method.side))
 
-    def _prompt(self, sample: Sample) -> Prompted:
+    def _prompt(self, sample: Sample, latent: torch.Tensor) -> Prompted:
         entries = [self.vocabulary.classes[index - 1] for index in sample.classes]
         prompt = build_joint_prompt(self.vocabulary.template, entries, self.captions.get((sample.key, ""), ""))
-        return Prompted(sample, prompt.text, class_columns(self.model.tokenizer, prompt))
+        return Prompted(sample, latent, prompt.text, class_columns(self.model.tokenizer, prompt))
 
     def _text_maps(self, prompted: Sequence[Prompted], latents: torch.Tensor) -> list[torch.Tensor]:
         """Maps (B, C, side, side) by resolution, with C the most classes of an image and empty maps behind the last."""
@@ -125,9 +126,8 @@ class DiffSegLabeller:
         columns = pad_sequence([one.columns for one in prompted], batch_first=True)
         return self.method.text_maps(latents, states, columns)
 
-    def _latents(self, batch: Sequence[Sample]) -> torch.Tensor:
-        views = (sample.image.crop(self._box(sample.image)) for sample in batch)
-        return self.model.encode(torch.stack([self.model.pixels(view) for view in views]))
+    def _view(self, sample: Sample) -> Image.Image:
+        return sample.image.crop(self._box(sample.image))
 
     def _box(self, image: Image.Image) -> tuple[int, int, int, int]:
         """What the model sees, in Pillow's order: left, top, right, bottom."""

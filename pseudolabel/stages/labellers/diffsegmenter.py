@@ -1,32 +1,53 @@
 """DiffSegmenter on samples: prompts, latents and noise in, class activation maps out."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 import torch
+from PIL import Image
 
-from pseudolabel.batching import batched
+from pseudolabel.batching import batched, static_batches
 from pseudolabel.config import Experiment
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.methods.diffsegmenter import DiffSegmenter
 from pseudolabel.methods.score_maps import min_max
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.sources.entry import BadSample
+from pseudolabel.stages.labellers.fetching import fetch
+from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise
 from pseudolabel.text.captions import Captions
-from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.encoder import BATCH, TextEncodings
 from pseudolabel.text.prompts import PromptError, TokenWeights, build_prompt, token_weights
 from pseudolabel.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A sample and the prompt of one of its classes."""
+class Prompted:
+    """A sample with the prompts of its classes, or with what is wrong with one of them."""
 
     sample: Sample
-    tokens: TokenWeights
+    tokens: list[TokenWeights]
+    fault: BadSample | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and one of its classes.
+
+    Attributes:
+        latent: float32 (c, h, w) on the model's device.
+        noise: float32 (T or 1, c, h, w), standard normal, the same for all classes of an image.
+        states: (tokens, width), the prompt's text encoding.
+        columns: float32 (tokens,) weights of the tokens whose columns make the map.
+    """
+
+    latent: torch.Tensor
+    noise: torch.Tensor
+    states: torch.Tensor
+    columns: torch.Tensor
 
 
 class DiffSegmenterLabeller:
@@ -40,67 +61,71 @@ class DiffSegmenterLabeller:
         captions: Captions | None,
     ) -> None:
         self.model, self.vocabulary, self.captions = model, vocabulary, captions
-        self.config, self.seed = experiment.diffsegmenter, experiment.work.seed
+        self.config, self.work = experiment.diffsegmenter, experiment.work
         self.method = DiffSegmenter(model, experiment.diffsegmenter)
         # The timesteps of a pair go through the U-Net together, so their mean needs no memory of earlier batches.
         self.pairs = max(1, experiment.work.batch // len(experiment.diffsegmenter.timesteps))
 
-    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, ScoreMaps | BadSample]]:
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps | BadSample]]:
         """Every sample with its score maps, or with what is wrong with it, in their order."""
-        faults: dict[str, BadSample] = {}
-        pairs: list[Pair] = []
-        for sample in samples:
-            try:
-                pairs += self._pairs(sample)
-            except PromptError as error:
-                faults[sample.key] = BadSample("prompt", str(error))
-        maps = self._maps(pairs)
-        for sample in samples:
-            yield sample, faults[sample.key] if sample.key in faults else self._collect(sample, maps)
+        in_order, ahead = tee(self._prompt(sample) for sample in samples)
+        maps = (row for batch in fetch(self._batches(ahead)) for row in batch.numpy())
+        for prompted in in_order:
+            sample = prompted.sample
+            yield sample, prompted.fault or self._collect(sample, [next(maps) for _ in prompted.tokens])
 
-    def _collect(self, sample: Sample, maps: Iterator[torch.Tensor]) -> ScoreMaps:
-        # Self-attention leaves narrow maps; stretched to [0, 1], they lose least to float16.
-        rows = [min_max(next(maps)).half().numpy() for _ in sample.classes]
-        stack = np.stack(rows) if rows else np.zeros((0, *self.model.latent_shape[1:]), np.float16)
-        return ScoreMaps(sample.key, sample.classes, stack, (sample.image.height, sample.image.width))
-
-    def _pairs(self, sample: Sample) -> list[Pair]:
-        return [Pair(sample, self._tokens(sample.key, index)) for index in sample.classes]
+    def _prompt(self, sample: Sample) -> Prompted:
+        try:
+            return Prompted(sample, [self._tokens(sample.key, index) for index in sample.classes])
+        except PromptError as error:
+            return Prompted(sample, [], BadSample("prompt", str(error)))
 
     def _tokens(self, key: str, index: int) -> TokenWeights:
         caption = self.captions.get((key, self.vocabulary.names[index]), "") if self.captions else ""
         prompt = build_prompt(self.vocabulary.template, self.vocabulary.prompt(index), caption)
         return token_weights(self.model.tokenizer, prompt, self.config)
 
-    def _maps(self, pairs: list[Pair]) -> Iterator[torch.Tensor]:
-        """float32 (h, w) maps on the CPU, pair by pair; batches have one size, the last one filled up by repetition."""
-        encodings = TextEncodings(self.model, [pair.tokens.text for pair in pairs])
-        for batch in batched(zip(pairs, self._latents(pairs), strict=True), self.pairs):
-            missing = self.pairs - len(batch) if len(pairs) > self.pairs else 0
-            filled = [*batch, *[batch[-1]] * missing]
+    def _batches(self, prompted: Iterable[Prompted]) -> Iterator[torch.Tensor]:
+        """float16 (P, h, w) maps on the model's device, batch by batch."""
+        for batch, count in static_batches(self._pairs(prompted), self.pairs):
             maps = self.method(
-                torch.stack([latent for _, latent in filled]),
-                torch.stack([self._noise(pair.sample.key) for pair, _ in filled]),
-                torch.stack([encodings.emphasised(pair.tokens.text, pair.tokens.emphasis) for pair, _ in filled]),
-                torch.stack([pair.tokens.columns for pair, _ in filled]),
+                torch.stack([pair.latent for pair in batch]),
+                torch.stack([pair.noise for pair in batch]),
+                torch.stack([pair.states for pair in batch]),
+                torch.stack([pair.columns for pair in batch]),
             )
-            yield from maps[: len(batch)].cpu()
+            # Self-attention leaves narrow maps; stretched to [0, 1], they lose least to float16.
+            yield min_max(maps[:count]).half()
 
-    def _latents(self, pairs: list[Pair]) -> Iterator[torch.Tensor]:
-        """The latent of each pair's image; an image is encoded once however many classes it has."""
-        samples = {pair.sample.key: pair.sample for pair in pairs}
-        count = Counter(pair.sample.key for pair in pairs)
-        for batch in batched(samples.values(), self.pairs):
-            pixels = torch.stack([self.model.pixels(sample.image) for sample in batch])
-            drawn = None
-            if self.config.vae == "sample":
-                drawn = torch.stack([self._draw(sample.key, "posterior", 1)[0] for sample in batch])
-            for sample, latent in zip(batch, self.model.encode(pixels, drawn), strict=True):
-                yield from [latent] * count[sample.key]
+    def _pairs(self, prompted: Iterable[Prompted]) -> Iterator[Pair]:
+        """The classes of all images; an image is encoded once however many it has."""
+        draw = self._draw_posterior if self.config.vae == "sample" else None
+        work = self._with_text(one for one in prompted if one.tokens)
+        for group, latents in encode_ahead(self.model, work, _image, self.pairs, self.work.loaders, draw):
+            for (one, text), latent in zip(group, latents, strict=True):
+                noise = self._draw_noise(one.sample.key)
+                for tokens in one.tokens:
+                    yield Pair(latent, noise, text.emphasised(tokens.text, tokens.emphasis), tokens.columns)
 
-    def _noise(self, key: str) -> torch.Tensor:
-        """Standard normal (T or 1, c, h, w) of one image."""
+    def _with_text(self, prompted: Iterable[Prompted]) -> Iterator[tuple[Prompted, TextEncodings]]:
+        """Samples with the encodings of their prompts, made for many samples at once."""
+        for group in batched(prompted, BATCH):
+            encodings = TextEncodings(self.model, [tokens.text for one in group for tokens in one.tokens])
+            yield from ((one, encodings) for one in group)
+
+    def _collect(self, sample: Sample, rows: list[np.ndarray]) -> ScoreMaps:
+        stack = np.stack(rows) if rows else np.zeros((0, *self.model.latent_shape[1:]), np.float16)
+        return ScoreMaps(sample.key, sample.classes, stack, (sample.image.height, sample.image.width))
+
+    def _draw_posterior(self, work: tuple[Prompted, TextEncodings]) -> torch.Tensor:
+        return self._draw(work[0].sample.key, "posterior", 1)[0]
+
+    def _draw_noise(self, key: str) -> torch.Tensor:
         return self._draw(key, "noise", len(self.config.timesteps) if self.config.noise == "per_timestep" else 1)
 
     def _draw(self, key: str, purpose: str, count: int) -> torch.Tensor:
-        return draw_noise(self.seed, purpose, key, count, self.model.latent_shape)
+        return draw_noise(self.work.seed, purpose, key, count, self.model.latent_shape)
+
+
+def _image(work: tuple[Prompted, TextEncodings]) -> Image.Image:
+    return work[0].sample.image

@@ -1,6 +1,6 @@
 """FreeSeg-Diff on samples: latents in, clusters of features named by CLIP out, as label maps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from pseudolabel.methods.backbone import PatchFeatures
 from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.refine.regions import NamedRegions, refine_regions
+from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
 from pseudolabel.stages.units import current_rank
 from pseudolabel.stages.workers import open_pool
@@ -35,7 +36,7 @@ class FreeSegDiffLabeller:
         captions: Captions | None,  # the prompt is empty
     ) -> None:
         self.config, self.model, self.vocabulary = experiment.freesegdiff, model, vocabulary
-        self.batch, self.seed = experiment.work.batch, experiment.work.seed
+        self.batch, self.seed, self.loaders = experiment.work.batch, experiment.work.seed, experiment.work.loaders
         self.workers = experiment.work.workers or current_rank().cores()
         if not 0 < self.config.certainty < 1:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
@@ -49,8 +50,9 @@ class FreeSegDiffLabeller:
             words += vocabulary.background_words
         self.texts = [self.config.template.format(word) for word in words]
 
-    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
         """Every sample with its labels, in their order; one without candidate classes is all background."""
+        samples = list(samples)
         labels = self._labels([sample for sample in samples if sample.classes])
         for sample in samples:
             background = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
@@ -69,15 +71,22 @@ class FreeSegDiffLabeller:
 
     def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
         """uint8 (side, side) cluster numbers of every sample."""
-        for group in batched(samples, self.batch):
-            generators = [generator_of(self.seed, "clusters", sample.key) for sample in group]
-            if self.backbone is not None:
-                regions = cluster([self.backbone([sample.image for sample in group])], generators, self.config)
-            else:
-                latents = self.model.encode(torch.stack([self.model.pixels(sample.image) for sample in group]))
-                noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
-                regions = self.method.regions(latents, noise, generators)
+        for regions in self._regions(samples) if self.backbone is None else self._patches(samples, self.backbone):
             yield from regions.to("cpu", torch.uint8).numpy()
+
+    def _regions(self, samples: list[Sample]) -> Iterator[torch.Tensor]:
+        """Batches of cluster numbers of the diffusion model's features."""
+        for group, latents in encode_ahead(self.model, samples, _image, self.batch, self.loaders):
+            noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
+            yield self.method.regions(latents, noise, self._generators(group))
+
+    def _patches(self, samples: list[Sample], backbone: PatchFeatures) -> Iterator[torch.Tensor]:
+        """Batches of cluster numbers of another model's features."""
+        for group in batched(samples, self.batch):
+            yield cluster([backbone([sample.image for sample in group])], self._generators(group), self.config)
+
+    def _generators(self, group: Sequence[Sample]) -> list[torch.Generator]:
+        return [generator_of(self.seed, "clusters", sample.key) for sample in group]
 
     def _noise(self, key: str) -> torch.Tensor:
         return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)
@@ -91,3 +100,7 @@ class FreeSegDiffLabeller:
         one_cluster = self.config.one_cluster_per_class
         names = name_regions(similarities, len(self.vocabulary), sample.classes, one_cluster)
         return NamedRegions(image, regions, names, self.config)
+
+
+def _image(sample: Sample) -> Image.Image:
+    return sample.image

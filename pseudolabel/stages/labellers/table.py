@@ -1,6 +1,6 @@
 """The methods by name: who labels with them, and what comes out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -19,8 +19,8 @@ from pseudolabel.vocabulary import Vocabulary
 class Labeller(Protocol):
     """A method with its model, ready to take samples."""
 
-    def __call__(self, samples: list[Sample]) -> Iterator[tuple[Sample, ScoreMaps | LabelMap | BadSample]]:
-        """Every sample with its result, or with what is wrong with it, in their order.
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps | LabelMap | BadSample]]:
+        """Every sample with its result, or with what is wrong with it, in their order; they are taken as needed.
 
         Nothing may depend on which samples are called together with others, save for rounding: noise is drawn by key.
         """
