@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import UserError
 from pseudolabel.shipped import resolve
@@ -54,6 +55,7 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
     )
     _check_parts(config, model)
     _check_size(model)
+    _speed_up(config, model)
     return model
 
 
@@ -88,6 +90,14 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
     return f"cannot load the diffusion model '{config.name}' (--model.name): {mend}.\n{type(error).__name__}: {error}"
+
+
+def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:
+    for part in (model.unet, model.vae):
+        if model.device.type == "cuda":
+            part.to(memory_format=torch.channels_last)  # the layout that tensor cores convolve without transposing
+        if config.compile:
+            compile_parts(part)
 
 
 def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
