@@ -51,7 +51,7 @@ def ours(
     batch: int,
 ) -> torch.Tensor:
     """(image, name, timestep) triples in batches as the `cams` stage makes them: (images * names, h, w)."""
-    method = _Clocked(model, config, clock)
+    method = Clocked(model, config, clock)
     pairs_per_batch = max(1, batch // len(config.timesteps))
     with clock.part("vae"):
         chunks = batched((model.pixels(image) for image in images), pairs_per_batch)
@@ -69,7 +69,7 @@ def ours(
     return torch.cat(maps)
 
 
-class _Clocked(DiffSegmenter):
+class Clocked(DiffSegmenter):
     """DiffSegmenter that tells the clock where the U-Net's share ends."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig, clock: Clock) -> None:
