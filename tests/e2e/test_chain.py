@@ -29,6 +29,24 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
     assert {kind: finished_units(tmp_path / kind) for kind in done} == done
 
 
+def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) -> None:
+    """Alone and behind the CAMs; the run's settings name the engine, and another one is refused."""
+    settings = (*shapes.at(tmp_path / "at_once"), "--crf.engine", "torch")
+    expect(0, call("generate", *settings))
+    shutil.copytree(shapes.out / "cams", tmp_path / "after" / "cams")
+    expect(0, call("refine", *shapes.at(tmp_path / "after"), "--crf.engine", "torch"))
+    assert shards(tmp_path / "at_once" / "masks") == shards(tmp_path / "after" / "masks")
+    expected, found = samples(shapes.out / "masks"), samples(tmp_path / "after" / "masks")
+    agreement = [(open_mask(found[key]["png"]) == open_mask(expected[key]["png"])).mean() for key in expected]
+    assert len(agreement) == 16
+    assert np.mean(agreement) >= 0.999
+    engines = [json.loads((out / "masks" / "run.json").read_text())["settings"]["crf"]["engine"]
+               for out in (shapes.out, tmp_path / "after")]  # fmt: skip
+    assert engines == ["pydensecrf", "torch"]
+    outcome = expect(1, call("refine", *shapes.at(tmp_path / "after")))
+    assert "crf.engine: torch -> pydensecrf" in outcome.err
+
+
 def test_refine_waits_for_all_cams(shapes: Shapes, tmp_path: Path) -> None:
     shapes.begun(tmp_path, units=5)
     outcome = expect(1, call("refine", *shapes.at(tmp_path)))

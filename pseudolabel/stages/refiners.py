@@ -1,0 +1,177 @@
+"""The two ways from a CAM shard's samples to a mask shard's: on processor cores, or on the model's device."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.methods.score_maps import at_image_size, check_maps, enlarge
+from pseudolabel.records import BACKGROUND, LabelMap
+from pseudolabel.refine.densecrf import refine
+from pseudolabel.refine.image import fed_image
+from pseudolabel.refine.lattice import LatticeOverflowError
+from pseudolabel.refine.scores import choose_labels, with_background
+from pseudolabel.refine.torch_engine import TorchCrf
+from pseudolabel.shards.sample import CamSample, ShardSampleError, decode_cams, encode_mask
+from pseudolabel.shards.tar import Members
+from pseudolabel.sources.entry import BadSample
+from pseudolabel.sources.images import decode_image
+from pseudolabel.stages.prefetch import prefetch
+from pseudolabel.stages.workers import open_pool
+
+CamMembers = tuple[str, Members]
+Refined = tuple[str, Members | str]
+Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
+"""From the (key, members) pairs of a CAM shard to the mask shard's, or what is wrong with them, as they get ready."""
+
+# Device memory follows the pixels of a batch, some 600 bytes each: 1.2 GB.
+PIXELS_TOGETHER = 2**21
+AHEAD_PER_THREAD = 8
+
+
+@contextmanager
+def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
+    """A refiner of the engine that `crf` names, and its worker processes or threads while the context lasts."""
+    if crf.engine == "torch":
+        with ThreadPoolExecutor(workers, thread_name_prefix="masks") as pool:
+            yield DeviceRefiner(crf, device, pool, workers)
+    else:
+        with open_pool(workers, __name__) as processes:
+            yield PoolRefiner(crf, processes)
+
+
+class PoolRefiner:
+    """One sample per worker process."""
+
+    def __init__(self, crf: CrfConfig, pool: Executor) -> None:
+        self.work, self.pool = partial(refine_sample, crf=crf), pool
+
+    def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
+        keys = [key for key, _ in samples]
+        return zip(keys, self.pool.map(self.work, samples), strict=True)
+
+
+def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | str:
+    """Members of the mask shard's sample, or what is wrong with the CAM shard's."""
+    decoded = decode(sample)
+    if isinstance(decoded, str):
+        return decoded
+    cams, image = decoded.cams, decoded.image
+    labels, _ = refine(image, at_image_size(cams.scores.maps, cams.scores.size), cams.scores.classes, crf)
+    return decoded.encode(labels)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A sample of a CAM shard with its image, uint8 (H, W, 3)."""
+
+    key: str
+    cams: CamSample
+    image: np.ndarray
+
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
+
+    def encode(self, labels: np.ndarray) -> Members:
+        return encode_mask(self.cams.jpeg, LabelMap(self.key, labels), self.cams.fields)
+
+
+def decode(sample: CamMembers) -> Decoded | str:
+    """The sample, or what is wrong with it."""
+    key, members = sample
+    try:
+        cams = decode_cams(key, members)
+        image, _ = decode_image(cams.jpeg, key, max_pixels=np.iinfo(np.int64).max)
+        check_maps(torch.from_numpy(cams.scores.maps))
+        if cams.scores.size != (image.height, image.width):
+            raise ValueError(f"maps for an image of {cams.scores.size}, but it has {(image.height, image.width)}")
+    except (ShardSampleError, BadSample, ValueError) as error:
+        return str(error)
+    return Decoded(key, cams, np.asarray(image))
+
+
+class DeviceRefiner:
+    """Many samples at once on a device, with decoding ahead of it and encoding behind it in threads.
+
+    Maps go up small, as they are stored, and labels come down; everything between stays on the device. CUDA devices do
+    it on a stream of its own, beside the diffusion model's.
+    """
+
+    def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int) -> None:
+        self.crf, self.device, self.pool, self.threads = crf, device, pool, threads
+        self.engine = TorchCrf(crf, device)
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
+        faults: list[Refined] = []
+        encoded: deque[tuple[str, Future[Members]]] = deque()
+        for batch in batches(self._decode(samples, faults), PIXELS_TOGETHER):
+            for sample, labels in zip(batch, self._label(batch), strict=True):
+                if isinstance(labels, str):
+                    faults.append((sample.key, labels))
+                else:
+                    encoded.append((sample.key, self.pool.submit(sample.encode, labels)))
+            while encoded and encoded[0][1].done():
+                key, members = encoded.popleft()
+                yield key, members.result()
+        for key, members in encoded:
+            yield key, members.result()
+        yield from faults
+
+    def _decode(self, samples: Sequence[CamMembers], faults: list[Refined]) -> Iterator[Decoded]:
+        read = prefetch(decode, samples, self.threads, self.threads * AHEAD_PER_THREAD)
+        for (key, _), decoded in zip(samples, read, strict=True):
+            if isinstance(decoded, str):
+                faults.append((key, decoded))
+            else:
+                yield decoded
+
+    def _label(self, batch: Sequence[Decoded]) -> Sequence[np.ndarray | str]:
+        """uint8 (H, W) labels of each sample, or what is wrong with it; what is too much at once is done in halves."""
+        if not batch[0].cams.scores.classes:
+            return [np.full(sample.image.shape[:2], BACKGROUND, np.uint8) for sample in batch]
+        try:
+            with torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
+                return self._label_at_once(batch)
+        except (LatticeOverflowError, torch.OutOfMemoryError) as error:
+            if len(batch) == 1:
+                return [f"DenseCRF cannot take this image on {self.device}, --crf.engine pydensecrf may: {error}"]
+        half = len(batch) // 2
+        return [*self._label(batch[:half]), *self._label(batch[half:])]
+
+    @torch.inference_mode()
+    def _label_at_once(self, batch: Sequence[Decoded]) -> list[np.ndarray]:
+        images = [self._upload(fed_image(sample.image, self.crf)) for sample in batch]
+        cams = [sample.cams.scores for sample in batch]
+        scores = [with_background(enlarge(self._upload(own.maps), own.size), self.crf) for own in cams]
+        marginals = self.engine(images, scores) if self.crf.iterations else [None] * len(batch)
+        labels = [
+            choose_labels(own, probabilities, sample.classes, self.crf)[0]
+            for own, probabilities, sample in zip(scores, marginals, cams, strict=True)
+        ]
+        flat = torch.cat([own.flatten() for own in labels]).cpu().numpy()
+        parts = np.split(flat, np.cumsum([sample.pixels for sample in batch])[:-1])
+        return [part.reshape(own.size) for part, own in zip(parts, cams, strict=True)]
+
+    def _upload(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.array(array))  # a copy, for Pillow's memory is read-only
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.stream is not None else tensor
+
+
+def batches(samples: Iterable[Decoded], pixels: int) -> Iterator[list[Decoded]]:
+    """Samples with equally many classes together, as many as have `pixels` pixels, or one that has more."""
+    waiting: dict[int, list[Decoded]] = {}
+    for sample in samples:
+        group = waiting.setdefault(len(sample.cams.scores.classes), [])
+        if group and sum(other.pixels for other in group) + sample.pixels > pixels:
+            yield group.copy()
+            group.clear()
+        group.append(sample)
+    yield from (group for group in waiting.values() if group)

@@ -1,0 +1,200 @@
+"""DenseCRF by both engines: images per second against image size and number of labels, and whether the masks agree.
+
+    python scripts/bench/crf.py                                   # one core each, Shapes scenes
+    python scripts/bench/crf.py --sample data/voc --json crf.json # images in VOC's layout, and the agreement on each
+    python scripts/bench/crf.py --device cuda                     # pydensecrf on one core beside torch on the device
+
+Scores are smooth random maps, as many as there are labels. pydensecrf takes one image after the other on one core;
+torch takes as many at once as the refining stage gives it. Both are timed in this process, one after the other.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from meter import Peak, machine, synchronize, versions
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.experiment_file import load_experiment
+from pseudolabel.refine.pydensecrf_engine import mean_field
+from pseudolabel.refine.torch_engine import TorchCrf
+from pseudolabel.sources.shapes import draw_scene
+
+PRESETS = {"clip-es": CrfConfig(), "shapes": load_experiment("shapes").crf}
+LABELS = range(2, 22)
+COARSE = 12  # side of the random maps before they are enlarged
+WIDTH = 110  # of the tables, also where the output is no terminal
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per image of one size and number of labels; `peak_bytes` is torch's, above the images themselves."""
+
+    preset: str
+    height: int
+    width: int
+    labels: int
+    pydensecrf: float
+    torch: float
+    peak_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        return self.pydensecrf / self.torch
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the engines agree on all images together; `worst` is the image with most pixels that differ."""
+
+    preset: str
+    images: int
+    pixels: int
+    equal_labels: float
+    equal_masks: float
+    worst_image: float
+    largest_difference: float
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    speeds = [
+        measure(preset, args, size, labels, device)
+        for preset in PRESETS
+        for size in args.sizes
+        for labels in args.labels
+    ]
+    console = Console(width=WIDTH)
+    console.print(speed_table(speeds, device, args.threads))
+    agreements = [agree(preset, args, device) for preset in PRESETS] if args.agreement else []
+    if agreements:
+        console.print(agreement_table(agreements, args.sample))
+    if args.json:
+        report = {
+            "speed": [asdict(one) | {"ratio": one.ratio} for one in speeds],
+            "agreement": [asdict(one) for one in agreements],
+            "machine": machine(device),
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="where the torch engine works")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
+    parser.add_argument("--sizes", type=sizes, default="128x128,375x500", help="heights and widths, with commas")
+    parser.add_argument("--labels", type=whole_numbers, default="2,3,5,21", help="with commas, background included")
+    parser.add_argument("--images", type=int, default=4, help="per size, and scenes compared without --sample")
+    parser.add_argument("--sample", type=Path, help="folder in VOC's layout, whose images are taken")
+    parser.add_argument("--no-agreement", dest="agreement", action="store_false", help="do not compare the masks")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    return parser.parse_args()
+
+
+def whole_numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    pairs = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
+    return [(height, width) for height, width in pairs]
+
+
+def pictures(args: argparse.Namespace) -> Iterator[Image.Image]:
+    """The sample's images, or Shapes scenes without end."""
+    if args.sample is not None:
+        for path in sorted((args.sample / "JPEGImages").glob("*.jpg")):
+            yield Image.open(path).convert("RGB")
+    rng = np.random.default_rng(args.seed)
+    while args.sample is None:
+        yield draw_scene(rng, 256).image
+
+
+def draw_scores(rng: np.random.Generator, labels: int, size: tuple[int, int]) -> np.ndarray:
+    """Smooth random scores of so many labels: float32 (labels, *size) in [0, 1]."""
+    coarse = torch.from_numpy(rng.random((1, labels, COARSE, COARSE), np.float32))
+    return F.interpolate(coarse, size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def measure(preset: str, args: argparse.Namespace, size: tuple[int, int], labels: int, device: torch.device) -> Speed:
+    config, rng = PRESETS[preset], np.random.default_rng(args.seed)
+    images = [
+        np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR))
+        for picture, _ in zip(pictures(args), range(args.images), strict=False)
+    ]
+    scores = [draw_scores(rng, labels, size) for _ in images]
+    crf = TorchCrf(config, device)
+    began = time.perf_counter()
+    for image, own in zip(images, scores, strict=True):
+        mean_field(image, own, config)
+    by_cores = time.perf_counter() - began
+    on_device = [torch.from_numpy(image).to(device) for image in images]
+    scores_on_device = [torch.from_numpy(own).to(device) for own in scores]
+    crf(on_device, scores_on_device)  # the stage has the lattice of positions of a size it has seen
+    synchronize(device)
+    peak = Peak(device)
+    began = time.perf_counter()
+    crf(on_device, scores_on_device)
+    synchronize(device)
+    by_torch = time.perf_counter() - began
+    return Speed(preset, *size, labels, by_cores / len(images), by_torch / len(images), peak.bytes())
+
+
+def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreement:
+    """Compare both engines image by image, at their own size, with 2 to 21 labels in turn."""
+    config, rng, crf = PRESETS[preset], np.random.default_rng(args.seed), TorchCrf(PRESETS[preset], device)
+    pixels = equal = equal_masks = 0
+    worst, largest, count = 1.0, 0.0, 0
+    for picture in pictures(args):
+        if args.sample is None and count == args.images:
+            break
+        image = np.array(picture)
+        scores = draw_scores(rng, LABELS[count % len(LABELS)], image.shape[:2])
+        expected, found = mean_field(image, scores, config), crf.mean_field(image, scores)
+        same = expected.argmax(0) == found.argmax(0)
+        sure = [marginals.max(0) >= np.float32(config.ignore_below) for marginals in (expected, found)]
+        count, pixels, equal = count + 1, pixels + same.size, equal + int(same.sum())
+        equal_masks += int(((same & sure[0] & sure[1]) | (~sure[0] & ~sure[1])).sum())
+        worst, largest = min(worst, float(same.mean())), max(largest, float(np.abs(expected - found).max()))
+    return Agreement(preset, count, pixels, equal / pixels, equal_masks / pixels, worst, largest)
+
+
+def speed_table(speeds: list[Speed], device: torch.device, threads: int) -> Table:
+    where = f"{threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
+    table = Table(title=f"DenseCRF, images per second: pydensecrf on one core, torch on {where}")
+    for column in ("preset", "size", "labels", "pydensecrf", "torch", "torch / pydensecrf", "torch's peak, MiB"):
+        table.add_column(column, justify="right")
+    for one in speeds:
+        rates = (f"{1 / one.pydensecrf:.2f}", f"{1 / one.torch:.2f}", f"{one.ratio:.2f}", f"{one.peak_bytes / MIB:.0f}")
+        table.add_row(one.preset, f"{one.height} x {one.width}", str(one.labels), *rates)
+    return table
+
+
+def agreement_table(agreements: list[Agreement], sample: Path | None) -> Table:
+    images = "Shapes scenes" if sample is None else f"images of {sample.name}"
+    table = Table(title=f"Pixels in which both engines agree, in %, on {images}, {LABELS[0]} to {LABELS[-1]} labels")
+    for column in ("preset", "images", "labels", "masks with 255", "labels, worst image", "largest difference of Q"):
+        table.add_column(column, justify="right")
+    for one in agreements:
+        shares = (f"{100 * share:.4f}" for share in (one.equal_labels, one.equal_masks, one.worst_image))
+        table.add_row(one.preset, str(one.images), *shares, f"{one.largest_difference:.1e}")
+    return table
+
+
+if __name__ == "__main__":
+    main()
