@@ -18,6 +18,7 @@ from mmseg.registry import METRICS
 from pseudolabel.config import CrfConfig
 from pseudolabel.errors import SettingError
 from pseudolabel.refine.densecrf import refine_probabilities
+from pseudolabel.refine.engines import resolve_engine
 from pseudolabel.sources.images import mask_image
 from pseudolabel.stages.workers import open_pool, share_of_cores
 
@@ -31,6 +32,7 @@ CRF_FIELDS = (
     "bilateral_srgb",
     "bilateral_weight",
     "image",
+    "engine",
 )
 
 
@@ -51,7 +53,7 @@ class Prediction:
 
 @METRICS.register_module()
 class CrfIoUMetric(IoUMetric):
-    """`IoUMetric` that can run DenseCRF on the probabilities first, in worker processes behind the model.
+    """`IoUMetric` that can run DenseCRF on the probabilities first: on the device, or in worker processes behind it.
 
     At most a few images wait for a worker at any time, so that memory does not grow with the data set and nothing but
     masks is written to disk. With `output_dir` the predictions are written as palette PNGs in VOC's colours, where
@@ -90,7 +92,7 @@ class CrfIoUMetric(IoUMetric):
             if self.crf is None:
                 labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu()
             else:
-                labels = self._hand_on(image, sample, self.crf)
+                labels = self._refine(image, sample, self.crf)
             self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth))
         self._finish(
             len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers
@@ -108,7 +110,10 @@ class CrfIoUMetric(IoUMetric):
             return {}
         return super().evaluate(size)
 
-    def _hand_on(self, image: torch.Tensor, sample: dict[str, Any], crf: CrfConfig) -> "Future[np.ndarray]":
+    def _refine(
+        self, image: torch.Tensor, sample: dict[str, Any], crf: CrfConfig
+    ) -> "torch.Tensor | Future[np.ndarray]":
+        """Labels from the engine `torch`, at once on the logits' device, or a worker's promise of pydensecrf's."""
         logits = sample["seg_logits"]["data"]
         if image.shape[-2:] != logits.shape[-2:]:
             raise SettingError(
@@ -120,10 +125,12 @@ class CrfIoUMetric(IoUMetric):
             if image.dtype != torch.uint8:
                 fault = f"image is {image.dtype}, not uint8"
             raise SettingError(f"DenseCRF cannot refine '{sample['img_path']}': its {fault}")
+        pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).cpu().numpy())
+        probabilities = logits.float().softmax(0).cpu().numpy()
+        if resolve_engine(crf, logits.device).engine == "torch":
+            return torch.from_numpy(refine_probabilities(pixels, probabilities, crf, logits.device))
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)
-        pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
-        probabilities = logits.float().softmax(0).cpu().numpy()
         return self._pool.submit(refine_probabilities, pixels, probabilities, crf)
 
     def _finish(self, count: int) -> None:

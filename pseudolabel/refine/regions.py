@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pseudolabel.config import CrfConfig, FreeSegDiffConfig
 from pseudolabel.records import BACKGROUND
 from pseudolabel.refine.densecrf import refine_probabilities
+from pseudolabel.refine.engines import CPU
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,20 @@ class NamedRegions:
     config: FreeSegDiffConfig
 
 
-def refine_regions(named: NamedRegions) -> np.ndarray:
-    """uint8 (H, W) labels of named regions, refined as FreeSeg-Diff's switch has it."""
+def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray:
+    """uint8 (H, W) labels of named regions, refined as FreeSeg-Diff's switch has it; `device` is for `torch`."""
     config = named.config
     if config.refinement == "per_cluster":
-        return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf)
+        return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf, device)
     labels = np.array(named.names, np.uint8)[np.unique(named.regions, return_inverse=True)[1]]
     if config.refinement == "none":
         return labels
-    return refine_together(named.image, labels, config.certainty, config.crf)
+    return refine_together(named.image, labels, config.certainty, config.crf, device)
 
 
-def refine_together(image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig) -> np.ndarray:
+def refine_together(
+    image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig, device: torch.device = CPU
+) -> np.ndarray:
     """Let all regions follow the image's edges at once: one CRF over the labels that occur.
 
     Args:
@@ -45,6 +49,7 @@ def refine_together(image: np.ndarray, labels: np.ndarray, certainty: float, con
         labels: uint8 (H, W).
         certainty: probability of a pixel's own label, in (0, 1); the others share the rest.
         config: the CRF's kernels and iterations.
+        device: where the engine `torch` works.
 
     Returns:
         uint8 (H, W); no label is new.
@@ -54,11 +59,16 @@ def refine_together(image: np.ndarray, labels: np.ndarray, certainty: float, con
         return labels
     rest = (1 - certainty) / (len(present) - 1)
     probabilities = np.where(labels == present[:, None, None], np.float32(certainty), np.float32(rest))
-    return present[refine_probabilities(image, probabilities, config)]
+    return present[refine_probabilities(image, probabilities, config, device)]
 
 
 def refine_singly(
-    image: np.ndarray, regions: np.ndarray, names: list[int], certainty: float, config: CrfConfig
+    image: np.ndarray,
+    regions: np.ndarray,
+    names: list[int],
+    certainty: float,
+    config: CrfConfig,
+    device: torch.device = CPU,
 ) -> np.ndarray:
     """Let each named region follow the image's edges by itself, against all others; later ones overwrite earlier ones.
 
@@ -68,6 +78,7 @@ def refine_singly(
         names: the label of each region, in the order of the regions' numbers; background's are left out.
         certainty: probability of a pixel's own side, in (0, 1).
         config: the CRF's kernels and iterations.
+        device: where the engine `torch` works.
 
     Returns:
         uint8 (H, W); background where no region came to lie.
@@ -75,6 +86,6 @@ def refine_singly(
     labels = np.full(regions.shape, BACKGROUND, np.uint8)
     for number, name in zip(np.unique(regions), names, strict=True):
         if name != BACKGROUND:
-            inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config)
+            inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
             labels[inside == 1] = name
     return labels

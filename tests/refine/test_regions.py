@@ -1,5 +1,7 @@
 """DenseCRF on hard labels, against pydensecrf's own way with them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydensecrf.densecrf import DenseCRF2D
@@ -30,6 +32,14 @@ def plain(image, labels, crf):
     field.addPairwiseGaussian(crf.gaussian_sxy, crf.gaussian_weight)
     field.addPairwiseBilateral(crf.bilateral_sxy, crf.bilateral_srgb, image, crf.bilateral_weight)
     return values[np.argmax(field.inference(crf.iterations), 0).reshape(height, width)]
+
+
+@pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])
+def test_the_torch_engine_gives_the_same_labels(crf):
+    drawn = scene()
+    image, rough = np.array(drawn.image), blocks(drawn.labels)
+    found = refine_together(image, rough, CERTAINTY, replace(crf, engine="torch"))
+    assert (found == refine_together(image, rough, CERTAINTY, crf)).mean() >= 0.999
 
 
 @pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])

@@ -77,6 +77,13 @@ def test_with_a_crf_it_is_iou_metric_of_what_the_crf_gives_one_by_one():
     assert found["mIoU"] > score(CrfIoUMetric())["mIoU"] + 5
 
 
+def test_the_torch_engine_needs_no_workers():
+    metric = CrfIoUMetric(crf={**CRF, "engine": "torch"})
+    assert score(metric) == score(CrfIoUMetric(crf=CRF, workers=1))
+    assert metric.crf_fields()["engine"] == "torch"
+    assert metric._pool is None
+
+
 def test_few_images_wait_at_any_time():
     metric = CrfIoUMetric(crf=CRF, workers=1)
     metric.dataset_meta = {"classes": CLASSES}

@@ -15,6 +15,7 @@ from pseudolabel.errors import SettingError
 from pseudolabel.methods.backbone import PatchFeatures
 from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
+from pseudolabel.refine.engines import resolve_engine
 from pseudolabel.refine.regions import NamedRegions, refine_regions
 from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
@@ -42,6 +43,7 @@ class FreeSegDiffLabeller:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
         if self.config.template.count("{}") != 1:
             raise SettingError(f"freesegdiff.template '{self.config.template}' needs exactly one {{}} for the class")
+        self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FreeSegDiff(model, self.config)
         self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
         self.clip = ClipScorer(self.config.clip, model.device, "--freesegdiff.clip")
@@ -59,10 +61,10 @@ class FreeSegDiffLabeller:
             yield sample, LabelMap(sample.key, next(labels) if sample.classes else background)
 
     def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray]:
-        """uint8 (H, W) labels of every sample; the device goes on while the cores run DenseCRF."""
+        """uint8 (H, W) labels of every sample; where cores run DenseCRF, the device goes on meanwhile."""
         named = (self._name(sample, own) for sample, own in zip(samples, self._clusters(samples), strict=True))
-        if self.config.refinement == "none" or self.workers == 1 or len(samples) < 2:
-            return map(refine_regions, named)
+        if self.config.refinement == "none" or self.engine == "torch" or self.workers == 1 or len(samples) < 2:
+            return (refine_regions(one, self.model.device) for one in named)
         return self._pool.map(refine_regions, named)
 
     @cached_property
