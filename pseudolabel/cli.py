@@ -94,7 +94,7 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
 
 
 def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = False) -> int:
-    """Turn OUT/cams into pseudo-masks with DenseCRF on all cores, as WebDataset shards in OUT/masks.
+    """Turn OUT/cams into pseudo-masks with DenseCRF, on a CUDA device or on all cores, as WebDataset shards in OUT/masks.
 
     Args:
         follow: work behind a `cams` run that is still writing, until its last shard.
@@ -110,7 +110,7 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
 def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     """Write pseudo-masks in one run.
 
-    With DiffSegmenter and ELBO the device writes CAMs while the cores refine them (`cams` and `refine --follow`); the
+    With DiffSegmenter and ELBO CAMs are refined while the device writes more of them (`cams` and `refine --follow`); the
     other methods give masks themselves.
 
     Args:

@@ -1,4 +1,4 @@
-"""CAMs and pseudo-masks in one run: the device labels while the processor cores refine what it has finished."""
+"""CAMs and pseudo-masks in one run: what is labelled is refined while the device labels on."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

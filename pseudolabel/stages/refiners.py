@@ -30,8 +30,8 @@ Refined = tuple[str, Members | str]
 Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
 """From the (key, members) pairs of a CAM shard to the mask shard's, or what is wrong with them, as they get ready."""
 
-# Device memory follows the pixels of a batch, some 600 bytes each: 1.2 GB.
-PIXELS_TOGETHER = 2**21
+# Memory follows the pixels of a batch, some 1.3 KB each.
+PIXELS_TOGETHER = 2**20
 AHEAD_PER_THREAD = 8
 
 

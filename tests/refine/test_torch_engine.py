@@ -17,13 +17,13 @@ from pseudolabel.refine.pydensecrf_engine import mean_field
 from pseudolabel.refine.torch_engine import TorchCrf
 
 CPU = torch.device("cpu")
-NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 CLIP_ES = CrfConfig()
 SHAPES = load_experiment("shapes").crf
 SMALL = CrfConfig(iterations=3, bilateral_sxy=5.0, bilateral_srgb=40.0)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_CUDA)])
+@pytest.fixture(params=DEVICES)
 def device(request):
     return torch.device(request.param)
 
