@@ -94,7 +94,7 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
 
 
 def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = False) -> int:
-    """Turn OUT/cams into pseudo-masks with DenseCRF, on a CUDA device or on all cores, as WebDataset shards in OUT/masks.
+    """Turn OUT/cams into pseudo-masks with DenseCRF, on a CUDA device or on all cores, as shards in OUT/masks.
 
     Args:
         follow: work behind a `cams` run that is still writing, until its last shard.
@@ -110,8 +110,8 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
 def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     """Write pseudo-masks in one run.
 
-    With DiffSegmenter and ELBO CAMs are refined while the device writes more of them (`cams` and `refine --follow`); the
-    other methods give masks themselves.
+    With DiffSegmenter and ELBO, CAMs are refined while the device goes on labelling (`cams` and `refine --follow`);
+    the other methods give masks themselves.
 
     Args:
         retry_failed: also take up the failed samples of finished shards.
