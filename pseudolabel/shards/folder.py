@@ -67,6 +67,11 @@ class Folder:
         names = [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
         return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files directly in the folder, by name, from one listing."""
+        found = self._fs.ls(self._root, detail=True, refresh=True)
+        return {info["name"].rstrip("/").rsplit("/", 1)[-1]: int(info["size"] or 0) for info in found}
+
     def read_bytes(self, name: str) -> bytes:
         return self._fs.cat_file(self._name(name))
 

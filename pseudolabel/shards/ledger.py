@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,10 +12,11 @@ from pseudolabel.shards.folder import Folder, OutputError
 
 RUN = "run.json"
 INDEX = "index.json"
+THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A sample that could not be labelled: its key, where it was named, a status word and the message."""
 
@@ -24,7 +26,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """The record of one finished work unit, written after its shard.
 
@@ -134,12 +136,26 @@ class Ledger:
 
     def stored(self, unit: int) -> LedgerEntry | None:
         """The entry of a unit whose shard is there, be it finished or reopened."""
-        name = entry_name(self.kind, unit)
+        entry = self._load(unit)
+        return entry if entry is not None and self.folder.size(entry.shard) == entry.size else None
+
+    def read(self, units: Set[int]) -> dict[int, LedgerEntry]:
+        """What `stored` gives of those of the units that have an entry; all sizes come from one listing."""
+        listed = sorted(units & self.units()) if units else []
+        if not listed:
+            return {}
+        sizes = self.folder.sizes()
+        with ThreadPoolExecutor(THREADS) as pool:
+            entries = zip(listed, pool.map(self._load, listed), strict=True)
+            return {
+                unit: entry for unit, entry in entries if entry is not None and sizes.get(entry.shard) == entry.size
+            }
+
+    def _load(self, unit: int) -> LedgerEntry | None:
         try:
-            entry = LedgerEntry.parse(self.folder.read_bytes(name))
+            return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return entry if self.folder.size(entry.shard) == entry.size else None
 
     def units(self) -> set[int]:
         """Numbers of the units that have an entry, from the folder's listing alone."""

@@ -1,8 +1,9 @@
 """The filtering stage: images in, the classes that they may hold out, for data that nobody has labelled."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import Summary, open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
-from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
@@ -50,14 +51,15 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
     source = open_source(replace(experiment.source, labels="none", unlabelled="background"), vocabulary)
     guesser = CategoryFilter(experiment.filter, experiment.captions, rank.device)
     units = cut_units(source.entries, experiment.work.unit)
-    settings = _settings(experiment, rank.device, units, vocabulary)
+    keys_of = UnitDigests(attrgetter("key"))
+    settings = _settings(experiment, rank.device, units, keys_of, vocabulary)
     folder = Folder(experiment.out) / KIND
 
-    def guess(samples: list[Sample]) -> Iterator[tuple[Sample, Guess]]:
+    def guess(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Guess]]:
         for batch in batched(samples, experiment.work.batch):
             yield from zip(batch, guesser([sample.image for sample in batch], vocabulary), strict=True)
 
-    with open_job(folder, KIND, settings, units, _keys_of, rank, retry_failed, JSONL) as job:
+    with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL) as job:
         try:
             work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
         except torch.OutOfMemoryError as error:
@@ -69,18 +71,18 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
         return job.finish()
 
 
-def _keys_of(unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
-    return digest([entry.key for entry in unit.entries if entry.key not in without])
-
-
 def _settings(
-    experiment: Experiment, device: torch.device, units: Sequence[Unit[Entry]], vocabulary: Vocabulary
+    experiment: Experiment,
+    device: torch.device,
+    units: Sequence[Unit[Entry]],
+    keys_of: UnitDigests,
+    vocabulary: Vocabulary,
 ) -> dict[str, Any]:
     """Everything that the files depend on; not where the data lie, nor how many processes there are."""
     return {
         "inputs": {
             "count": sum(len(unit.entries) for unit in units),
-            "sha256": digest([_keys_of(unit) for unit in units]),
+            "sha256": digest([keys_of(unit) for unit in units]),
         },
         "max_pixels": experiment.source.max_pixels,
         "vocabulary": {"name": vocabulary.name, "sha256": digest(asdict(vocabulary))},

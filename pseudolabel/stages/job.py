@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ OK = "ok"
 SKIPPED = "unlabelled"  # left out by choice, not a failure
 SUMMARY = "summary.json"
 LOOK_EVERY_SECONDS = 2.0
+LOOK_PAUSE = 20.0  # times as long as a look has taken
 FAILED_SAMPLES_EXIT = 3
 
 
@@ -69,13 +71,19 @@ class Job(Generic[T]):
     meter: Meter
     packing: Packing = TAR
     started: float = field(default_factory=time.monotonic)
-    _known: dict[int, LedgerEntry] = field(default_factory=dict)
+    _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # all that has been read
+    _done: dict[int, Unit[T]] = field(default_factory=dict)
+    _done_samples: int = 0
+    _failures: int = 0
     _written: int = 0
     _looked: float = 0.0
+    _look_every: float = LOOK_EVERY_SECONDS
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # a unit may be written in another thread
 
     def choose(self, units: Sequence[Unit[T]]) -> list[Unit[T]]:
         """Those units that are not done yet."""
-        return [unit for unit in units if self.entry(unit) is None]
+        self._read(units)
+        return [unit for unit in units if not self._is_done(unit)]
 
     def finished_samples(self, unit: Unit[T]) -> dict[str, Members]:
         """Members by key of a reopened unit's shard, which a retry keeps; empty where all samples are to be done."""
@@ -85,15 +93,32 @@ class Job(Generic[T]):
         with self.ledger.folder.open(entry.shard) as file:
             return dict(self.packing.read(file))
 
-    def entry(self, unit: Unit[T]) -> LedgerEntry | None:
-        """The unit's ledger entry where its shard was made from the same inputs."""
-        entry = self.ledger.entry(unit.number)
-        return entry if entry is not None and self._fits(entry, unit) else None
-
     def kept(self, unit: Unit[T]) -> LedgerEntry | None:
-        """The entry of a reopened unit, of whose samples only the failed ones are to be done."""
-        entry = self.ledger.stored(unit.number)
+        """The entry of a chosen unit that is reopened, of whose samples only the failed ones are to be done."""
+        entry = self._stored.get(unit.number)
         return entry if entry is not None and entry.reopened and self._fits(entry, unit) else None
+
+    def _is_done(self, unit: Unit[T]) -> bool:
+        return self._done.get(unit.number) == unit
+
+    def _read(self, units: Sequence[Unit[T]]) -> None:
+        """Look into the ledger for those of the units that are not known to be done."""
+        undone = {unit.number: unit for unit in units if not self._is_done(unit)}
+        for number, entry in self.ledger.read(undone.keys()).items():
+            self._note(undone[number], entry)
+
+    def _note(self, unit: Unit[T], entry: LedgerEntry) -> None:
+        is_whole = self._is_whole(entry, unit)
+        with self._lock:
+            self._stored[unit.number] = entry
+            if is_whole and unit.number not in self._done:
+                self._done_samples += len(unit.entries)
+                self._failures += len(failed_keys(entry))
+            if is_whole:
+                self._done[unit.number] = unit
+
+    def _is_whole(self, entry: LedgerEntry | None, unit: Unit[T]) -> bool:
+        return entry is not None and not entry.reopened and self._fits(entry, unit)
 
     def _fits(self, entry: LedgerEntry, unit: Unit[T]) -> bool:
         return entry.inputs == self.inputs_of(unit, failed_keys(entry))
@@ -120,7 +145,7 @@ class Job(Generic[T]):
             seconds=round(time.monotonic() - began, 3),
         )
         self.ledger.write(entry)
-        self._known[unit.number] = entry
+        self._note(unit, entry)
         self._written += len(unit.entries)
         self.look(0)
         return entry
@@ -134,25 +159,25 @@ class Job(Generic[T]):
         self.rank.check_launcher()
         if not self.rank.is_main:
             return
-        if time.monotonic() - self._looked >= LOOK_EVERY_SECONDS:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked >= self._look_every:
             self._survey()
-        done = sum(len(self.units[number].entries) for number in self._known)
-        self.meter.update(done + in_progress, sum(len(failed_keys(entry)) for entry in self._known.values()))
+        self.meter.update(self._done_samples + in_progress, self._failures)
 
     def _survey(self) -> None:
-        for number in self.ledger.units() - set(self._known):
-            entry = self.entry(self.units[number]) if number < len(self.units) else None
-            if entry is not None:
-                self._known[number] = entry
+        """Find out what other ranks have done; where that takes long, less often."""
+        self._looked = time.monotonic()
+        self._read(self.units)
+        self._look_every = max(LOOK_EVERY_SECONDS, LOOK_PAUSE * (time.monotonic() - self._looked))
 
     def finish(self) -> Summary | None:
         """Where every unit of every rank is done: write the index and the summary. Else None; a later rank does it."""
-        self._known.clear()  # other ranks may have done units again since
-        self._survey()
-        if len(self._known) < len(self.units):
+        numbers = {unit.number for unit in self.units}
+        if not numbers <= self.ledger.units():
             return None
-        entries = [self._known[unit.number] for unit in self.units]
+        stored = self.ledger.read(numbers)  # all of it anew: other ranks may have done units again
+        entries = [stored[unit.number] for unit in self.units if self._is_whole(stored.get(unit.number), unit)]
+        if len(entries) < len(self.units):
+            return None
         self.ledger.write_index(entries, self.fingerprint)
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
@@ -208,9 +233,8 @@ def _clear(ledger: Ledger, packing: Packing, units: Sequence[Unit[T]], retry_fai
     kind, folder = ledger.kind, ledger.folder
     shards = {shard_name(kind, unit.number, packing.suffix) for unit in units}
     folder.sweep(shards | {entry_name(kind, unit.number) for unit in units})
-    for unit in units if retry_failed else ():
-        entry = ledger.entry(unit.number)
-        if entry is not None and failed_keys(entry):
+    for entry in ledger.read({unit.number for unit in units}).values() if retry_failed else ():
+        if failed_keys(entry) and not entry.reopened:
             ledger.reopen(entry)
 
 

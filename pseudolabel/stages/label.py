@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
+from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.sample import encode
@@ -19,7 +20,7 @@ from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.job import Summary, open_job
 from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settings
 from pseudolabel.stages.samples import work_through
-from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
 from pseudolabel.text.captions import Captions, check_complete, load_captions
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
@@ -35,6 +36,7 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
+    experiment = resolve_engines(experiment, rank.device)
     vocabulary = load_vocabulary(experiment.vocabulary)
     kind = kind_of(experiment)
     # Regions need no labels.
@@ -65,14 +67,16 @@ class Inputs:
     vocabulary: Vocabulary
     captions: Captions | None
 
-    def digest(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
-        """Digest of keys, classes and captions, leaving out the samples that failed, whose labels may be mended."""
-        return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
+    @cached_property
+    def digest(self) -> UnitDigests:
+        """Digests a unit's keys, classes and captions."""
+        return UnitDigests(self._describe)
 
     def _describe(self, entry: Entry) -> list[Any]:
-        captions = self.captions or {}
-        texts = [captions.get((entry.key, self.vocabulary.names[index]), "") for index in entry.classes]
-        texts += [captions[entry.key, ""]] if (entry.key, "") in captions else []
+        if self.captions is None:
+            return [entry.key, *entry.classes, *[""] * len(entry.classes)]
+        texts = [self.captions.get((entry.key, self.vocabulary.names[index]), "") for index in entry.classes]
+        texts += [self.captions[entry.key, ""]] if (entry.key, "") in self.captions else []
         return [entry.key, *entry.classes, *texts]
 
 

@@ -2,26 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from pseudolabel.config import CrfConfig, Experiment
+from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
-from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.records import LabelMap
-from pseudolabel.refine.densecrf import refine
+from pseudolabel.refine.engines import resolve_engine
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
-from pseudolabel.shards.sample import ShardSampleError, decode_cams, encode_mask
 from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import decode_image
 from pseudolabel.stages.job import Job, Summary, open_job
+from pseudolabel.stages.refiners import Refiner, open_refiner
 from pseudolabel.stages.units import Rank, Unit
-from pseudolabel.stages.workers import open_pool
 
 KIND = "masks"
 LOOK_AGAIN_SECONDS = 1.0
@@ -56,18 +48,20 @@ def write_masks(
         time.sleep(LOOK_AGAIN_SECONDS)
     units = cams.units()
     # The labels are left out: every unit knows the CAM shard that it was made from.
-    settings = {"crf": asdict(experiment.crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
+    crf = resolve_engine(experiment.crf, rank.device)
+    settings = {"crf": asdict(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
     workers = experiment.work.workers or rank.cores()
+    cams.finished(units if rank.is_main else rank.share(units))  # read at once what the job will ask for one by one
     with (
-        open_pool(workers, __name__) as pool,
+        open_refiner(crf, rank.device, workers) as refiner,
         open_job(Folder(experiment.out) / KIND, KIND, settings, units, cams.inputs_of, rank, retry_failed) as job,
     ):
         waiting = list(rank.share(units))
         while waiting:
             is_last_look = not follow or is_abandoned()  # asked before looking, or shards written meanwhile are missed
-            ready = {unit: entry for unit in waiting if (entry := cams.entry(unit)) is not None}
+            ready = cams.finished(waiting)
             for unit in job.choose(list(ready)):
-                _refine_unit(job, unit, cams.ledger.folder, ready[unit], experiment.crf, pool)
+                _refine_unit(job, unit, cams.ledger.folder, ready[unit], refiner)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
                 if is_last_look:
@@ -113,53 +107,32 @@ class CamShards:
             self._entries[unit.number] = entry
         return self._entries[unit.number]
 
+    def finished(self, units: Sequence[Unit[int]]) -> dict[Unit[int], LedgerEntry]:
+        """The ledger entries of those units whose CAM shards are there."""
+        read = self.ledger.read({unit.number for unit in units} - self._entries.keys())
+        self._entries |= {number: entry for number, entry in read.items() if not entry.reopened}
+        return {unit: self._entries[unit.number] for unit in units if unit.number in self._entries}
+
     def inputs_of(self, unit: Unit[int], without: frozenset[str] = frozenset()) -> str:
         """The CAM shard's digest; a unit whose CAMs changed is refined again."""
         entry = self.entry(unit)
         return entry.sha256 if entry is not None else ""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One sample of a CAM shard on its way to a worker."""
-
-    key: str
-    members: Members
-    crf: CrfConfig
-
-
-def refine_sample(task: Task) -> Members | str:
-    """Members of the mask shard's sample, or what is wrong with the CAM shard's."""
-    try:
-        sample = decode_cams(task.key, task.members)
-        image, _ = decode_image(sample.jpeg, task.key, max_pixels=np.iinfo(np.int64).max)
-        scores = at_image_size(sample.scores.maps, sample.scores.size)
-        labels, _ = refine(np.asarray(image), scores, sample.scores.classes, task.crf)
-    except (ShardSampleError, BadSample, ValueError) as error:
-        return str(error)
-    return encode_mask(sample.jpeg, LabelMap(task.key, labels), sample.fields)
-
-
-def _refine_unit(
-    job: Job[int],
-    unit: Unit[int],
-    folder: Folder,
-    cams: LedgerEntry,
-    crf: CrfConfig,
-    pool: Executor,
-) -> None:
+def _refine_unit(job: Job[int], unit: Unit[int], folder: Folder, cams: LedgerEntry, refiner: Refiner) -> None:
     began = time.monotonic()
     with folder.open(cams.shard) as file:
-        tasks = [Task(key, members, crf) for key, members in read_tar(file)]
-    samples: list[tuple[str, Members]] = []
+        samples = list(read_tar(file))
+    done: dict[str, Members] = {}
     failures = list(cams.failures)
-    for task, result in zip(tasks, pool.map(refine_sample, tasks), strict=True):
+    for key, result in refiner(samples):
         if isinstance(result, str):
-            failures.append(Failure(task.key, f"{folder.path}/{cams.shard}", "crf", result))
+            failures.append(Failure(key, f"{folder.path}/{cams.shard}", "crf", result))
         else:
-            samples.append((task.key, result))
-        job.look(len(samples) + len(failures))
-    job.write(unit, samples, failures, began)
+            done[key] = result
+        job.look(len(done) + len(failures))
+    failures.sort(key=lambda failure: failure.key)
+    job.write(unit, [(key, done[key]) for key, _ in samples if key in done], failures, began)
 
 
 def _explain(cams: CamShards, waiting: Sequence[Unit[int]]) -> str:

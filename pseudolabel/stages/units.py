@@ -1,15 +1,16 @@
 """Work units and ranks: who does what, without anybody asking anybody."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import PartialState
 
 from pseudolabel.errors import SettingError
 from pseudolabel.shards.folder import OutputError
+from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores
 
@@ -87,3 +88,23 @@ def cut_units(entries: Sequence[Entry], size: int) -> list[Unit[Entry]]:
     if size < 1:
         raise SettingError(f"--work.unit {size}: a unit holds at least one sample")
     return [Unit(start // size, entries[start : start + size]) for start in range(0, len(entries), size)]
+
+
+class UnitDigests:
+    """Digests of what goes into the units of one list, each of a whole unit made once.
+
+    Args:
+        describe: what matters of an entry, ready for JSON.
+    """
+
+    def __init__(self, describe: Callable[[Entry], Any]) -> None:
+        self._describe = describe
+        self._whole: dict[int, str] = {}
+
+    def __call__(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
+        """Digest of a unit, leaving out the samples that failed, which may be mended."""
+        if without:
+            return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
+        if unit.number not in self._whole:
+            self._whole[unit.number] = digest(list(map(self._describe, unit.entries)))
+        return self._whole[unit.number]

@@ -38,6 +38,7 @@ def test_files_come_back(folder: Folder) -> None:
     assert folder.names() == ["a.tar", "b.json"]
     assert folder.exists("a.tar")
     assert folder.size("a.tar") == 5_000_000
+    assert folder.sizes() == {"a.tar": 5_000_000, "b.json": 1}
     assert folder.read_bytes("b.json") == b"b"
     with folder.open("b.json") as file:
         assert file.read() == b"b"

@@ -63,6 +63,21 @@ def test_an_entry_cut_anywhere_does_not_count(ledger: Ledger) -> None:
         assert ledger.entry(0) is None, whole[:length]
 
 
+def test_many_entries_are_read_at_once(ledger: Ledger) -> None:
+    assert ledger.read({0, 1}) == {}  # nor is there a folder
+    entries = {number: write(ledger, number) for number in range(40)}
+    assert ledger.read(set(range(50))) == entries
+    assert ledger.read({3, 7, 99}) == {3: entries[3], 7: entries[7]}
+    ledger.reopen(entries[3])
+    ledger.folder.write_bytes("cams-000004.json", b"{")
+    ledger.folder.write_bytes("cams-000005.tar", b"of another size")
+    ledger.folder.remove("cams-000006.tar")
+    read = ledger.read(set(entries))
+    assert entries.keys() - read.keys() == {4, 5, 6}
+    assert all(entry == ledger.stored(number) for number, entry in read.items())
+    assert read[3].reopened
+
+
 def test_units_are_told_from_other_files(ledger: Ledger) -> None:
     for name in ("cams-000003.json", "cams-1234567.json", "cams-x.json", "cams-000004.tar", "masks-000005.json", INDEX):
         ledger.folder.write_bytes(name, b"{}")

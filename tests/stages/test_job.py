@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pseudolabel.shards.folder import Folder, OutputError
-from pseudolabel.shards.ledger import INDEX, Failure
+from pseudolabel.shards.ledger import INDEX, RUN, Failure, entry_name
 from pseudolabel.shards.verify import verify
 from pseudolabel.stages.job import Job, Summary, open_job, report
 from pseudolabel.stages.units import Rank, Unit
@@ -80,6 +80,31 @@ def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
         one.look(1)
         assert (one.meter.done, one.meter.failures) == (3, 1)
         assert (other.meter.done, other.meter.failures) == (0, 0)
+
+
+def test_every_unit_counts_once(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        do(job, UNITS[0], bad="a")
+    with job_in(tmp_path) as job:
+        do(job, UNITS[1], bad="d")
+        for _ in range(3):
+            job._looked = float("-inf")
+            job.look(1)
+            assert (job.meter.done, job.meter.failures) == (5, 2)
+        assert job.choose(UNITS) == [UNITS[2]]
+
+
+def test_an_entry_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit)
+    read, read_bytes = [], Folder.read_bytes
+    monkeypatch.setattr(Folder, "read_bytes", lambda folder, name: read.append(name) or read_bytes(folder, name))
+    with job_in(tmp_path) as job:
+        job._looked = float("-inf")
+        job.look(0)
+        assert job.choose(job.rank.share(UNITS)) == []
+    assert sorted(name for name in read if name != RUN) == [entry_name("cams", unit.number) for unit in UNITS]
 
 
 def test_failures_are_counted_and_not_done_again(tmp_path: Path) -> None:

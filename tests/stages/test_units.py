@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pseudolabel.errors import SettingError
 from pseudolabel.shards.folder import OutputError
+from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
-from pseudolabel.stages.units import Rank, current_rank, cut_units
+from pseudolabel.stages.units import Rank, UnitDigests, current_rank, cut_units
 
 
 def entries(count: int) -> list[Entry]:
@@ -58,3 +59,18 @@ def test_the_package_imports_without_a_model() -> None:
     """The command line answers quickly: help needs no torch."""
     script = "import sys, pseudolabel.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_units_are_digested_once_and_by_what_is_in_them() -> None:
+    described = []
+
+    def describe(entry: Entry) -> list[object]:
+        described.append(entry.key)
+        return [entry.key, *entry.classes]
+
+    digests, units = UnitDigests(describe), cut_units(entries(6), 2)
+    whole = [digests(unit) for unit in units]
+    assert whole == [digest([["0000", 1], ["0001", 1]]), digest([["0002", 1], ["0003", 1]]), digests(units[2])]
+    assert [digests(unit) for unit in units] == whole
+    assert len(described) == 6
+    assert digests(units[0], frozenset({"0000"})) == digest([["0001", 1]])
