@@ -26,6 +26,7 @@ class LabelReader:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._names: dict[str, int | str] = {}
+        self._known: dict[object, tuple[int, ...]] = {}
 
     def read(self, labels: object, origin: str) -> Labels:
         """Read the labels of one image.
@@ -35,13 +36,19 @@ class LabelReader:
                 None and blank text are no labels.
             origin: the file and line for the message of a problem.
         """
+        text = _text(labels)
+        if text in self._known:
+            return self._known[text], None
         classes = set()
         for label in _split(labels):
             index = self._name(label.strip()) if isinstance(label, str) else self._number(label)
             if isinstance(index, str):
                 return (), ("unknown_class", f"{origin}: {index}")
             classes.add(index)
-        return tuple(sorted(classes)), None
+        found = tuple(sorted(classes))
+        if text is not None:
+            self._known[text] = found
+        return found, None
 
     def _name(self, name: str) -> int | str:
         """Vocabulary index, or why there is none; remembered, since a million rows repeat few names."""
@@ -62,6 +69,13 @@ class LabelReader:
                 f"'{self._vocabulary.name}' (indices start at 0 and leave background out)"
             )
         return label + 1
+
+
+def _text(labels: object) -> object:
+    """What labels of text can be looked up by, since a million rows repeat few combinations; None for others."""
+    if isinstance(labels, str):
+        return labels
+    return tuple(labels) if isinstance(labels, list) and {*map(type, labels)} <= {str} else None
 
 
 def _split(labels: object) -> Iterable[object]:

@@ -1,7 +1,9 @@
 """A source: the sorted list of images, and each of them read when it is asked for."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import attrgetter
@@ -122,17 +124,13 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"no source kind '{config.kind}'; --source.kind is one of {', '.join(KINDS)}")
     if config.limit < 0:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
-    listing = KINDS[config.kind](config, vocabulary)
-    if not listing.entries:
-        raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
-        )
-    entries = sorted(listing.entries, key=attrgetter("key"))
-    _check_unique(entries)
-    if config.labels == "none":
-        entries = [without_labels(entry) for entry in entries]
-    elif config.labels not in ("xml", "masks"):
-        entries = label_by_file(entries, config.labels, vocabulary)
+    with _without_collection():
+        listing = KINDS[config.kind](config, vocabulary)
+        entries = _sort(listing.entries, config)
+        if config.labels == "none":
+            entries = [without_labels(entry) for entry in entries]
+        elif config.labels not in ("xml", "masks"):
+            entries = label_by_file(entries, config.labels, vocabulary)
     source = Source(
         entries=entries[: config.limit or None],
         masks=listing.masks,
@@ -165,13 +163,31 @@ def _label_by_masks(source: Source, path: str) -> Source:
         return replace(source, entries=list(pool.map(label, source.entries)))
 
 
-def _check_unique(entries: list[Entry]) -> None:
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's collector would look through a growing million of entries again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
+    if not entries:
+        raise SourceError(
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+        )
+    entries = sorted(entries, key=attrgetter("key"))
     for before, entry in pairwise(entries):
         if before.key == entry.key:
             raise SourceError(
                 f"key '{entry.key}' belongs to two images: {before.path} ({before.origin}) and {entry.path} "
                 f"({entry.origin}); remove or rename one of them"
             )
+    return entries
 
 
 def _describe(entry: Entry) -> str:

@@ -16,6 +16,7 @@ from pseudolabel.vocabulary import Vocabulary
 
 _REQUIRED = ("image", "labels")
 _OPTIONAL = ("key", "mask")
+_REQUIRED_SET = set(_REQUIRED)
 _MEND = "--source.path needs a table with columns image and labels"
 
 
@@ -81,17 +82,20 @@ def _read_csv(path: str) -> Iterator[_Row]:
 
 def _read_jsonl(path: str) -> Iterator[_Row]:
     # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
+    decode = json.JSONDecoder().decode  # json.loads asks for options a million times
     for number, line in enumerate(read_text(path, _MEND).split("\n"), 1):
         if not line.strip():
             continue
         origin = f"{path} line {number}"
         try:
-            row = json.loads(line)
+            row = decode(line)
         except json.JSONDecodeError as error:
             raise SourceError(f"{origin}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise SourceError(f"{origin}: a JSON {type(row).__name__} where an object with image and labels is needed")
-        yield _Row(origin, *map(row.get, _columns(origin, list(row))))
+        if not row.keys() >= _REQUIRED_SET:
+            _columns(origin, list(row))
+        yield _Row(origin, *map(row.get, _REQUIRED + _OPTIONAL))
 
 
 def _read_parquet(path: str) -> Iterator[_Row]:
