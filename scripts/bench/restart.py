@@ -1,0 +1,214 @@
+"""Seconds and memory until a job of a million listed samples, stopped before its last unit, is at work again.
+
+    python scripts/bench/restart.py --json restart.json               # 1,000,000 samples, 3,906 of 3,907 units finished
+    python scripts/bench/restart.py --samples 100000
+
+Writes a table that names ten real images over and over, and an output folder whose units the real stages have finished,
+with one small sample in each shard. Then the stages start again, each in a process of its own, up to the moment when
+work on a unit would begin.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+import psutil
+import torch
+from meter import Peak, machine, versions
+from rich.console import Console
+from rich.table import Table
+
+from pseudolabel.config import Experiment
+from pseudolabel.experiment_file import load_experiment
+from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.shards.sample import encode_cams
+from pseudolabel.sources.entry import Entry
+from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.stages import label
+from pseudolabel.stages.job import Job
+from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.refine import NoCamsError, write_masks
+from pseudolabel.stages.units import Rank
+from pseudolabel.vocabulary import load_vocabulary
+
+IMAGES = 10
+SMALL = 8  # pixels of the images in the finished shards
+STATIONS = {"open_source": "listing", "load_model": "model", "run_settings": "fingerprint"}
+RANK = Rank(0, 1, 1, torch.device("cpu"))
+MIB = 2**20
+WIDTH = 110
+
+
+class AtWorkError(Exception):
+    """Raised where the work on the first unit would begin."""
+
+
+def main() -> None:
+    args = parse_arguments()
+    report = measure_restart(args.samples, args.unit)
+    report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+    Console(width=WIDTH).print(restart_table(report))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--unit", type=int, default=256)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    return parser.parse_args()
+
+
+def measure_restart(samples: int, unit: int) -> dict:
+    """Build the job in a temporary folder and restart both stages."""
+    with TemporaryDirectory() as name:
+        experiment = write_job(Path(name), samples, unit)
+        return {
+            "samples": samples,
+            "units": -(-samples // unit),
+            "cams": in_own_process(restart_cams, experiment),
+            "masks": in_own_process(restart_masks, experiment),
+        }
+
+
+def in_own_process(function: Callable[[Experiment], dict], experiment: Experiment) -> dict:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, experiment).result()
+
+
+# The job.
+
+
+def write_job(folder: Path, samples: int, unit: int) -> Experiment:
+    """An experiment all of whose units but the last are finished, CAMs and masks."""
+    (folder / "images").mkdir()
+    for number in range(IMAGES):
+        draw_scene(np.random.default_rng(number)).image.save(folder / "images" / f"{number}.jpg")
+    write_table(folder / "table.jsonl", samples)
+    experiment = load_experiment("shapes")
+    experiment = replace(
+        experiment,
+        out=str(folder / "out"),
+        source=replace(experiment.source, kind="table", path=str(folder / "table.jsonl")),
+        work=replace(experiment.work, unit=unit, workers=1),
+    )
+    with patch.object(label, "work_through", finish_all_but_one):
+        write_labels(experiment, RANK)
+    with suppress(NoCamsError):  # the last unit's
+        write_masks(experiment, RANK)
+    return experiment
+
+
+def write_table(path: Path, samples: int) -> None:
+    names = [entry.name for entry in load_vocabulary("shapes").classes]
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(samples):
+            labels = sorted({names[number % len(names)], names[number // 7 % len(names)]})
+            row = {"key": f"sample_{number:08d}", "image": f"images/{number % IMAGES}.jpg", "labels": labels}
+            file.write(json.dumps(row) + "\n")
+
+
+def finish_all_but_one(job: Job[Entry], *_: object) -> None:
+    image = draw_scene(np.random.default_rng(0), SMALL).image
+    maps = np.linspace(0, 1, SMALL * SMALL).reshape(1, SMALL, SMALL).astype(np.float16)
+    for unit in job.units[:-1]:
+        entry = unit.entries[0]
+        classes = entry.classes[:1]
+        sample, scores = Sample(entry.key, image, classes), ScoreMaps(entry.key, classes, maps, (SMALL, SMALL))
+        job.write(unit, [(entry.key, encode_cams(sample, scores, load_vocabulary("shapes")))], [], time.monotonic())
+
+
+# The restart.
+
+
+def restart_cams(experiment: Experiment) -> dict:
+    """Seconds of each part until the first unit, and memory."""
+    torch.set_num_threads(1)
+    process, marks = psutil.Process(), Marks()
+    parts = {"python and imports": (time.time() - process.create_time(), time.process_time())}
+    peak, before = Peak(RANK.device), process.memory_info().rss
+    listed: list[int] = []
+
+    def begin(job: Job[Entry], *_: object) -> None:
+        marks.mark("ledger")
+        assert len(job.choose(job.rank.share(job.units))) == 1
+        marks.mark("choice")
+        raise AtWorkError
+
+    def follow(name: str, station: Callable) -> Callable:
+        def followed(*arguments: object) -> object:
+            result = station(*arguments)
+            marks.mark(STATIONS[name])
+            if name == "open_source":
+                listed.append(process.memory_info().rss - before)
+            return result
+
+        return followed
+
+    with ExitStack() as stack:
+        for name in STATIONS:
+            stack.enter_context(patch.object(label, name, follow(name, getattr(label, name))))
+        stack.enter_context(patch.object(label, "work_through", begin))
+        with suppress(AtWorkError):
+            write_labels(experiment, RANK)
+    parts |= marks.parts
+    seconds, cpu_seconds = map(sum, zip(*parts.values(), strict=True))
+    return {
+        "parts": {name: {"seconds": own, "cpu_seconds": cpu} for name, (own, cpu) in parts.items()},
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_bytes": peak.bytes(),
+        "list_bytes": listed[0],
+    }
+
+
+class Marks:
+    """Seconds and CPU seconds between marks; other work on the machine changes CPU seconds less."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, tuple[float, float]] = {}
+        self._last = self._now()
+
+    def mark(self, name: str) -> None:
+        (seconds, cpu), self._last = self._last, self._now()
+        self.parts[name] = self._last[0] - seconds, self._last[1] - cpu
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+
+def restart_masks(experiment: Experiment) -> dict:
+    """Seconds until all finished units are known, where there is nothing to do but to miss the last CAM shard."""
+    peak, marks = Peak(RANK.device), Marks()
+    with suppress(NoCamsError):
+        write_masks(experiment, RANK)
+    marks.mark("all")
+    seconds, cpu_seconds = marks.parts["all"]
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak.bytes()}
+
+
+def restart_table(report: dict) -> Table:
+    cams, masks = report["cams"], report["masks"]
+    table = Table(title=f"restart at {report['samples']:,} samples in {report['units']:,} units")
+    for heading in ("", "s", "CPU s"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {**cams["parts"], "all, CAMs": cams, "masks, beside it": masks}
+    for name, row in rows.items():
+        table.add_row(name, f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}")
+    table.add_row("peak above imports, MiB", f"{cams['peak_bytes'] / MIB:.0f}", "")
+    table.add_row("bytes per listed sample", f"{cams['list_bytes'] / report['samples']:.0f}", "")
+    return table
+
+
+if __name__ == "__main__":
+    main()
