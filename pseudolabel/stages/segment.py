@@ -46,10 +46,12 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
         sharpen: refine class activation maps with DenseCRF.
 
     Raises:
-        UserError: if a path does not exist, there is no image, or two images would get the same name.
+        UserError: if a path does not exist, there is no image, two images would get the same name, or a mask would be
+            written over its image.
     """
     images = find_images(paths)
     outcome = Outcome(Path(experiment.out))
+    _check_kept(images, outcome.out)
     if experiment.model.name == NAME:
         print("note: the small model that ships knows only Shapes; on other images it shows the steps, not sense. "
               "For real ones: --model.name stable-diffusion-v1-5/stable-diffusion-v1-5", file=sys.stderr)  # fmt: skip
@@ -62,6 +64,8 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
 
 def find_images(paths: Iterable[str]) -> dict[str, Path]:
     """Images by key, which is the path below the folder that was named, or the file's name.
+
+    What an earlier run has written into a folder is left out.
 
     Raises:
         UserError: if a path does not exist, there is no image, or two images have one key.
@@ -81,7 +85,23 @@ def find_images(paths: Iterable[str]) -> dict[str, Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in found if not _is_ours(path)]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is a mask or a picture, with our description of another file's segmentation beside it."""
+    try:
+        described = json.loads((path.parent / f"{path.stem.removesuffix('.overlay')}.json").read_text(encoding="utf-8"))
+        return "method" in described and Path(described["image"]).name != path.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _check_kept(images: dict[str, Path], out: Path) -> None:
+    for key, path in images.items():
+        if path.resolve() == (out / f"{key}.png").resolve():
+            raise UserError(f"the mask of '{path}' would be written over it; choose another --out than '{out}'")
 
 
 def _segment(

@@ -1,6 +1,7 @@
 """Segmenting single images: every method on the small models, from Python and from the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from PIL import Image
 
 from pseudolabel import Segmenter
 from pseudolabel.errors import UserError
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.shapes import Scene, draw_scene
-from pseudolabel.stages.segment import find_images
+from pseudolabel.stages.segment import find_images, segment_images
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
 
@@ -120,3 +122,20 @@ def test_two_images_of_one_name(tmp_path):
     with pytest.raises(UserError, match="rename one of them"):
         find_images([str(tmp_path / "a" / "x.png"), str(tmp_path / "b" / "x.png")])
     assert set(find_images([str(tmp_path)])) == {"a/x", "b/x"}
+
+
+def test_a_second_run_leaves_out_what_the_first_has_written(scene, tmp_path, names):
+    scene.image.save(tmp_path / "photo.jpg")
+    experiment = replace(load_experiment("shapes"), out=str(tmp_path))
+    for _ in range(2):
+        assert segment_images(experiment, [str(tmp_path)], ",".join(names), sharpen=False).written == 1
+    assert set(find_images([str(tmp_path)])) == {"photo"}
+    assert {path.name for path in tmp_path.iterdir()} == {"photo.jpg", "photo.png", "photo.overlay.png", "photo.json"}
+
+
+def test_a_mask_is_not_written_over_its_image(scene, tmp_path, names):
+    scene.image.save(tmp_path / "photo.png")
+    experiment = replace(load_experiment("shapes"), out=str(tmp_path))
+    with pytest.raises(UserError, match=r"photo.png' would be written over it; choose another --out"):
+        segment_images(experiment, [str(tmp_path)], ",".join(names), sharpen=False)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "photo.png")), np.asarray(scene.image))
