@@ -106,13 +106,26 @@ class Ledger:
         if before is None or (mended and are_relabelled):
             self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
         elif before != settings:
-            raise OutputError(
-                f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
-                + "\n".join(f"  {line}" for line in differences(before, settings))
-                + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
-                + (MENDED if are_relabelled else "")
-            )
+            raise self._refusal(before, settings, MENDED if are_relabelled else "")
         return fingerprint
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Compare those of a run's settings that are known before it is begun with the ones noted before.
+
+        Raises:
+            OutputError: as `start` does.
+        """
+        before = self.settings() if self.units() else None
+        if before is not None and (noted := {name: before.get(name) for name in settings}) != settings:
+            raise self._refusal(noted, settings)
+
+    def _refusal(self, before: Mapping[str, Any], now: Mapping[str, Any], hint: str = "") -> OutputError:
+        return OutputError(
+            f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
+            + "\n".join(f"  {line}" for line in differences(before, now))
+            + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
+            + hint
+        )
 
     def settings(self) -> dict[str, Any] | None:
         """The settings of the run in the folder, None where there is none yet.

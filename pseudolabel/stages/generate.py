@@ -7,7 +7,7 @@ from pseudolabel.config import Experiment
 from pseudolabel.stages.job import Summary
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of
-from pseudolabel.stages.refine import write_masks
+from pseudolabel.stages.refine import check_crf, write_masks
 from pseudolabel.stages.units import Rank
 
 
@@ -21,6 +21,7 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
     """
     if kind_of(experiment) != "cams":
         return (write_labels(experiment, rank, retry_failed),)
+    check_crf(experiment, rank)
     if retry_failed:
         return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank)
     cams_over = threading.Event()

@@ -23,6 +23,16 @@ class NoCamsError(UserError):
     """There are no class activation maps to refine, or not all of them."""
 
 
+def check_crf(experiment: Experiment, rank: Rank) -> None:
+    """Make sure, before there are CAMs, that they can be refined into `experiment.out`.
+
+    Raises:
+        OutputError: if it holds masks that were made with other settings of the CRF.
+        SettingError: if a setting makes no sense.
+    """
+    Ledger(Folder(experiment.out) / KIND, KIND).check({"crf": asdict(resolve_engine(experiment.crf, rank.device))})
+
+
 def write_masks(
     experiment: Experiment,
     rank: Rank,

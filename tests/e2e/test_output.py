@@ -97,6 +97,19 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(folder) == shards(shapes.out / "masks")
 
 
+def test_generate_refuses_another_crf_before_it_makes_cams(shapes: Shapes, tmp_path: Path) -> None:
+    shapes.begun(tmp_path, units=2, kind="masks")
+    last = tmp_path / "cams" / "cams-000007.tar"
+    last.unlink()
+    outcome = expect(1, call("generate", *shapes.at(tmp_path), "--crf.iterations", "3"))
+    assert outcome.is_clean_error()
+    assert "  crf.iterations: 2 -> 3" in outcome.err
+    assert "Choose another --out" in outcome.err
+    outcome = expect(1, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
+    assert "crf.bilateral_srgb 0.0: a kernel's deviation is larger than 0" in outcome.err
+    assert not last.exists()
+
+
 def test_moved_data_are_the_same_data(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
     folder = shapes.begun(tmp_path / "out", units=7)
     done = finished_units(folder)
