@@ -73,7 +73,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["sd15", "shapes"], default="sd15")
+    parser.add_argument("--model", default="sd15", help="sd15, shapes, or a checkpoint's folder")
     parser.add_argument("--classes", type=int, choices=range(1, len(NAMES) + 1), default=2, help="classes per image")
     parser.add_argument("--timesteps", type=whole_numbers, default=[1, 50, 100, 150], help="with commas")
     parser.add_argument("--image-size", type=int, default=0, help="side in pixels; 0 is the model's own")

@@ -13,9 +13,11 @@ and warming up. The released way gives maps alone, without DenseCRF and without 
 import argparse
 import json
 import math
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -30,7 +32,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cams import MIB, NAMES, WIDTH, count_flop, in_own_process
+from cams import NAMES, WIDTH, count_flop, in_own_process
 from ways import Clocked, released
 
 from pseudolabel.batching import static_batches
@@ -46,10 +48,7 @@ from pseudolabel.shards.sample import encode
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.sources.source import open_source
-from pseudolabel.stages.generate import generate
 from pseudolabel.stages.labellers.noise import draw_noise
-from pseudolabel.stages.refine import write_masks
-from pseudolabel.stages.units import Rank
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
 from pseudolabel.vocabulary import load_vocabulary
@@ -87,12 +86,24 @@ class Task:
     compile: bool
     threads: int
 
-    def experiment(self, out: Path) -> Experiment:
-        """The model's own settings with the images in `data`."""
-        settings = load_experiment(NAME) if self.model == NAME else Experiment(vocabulary=NAME)
+    @property
+    def options(self) -> dict[str, object]:
+        """Of the command, beside the model's own settings."""
+        return {
+            "source.kind": "table",
+            "source.path": f"{self.data}/images.jsonl",
+            "model.dtype": self.dtype,
+            "model.compile": self.compile,
+            "diffsegmenter.timesteps": TIMESTEPS,
+            "work.unit": self.unit,
+            "work.batch": self.batch,
+        }
+
+    def experiment(self) -> Experiment:
+        """The same settings."""
+        settings = load_experiment(NAME) if self.model == NAME else Experiment()
         return replace(
             settings,
-            out=str(out),
             source=SourceConfig(kind="table", path=f"{self.data}/images.jsonl"),
             model=ModelConfig(name=self.model, dtype=self.dtype, compile=self.compile),
             diffsegmenter=replace(settings.diffsegmenter, timesteps=TIMESTEPS),
@@ -163,33 +174,42 @@ def classes_per_image(images: int) -> float:
 
 
 def measure_whole(task: Task) -> dict[str, object]:
-    """Rates of `generate` and, once its CAMs are there, of refining alone; what the machine could do at most."""
+    """Rates of `generate` and, once its CAMs are there, of `refine` alone; what the machine could do at most."""
     torch.set_num_threads(task.threads)
-    device, peak = torch.device(task.device), Peak(torch.device(task.device))
-    rank = Rank(0, 1, 1, device)
     with TemporaryDirectory() as out:
-        experiment = task.experiment(Path(out))
         began = time.time()
-        generate(experiment, rank)
-        report = {
+        run_command("generate", task.model, out, task.device, task.threads, task.options)
+        report: dict[str, object] = {
             "seconds": time.time() - began,
             "labelling": pace(Path(out) / "cams", task, began),
             "all": pace(Path(out) / "masks", task, began),
-            "peak_bytes": peak.bytes(),
         }
         rmtree(Path(out) / "masks")
         began = time.time()
-        write_masks(experiment, rank)
+        run_command("refine", task.model, out, task.device, task.threads, task.options)
         report["refining"] = pace(Path(out) / "masks", task, began)
-        model = load_model(experiment.model, device)
+    device = torch.device(task.device)
+    model = load_model(task.experiment().model, device)
     unet_flop, vae_flop = count_flop(model)
-    rate = matmul_rate(device, model.dtype)
     return report | {
         "unet_flop": unet_flop,
         "vae_flop": vae_flop,
-        "matmul_flops": rate,
+        "matmul_flops": matmul_rate(device, model.dtype),
         "machine": machine(device),
     }
+
+
+def run_command(name: str, model: str, out: str, device: str, threads: int, options: Mapping[str, object]) -> None:
+    """`pseudolabel NAME` on Shapes' classes, with the settings chosen for Shapes or the defaults."""
+    settings = ["--config", NAME] if model == NAME else ["--model.name", model, "--vocabulary", NAME]
+    flags = [text for option, value in options.items() for text in (f"--{option}", json.dumps(value).strip('"'))]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = [sys.executable, "-m", "pseudolabel", name, *settings, *flags, "--out", out]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def pace(folder: Path, task: Task, began: float) -> dict[str, float]:
@@ -204,14 +224,14 @@ def pace(folder: Path, task: Task, began: float) -> dict[str, float]:
 # The stations, one after the other, with nothing beside them.
 
 
-def measure_stations(task: Task) -> dict[str, float]:
+def measure_stations(task: Task) -> dict[str, object]:
     """Seconds per image of each station; reading, squashing and writing have one thread."""
     torch.set_num_threads(task.threads)
     with TemporaryDirectory() as out:
-        experiment = task.experiment(Path(out))
+        experiment = task.experiment()
         model = load_model(experiment.model, torch.device(task.device))
         source = open_source(experiment.source, VOCABULARY)
-        clock = Clock(model.device)
+        peak, clock = Peak(model.device), Clock(model.device)
         with clock.part("reading"):
             samples = [source.read(entry) for entry in source.entries[:STATION_IMAGES]]
         if task.compile or task.device != "cpu":
@@ -221,7 +241,10 @@ def measure_stations(task: Task) -> dict[str, float]:
             members = [(one.key, encode(one, own, "cams", VOCABULARY)) for one, own in zip(samples, cams, strict=True)]
             with Folder(out).write("cams.tar") as file:
                 TAR.write(file, members)
-    return {station: seconds / len(samples) for station, seconds in clock.seconds.items()}
+    return {
+        "seconds_per_image": {station: seconds / len(samples) for station, seconds in clock.seconds.items()},
+        "peak_bytes": peak.bytes(),
+    }
 
 
 def label(experiment: Experiment, model: DiffusionModel, samples: Sequence[Sample], clock: Clock) -> list[ScoreMaps]:
@@ -259,7 +282,7 @@ def label(experiment: Experiment, model: DiffusionModel, samples: Sequence[Sampl
 def measure_released(task: Task) -> dict[str, float]:
     """Seconds of one image with one class, and by that of an image with as many as the data have."""
     torch.set_num_threads(task.threads)
-    experiment = replace(task, compile=False).experiment(Path(task.data))
+    experiment = replace(task, compile=False).experiment()
     model = load_model(experiment.model, torch.device(task.device))
     source = open_source(experiment.source, VOCABULARY)
     sample = source.read(source.entries[0])
@@ -307,10 +330,9 @@ def table(report: dict) -> Table:
         share = f"{100 * flop / seconds / report['whole']['matmul_flops']:.1f}" if flop and "whole" in report else ""
         shown.add_row(title, f"{seconds:.3g}", f"{1 / seconds:.3g}", share)
     if "whole" in report:
-        rate, peak = report["whole"]["matmul_flops"], report["whole"]["peak_bytes"]
         shown.caption = (
-            f"{TRAIN_AUG} images take {report['train_aug_minutes']:.3g} minutes; a matrix product reaches "
-            f"{rate / 1e12:.3g} TFLOP/s; peak {peak / MIB:.0f} MiB"
+            f"{TRAIN_AUG} images take {report['train_aug_minutes']:.3g} minutes; "
+            f"a matrix product reaches {report['whole']['matmul_flops'] / 1e12:.3g} TFLOP/s"
         )
     return shown
 
@@ -318,10 +340,10 @@ def table(report: dict) -> Table:
 def rows(report: dict) -> list[tuple[str, float, float]]:
     """Title, seconds per image and FLOP per image where they are counted."""
     found: list[tuple[str, float, float]] = []
-    whole = report.get("whole", {})
-    for station, title in STATIONS.items():
-        if station in report.get("stations", {}):
-            found.append((title, report["stations"][station], 0))
+    whole, stations = report.get("whole", {}), report.get("stations", {"seconds_per_image": {}})
+    flop = {"vae": whole["vae_flop"], "unet": report["flop_per_image"] - whole["vae_flop"]} if whole else {}
+    for station, seconds in stations["seconds_per_image"].items():
+        found.append((STATIONS[station], seconds, flop.get(station, 0)))
     if whole:
         found.append(("DenseCRF alone, shards to shards", 1 / whole["refining"]["images_per_second"], 0))
         found.append(("labelling in the whole", 1 / whole["labelling"]["images_per_second"], report["flop_per_image"]))
