@@ -70,3 +70,18 @@ def test_names_and_indices_agree(indices: set[int]) -> None:
     names = [VOC.names[index + 1] for index in indices]
     for labels in (list(indices), names, ";".join(names), ",".join(map(str, indices))):
         assert reader.read(labels, "here") == (expected, None)
+
+
+def test_repeated_labels_are_read_alike_and_share_their_classes() -> None:
+    """A reader remembers labels of text; one, 1.0 and True are equal, and only the first is an index."""
+    reader = LabelReader(VOC)
+    for labels, classes in ((["cat", "dog"], (8, 12)), ("cat,dog", (8, 12)), ("1", (2,)), ([1], (2,)), ([], ())):
+        first, _ = reader.read(labels, "line 1")
+        assert reader.read(labels, "line 2") == (first, None) == (classes, None)
+    assert reader.read(["cat", "dog"], "here")[0] is reader.read(["cat", "dog"], "there")[0]
+    for labels in (["cat,dog"], [1.0], [True], ["1", True], ["hors"]):
+        for origin in ("line 1", "line 2"):
+            classes, problem = reader.read(labels, origin)
+            assert classes == ()
+            assert problem is not None
+            assert problem[1].startswith(f"{origin}: ")

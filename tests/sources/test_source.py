@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import pickle
 import tarfile
@@ -12,6 +13,7 @@ from pseudolabel.config import SourceConfig
 from pseudolabel.records import Sample
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import KINDS, Source, open_source
+from pseudolabel.sources.table import list_table
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -57,6 +59,25 @@ def test_entries_are_sorted_and_then_limited(table: SourceConfig, voc: Vocabular
         assert [entry.key for entry in source.entries] == list(keys)
     with pytest.raises(SourceError, match=r"--source\.limit -1 is negative"):
         open_source(dataclasses.replace(table, limit=-1), voc)
+
+
+def test_the_collector_rests_only_while_images_are_listed(
+    table: SourceConfig, voc: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setitem(KINDS, "table", lambda *_: seen.append(gc.isenabled()) or list_table(table, voc))
+    open_source(table, voc)
+    assert gc.isenabled()
+    with pytest.raises(SourceError):
+        open_source(dataclasses.replace(table, labels="nowhere.json"), voc)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        open_source(table, voc)
+        assert not gc.isenabled()  # whoever has switched it off keeps it so
+    finally:
+        gc.enable()
+    assert seen == [False, False, False]
 
 
 def test_bad_images_have_a_status_of_their_own(
