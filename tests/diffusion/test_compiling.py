@@ -20,6 +20,7 @@ def maps_of(model, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # nine kernels for the C++ compiler, unless kept from before
 def test_compiled_parts_give_the_same_maps_and_are_compiled_once():
     compiled = load_model(ModelConfig(name="shapes", compile=True), CPU)
     assert fingerprint(compiled) == fingerprint(loaded("shapes"))
