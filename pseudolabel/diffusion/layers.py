@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 
 _EXECUTION_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
@@ -26,7 +27,7 @@ class AttentionLayer:
 def attention_layers(unet: UNet2DConditionModel, vae_factor: int) -> list[AttentionLayer]:
     """All attention layers of a U-Net in the order in which a forward pass reaches them."""
     last = len(unet.config.block_out_channels) - 1
-    names = [name.removesuffix(".processor") for name in unet.attn_processors]
+    names = [name for name, module in unet.named_modules() if isinstance(module, Attention)]
     names.sort(key=lambda name: _EXECUTION_ORDER[name.split(".")[0]])
     return [AttentionLayer(name, _kind(name), vae_factor * 2 ** level(name, last)) for name in names]
 

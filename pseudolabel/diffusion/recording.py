@@ -53,22 +53,23 @@ def record_attention(
     """
     wanted = _wanted_layers(attention_layers(unet, vae_factor), cross_factors, self_factors)
     recording = Recording()
-    before = dict(unet.attn_processors)
-    processors = dict(before)
-    for layer in wanted:
+    # Only these layers are touched: to set all of them takes diffusers a third of the Python time of a forward pass.
+    modules = [unet.get_submodule(layer.name) for layer in wanted]
+    before = [module.get_processor() for module in modules]
+    for module, layer in zip(modules, wanted, strict=True):
         is_last = layer is wanted[-1]
-        processors[f"{layer.name}.processor"] = (
+        module.set_processor(
             _RecordCross(recording, layer.factor, token_weights, is_last)
             if layer.kind == "cross"
             else _RecordSelf(recording, layer.factor, is_last)
         )
-    unet.set_attn_processor(processors)
     try:
         yield recording
     except LastLayerReached:
         pass
     finally:
-        unet.set_attn_processor(before)
+        for module, processor in zip(modules, before, strict=True):
+            module.set_processor(processor)
 
 
 def _wanted_layers(

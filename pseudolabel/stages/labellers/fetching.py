@@ -27,7 +27,7 @@ class _Copy:
         self._tensor = tensor.to("cpu", non_blocking=tensor.device.type == "cuda")  # into pinned memory
         self._done: torch.cuda.Event | None = None
         if tensor.device.type == "cuda":
-            self._done = torch.cuda.Event()
+            self._done = torch.cuda.Event(blocking=True)  # waiting sleeps, and leaves its core to the readers
             self._done.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> torch.Tensor:
