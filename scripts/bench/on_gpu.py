@@ -6,9 +6,10 @@
 It needs torch with CUDA, torchvision, transformers, accelerate, numpy, scipy, Pillow, matplotlib, packaging, PyYAML,
 rich, fsspec, safetensors, huggingface-hub, regex, filelock and setuptools, which images for deep learning have, and
 these, which can be carried as wheels: diffusers with importlib_metadata, zipp and requests (charset-normalizer, idna,
-urllib3, certifi), jsonargparse with docstring-parser, typeshed-client and importlib_resources, webdataset with
-braceexpand, and pydensecrf2, which is built from source (`pip wheel pydensecrf2`; it needs a C++ compiler). With pytest and pytest-timeout the tests of CUDA devices run as well. pseudolabel itself need not
-be installed. Nothing is downloaded: the architecture of Stable Diffusion v1.5 gets random weights.
+urllib3, certifi), jsonargparse with docstring-parser and typeshed-client, webdataset with braceexpand, and pydensecrf2,
+which is built from source (`pip wheel pydensecrf2`; it needs a C++ compiler). With pytest and pytest-timeout the tests
+of CUDA devices run as well. pseudolabel itself need not be installed. Nothing is downloaded: the architecture of Stable
+Diffusion v1.5 gets random weights.
 
 Each step is a process with a time limit of its own; what fails is reported, and the others still run. The folder then
 holds a log and the figures (JSON) of every step, and `report.md` with the tables.
