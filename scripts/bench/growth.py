@@ -1,7 +1,7 @@
 """How cost grows: with processes, samples, classes, pixels and the size of units; on the CPU, with the shipped model.
 
-    python scripts/bench/growth.py --json growth.json                                # seven minutes on two cores
-    python scripts/bench/growth.py --samples 16 --ranks 1 2 --listed 2000                       # a quick look
+    python scripts/bench/growth.py --json growth.json
+    python scripts/bench/growth.py --samples 16 --ranks 1 2 --sizes 256         # a quick look
 
 Every figure is that of the real stages, with one thread per process. Processes share the machine's cores, so more of
 them than cores gain nothing. Memory is that of a process of its own above what its imports take.
@@ -10,6 +10,7 @@ them than cores gain nothing. Memory is that of a process of its own above what 
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from meter import Peak, machine, versions
-from restart import MIB, RANK, WIDTH, measure_restart, restart_table
+from restart import MIB, RANK, WIDTH
 from rich.console import Console
 from rich.table import Table
 from scale import ENVIRONMENT, LAUNCHER, finished
@@ -32,7 +33,7 @@ from scale import ENVIRONMENT, LAUNCHER, finished
 from pseudolabel.config import Experiment
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.shapes import SIZE, draw_scene
-from pseudolabel.stages.generate import generate
+from pseudolabel.stages.label import write_labels
 from pseudolabel.vocabulary import load_vocabulary
 
 NAMES = [entry.name for entry in load_vocabulary("shapes").classes]
@@ -50,9 +51,8 @@ def main() -> None:
             "processes": [run_ranks(folder, ranks, args.samples) for ranks in args.ranks],
             "memory": measure_memory(folder, args.samples, args.sizes),
         }
-    report["restart"] = measure_restart(args.listed, 256)
     report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-    for table in (process_table(report), memory_table(report), restart_table(report["restart"])):
+    for table in (process_table(report), memory_table(report)):
         Console(width=WIDTH).print(table)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -60,10 +60,9 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=128, help="per process, and the fewest whose memory is measured")
+    parser.add_argument("--samples", type=int, default=64, help="per process, and the fewest whose memory is measured")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="numbers of processes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of images in pixels")
-    parser.add_argument("--listed", type=int, default=1_000_000, help="samples of the job that is started again")
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
@@ -97,7 +96,7 @@ def run_ranks(folder: Path, ranks: int, samples: int) -> dict:
     launcher = f"{LAUNCHER} --num_processes {ranks} --main_process_port 0" if ranks > 1 else ""
     options = f"--config shapes --source.kind table --work.unit {UNIT} --work.workers 1"
     line = [sys.executable, *shlex.split(f"{launcher} -m pseudolabel cams {options}")]
-    began = time.time()
+    began, cpu_began = time.time(), cpu_seconds()
     subprocess.run(
         [*line, "--source.path", str(table), "--out", str(out)],
         env={**os.environ, **ENVIRONMENT},
@@ -105,7 +104,7 @@ def run_ranks(folder: Path, ranks: int, samples: int) -> dict:
         stdout=subprocess.DEVNULL,
         check=True,
     )
-    seconds = time.time() - began
+    seconds, cpu = time.time() - began, cpu_seconds() - cpu_began
     shards = finished(out, "cams").values()
     first, last = (choose(shard.written for shard in shards) for choose in (min, max))
     at_work = last - min(shard.written - shard.entry.seconds for shard in shards)
@@ -116,13 +115,29 @@ def run_ranks(folder: Path, ranks: int, samples: int) -> dict:
         "seconds": seconds,
         "first_shard": first - began,
         "images_per_second": done / at_work,
+        "cpu_seconds": cpu,
     }
+
+
+def cpu_seconds() -> float:
+    """Of the processes that have been waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def process_table(report: dict) -> Table:
     cores = report["machine"]["cores"]
     table = Table(title=f"{report['settings']['samples']} images per process on {cores} cores")
-    for heading in ("processes", "images/s", "to one process", "per process", "per core", "first shard, s", "all, s"):
+    for heading in (
+        "processes",
+        "images/s",
+        "to one process",
+        "per process",
+        "per core",
+        "first shard, s",
+        "all, s",
+        "CPU s each",
+    ):
         table.add_column(heading, justify="right")
     one = report["processes"][0]["images_per_second"] / report["processes"][0]["ranks"]
     for row in report["processes"]:
@@ -130,6 +145,7 @@ def process_table(report: dict) -> Table:
         table.add_row(
             *(str(row["ranks"]), f"{row['images_per_second']:.1f}", f"{gain:.2f}", f"{gain / row['ranks']:.0%}"),
             *(f"{gain / min(row['ranks'], cores):.0%}", f"{row['first_shard']:.1f}", f"{row['seconds']:.1f}"),
+            f"{row['cpu_seconds'] / row['ranks']:.1f}",
         )
     return table
 
@@ -138,13 +154,13 @@ def process_table(report: dict) -> Table:
 
 
 def measure_memory(folder: Path, samples: int, sizes: list[int]) -> list[dict]:
-    """Peaks of `generate`, one thing changed at a time."""
+    """Peaks of `cams`, one thing changed at a time."""
     plain = {"samples": samples, "classes": CLASSES, "size": SIZE, "unit": UNIT}
     changes = [
-        *({"samples": factor * samples} for factor in (1, 2, 4)),
+        *({"samples": factor * samples} for factor in (1, 8)),
         *({"classes": classes} for classes in (1, len(NAMES))),
         *({"size": size} for size in sizes),
-        *({"unit": factor * UNIT} for factor in (2, 4)),
+        {"unit": 4 * UNIT},
     ]
     return [{"changed": next(iter(one)), **plain, **one, **measure_peak(folder, **{**plain, **one})} for one in changes]
 
@@ -155,29 +171,28 @@ def measure_peak(folder: Path, samples: int, classes: int, size: int, unit: int)
         experiment,
         out=str(folder / f"memory-{samples}-{classes}-{size}-{unit}"),
         source=replace(experiment.source, kind="table", path=str(table)),
-        work=replace(experiment.work, unit=unit, workers=1),
-        crf=replace(experiment.crf, iterations=1),
+        work=replace(experiment.work, unit=unit),
     )
-    return in_own_process(generate_once, experiment)
+    return in_own_process(label_all, experiment)
 
 
 def in_own_process(function: Callable[[Experiment], dict], experiment: Experiment) -> dict:
     """In a process forked from one that has imported everything and done nothing."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "pseudolabel.stages.generate", "pseudolabel.stages.refiners"])
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, experiment).result()
 
 
-def generate_once(experiment: Experiment) -> dict:
+def label_all(experiment: Experiment) -> dict:
     torch.set_num_threads(1)
     peak, began = Peak(RANK.device), time.perf_counter()
-    generate(experiment, RANK)
+    write_labels(experiment, RANK)
     return {"peak_bytes": peak.bytes(), "seconds": time.perf_counter() - began}
 
 
 def memory_table(report: dict) -> Table:
-    table = Table(title="peak of generate above imports, without DenseCRF's worker")
+    table = Table(title="peak of cams above imports")
     for heading in ("changed", "samples", "classes per image", "image side", "unit", "peak, MiB", "s"):
         table.add_column(heading, justify="right" if heading != "changed" else "left")
     for row in report["memory"]:
