@@ -1,4 +1,4 @@
-"""The benchmarks of the whole of `generate`, with the shipped model; how large figures are is no test's business."""
+"""Every check of a GPU, on a CPU with the shipped model; how large figures are is no test's business."""
 
 import importlib.util
 import json
@@ -37,8 +37,23 @@ def test_all_checks_of_a_gpu_run_on_a_cpu_too(tmp_path):
         figures[name] = json.loads((tmp_path / f"{name}.json").read_text())
         logs[name] = (tmp_path / f"{name}.log").read_text()
         assert figures[name]["versions"]["torch"] in report
+    check_crf(figures["crf"], logs["crf"])
     check_generate(figures["generate-batch16"], logs["generate-batch16"])
     check_precision(figures["precision-shapes"], logs["precision-shapes"])
+
+
+def check_crf(report, table):
+    """Both engines are timed and agree."""
+    settings = [(one["preset"], one["height"], one["width"], one["labels"]) for one in report["speed"]]
+    assert settings == [("clip-es", 64, 64, 2), ("shapes", 64, 64, 2)]
+    for one in report["speed"]:
+        assert one["ratio"] == pytest.approx(one["pydensecrf"] / one["torch"])
+    for one in report["agreement"]:
+        assert one["images"] == 2
+        assert one["pixels"] == 2 * 256 * 256
+        assert one["equal_labels"] >= 0.999
+        assert one["worst_image"] <= one["equal_labels"]
+    assert "clip-es" in table
 
 
 def check_generate(report, table):
