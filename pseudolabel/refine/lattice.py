@@ -16,7 +16,7 @@ from pseudolabel.refine.bags import Bags, join_bags
 # On x86 the C++ takes four points at a time and makes up the number with points at the origin. They carry no value, but
 # the vertices around the origin become part of the lattice, and blurring passes through them.
 BLOCK = 4
-LARGEST_COORDINATE = 2**24  # up to here, float32 holds every whole number
+LARGEST_COORDINATE = 2**20  # up to here, float32 is wrong by no more than an eighth
 INT32_END, INT64_END = 2**31, 2**63
 
 
