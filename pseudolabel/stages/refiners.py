@@ -162,7 +162,7 @@ class DeviceRefiner:
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(array))  # a copy, for Pillow's memory is read-only
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.stream is not None else tensor
+        return tensor.to(self.device) if self.stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def batches(samples: Iterable[Decoded], pixels: int) -> Iterator[list[Decoded]]:
