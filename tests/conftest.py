@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Begin each of the two halves that two processes start from with files of slow tests, so that none comes last.
+    """Begin the part that each process of the suite starts from with files of slow tests, so that none comes last.
 
-    Those that need Stable Diffusion's architecture begin one half, so that one process builds it for all of them.
+    Those that need Stable Diffusion's architecture begin the first part, so that one process builds it for all of them.
     """
+    parts: list[list[pytest.Function]] = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     with_model = {item.path for item in items if "stable_diffusion" in item.fixturenames}
-    first = [item for item in items if item.path in with_model]
-    second = [item for item in items if item.path in slow - with_model]
-    others = [item for item in items if item.path not in slow | with_model]
-    middle = max(0, len(items) // 2 - len(first))
-    items[:] = [*first, *others[:middle], *second, *others[middle:]]
+    parts[0] += [item for item in items if item.path in with_model]
+    for path in sorted(slow - with_model):
+        part = min(parts[1:] or parts, key=lambda part: sum(bool(item.get_closest_marker("slow")) for item in part))
+        part += [item for item in items if item.path == path]
+    others = iter([item for item in items if item.path not in slow | with_model])
+    for part in parts:
+        part += islice(others, max(0, len(items) // len(parts) - len(part)))
+    items[:] = [*chain(*parts), *others]
 
 
 @pytest.fixture(scope="session")

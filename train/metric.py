@@ -127,7 +127,8 @@ class CrfIoUMetric(IoUMetric):
             raise SettingError(f"DenseCRF cannot refine '{sample['img_path']}': its {fault}")
         pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).cpu().numpy())
         probabilities = logits.float().softmax(0).cpu().numpy()
-        if resolve_engine(crf, logits.device).engine == "torch":
+        crf = self.crf = resolve_engine(crf, logits.device)  # for the report
+        if crf.engine == "torch":
             return torch.from_numpy(refine_probabilities(pixels, probabilities, crf, logits.device))
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)

@@ -14,6 +14,8 @@ MeanField = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From an image, uint8 (H, W, 3), and scores, float32 (L, H, W) in [0, 1], to float32 (L, H, W) marginals."""
 
 CPU = torch.device("cpu")
+# Larger images go to pydensecrf whatever the engine: torch takes some 1 KB of the device's memory per pixel.
+LARGEST_ON_DEVICE = 2**22
 DEVIATIONS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
 
 
@@ -37,13 +39,23 @@ def resolve_engines(experiment: Experiment, device: torch.device) -> Experiment:
     return replace(experiment, crf=resolve_engine(experiment.crf, device), freesegdiff=own)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def open_mean_field(config: CrfConfig, device: torch.device) -> MeanField:
     """The mean field of one image after another; each engine is imported where it is used."""
-    if resolve_engine(config, device).engine == "torch":
-        from pseudolabel.refine.torch_engine import TorchCrf
+    if resolve_engine(config, device).engine == "pydensecrf":
+        return partial(_on_cores, config=config)
+    from pseudolabel.refine.torch_engine import TorchCrf
 
-        return TorchCrf(config, device).mean_field
+    on_device = TorchCrf(config, device).mean_field
+    return lambda image, scores: on_device(image, scores) if fits_device(image) else _on_cores(image, scores, config)
+
+
+def fits_device(image: np.ndarray) -> bool:
+    """Whether an image, (H, W, 3), is for the engine `torch`."""
+    return image.shape[0] * image.shape[1] <= LARGEST_ON_DEVICE
+
+
+def _on_cores(image: np.ndarray, scores: np.ndarray, config: CrfConfig) -> np.ndarray:
     from pseudolabel.refine.pydensecrf_engine import mean_field
 
-    return partial(mean_field, config=config)
+    return mean_field(image, scores, config)

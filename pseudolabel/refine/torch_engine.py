@@ -11,6 +11,7 @@ from pseudolabel.refine.lattice import Lattice, build_lattice, join_lattices
 from pseudolabel.refine.scores import SMALLEST_PROBABILITY
 
 SIZES_KEPT = 16  # lattices of positions, of some 30 MB each at VOC's image sizes
+LARGEST_KEPT = 2**20  # pixels
 
 
 class TorchCrf:
@@ -24,7 +25,7 @@ class TorchCrf:
     def __init__(self, config: CrfConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         # The smoothness kernel depends on nothing but the image's size.
-        self._smoothness: Callable[[int, int], Lattice] = lru_cache(SIZES_KEPT)(self._build_smoothness)
+        self._kept: Callable[[int, int], Lattice] = lru_cache(SIZES_KEPT)(self._build_smoothness)
 
     def mean_field(self, image: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """One image's marginals: float32 (L, H, W) from uint8 (H, W, 3) and float32 (L, H, W) in [0, 1]."""
@@ -47,7 +48,7 @@ class TorchCrf:
             LatticeOverflowError: if the images are too many or too large for the kernels' deviations.
             torch.OutOfMemoryError: if they are too many or too large for the device.
         """
-        smoothness = join_lattices([self._smoothness(*image.shape[:2]) for image in images])
+        smoothness = join_lattices([self._smoothness(image.shape[0], image.shape[1]) for image in images])
         appearance = self._build_appearance(images)
         unary = torch.cat([own.clamp(SMALLEST_PROBABILITY, 1).log().flatten(1).T for own in scores])
         marginals = unary.softmax(1)
@@ -55,6 +56,9 @@ class TorchCrf:
             marginals = (unary + smoothness.filter(marginals) + appearance.filter(marginals)).softmax(1)
         parts = marginals.split([image.shape[0] * image.shape[1] for image in images])
         return [part.T.reshape(own.shape) for part, own in zip(parts, scores, strict=True)]
+
+    def _smoothness(self, height: int, width: int) -> Lattice:
+        return (self._kept if height * width <= LARGEST_KEPT else self._build_smoothness)(height, width)
 
     def _build_smoothness(self, height: int, width: int) -> Lattice:
         places = _places(height, width, self.device) / self.config.gaussian_sxy

@@ -23,7 +23,7 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
         return (write_labels(experiment, rank, retry_failed),)
     check_crf(experiment, rank)
     if retry_failed:
-        return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank)
+        return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank, retry_failed=True)
     cams_over = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="refine") as background:
         masks = background.submit(write_masks, experiment, rank, follow=True, is_abandoned=cams_over.is_set)

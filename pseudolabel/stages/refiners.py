@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from pseudolabel.config import CrfConfig
 from pseudolabel.methods.score_maps import at_image_size, check_maps, enlarge
 from pseudolabel.records import BACKGROUND, LabelMap
 from pseudolabel.refine.densecrf import refine
+from pseudolabel.refine.engines import fits_device
 from pseudolabel.refine.image import fed_image
 from pseudolabel.refine.lattice import LatticeOverflowError
 from pseudolabel.refine.scores import choose_labels, with_background
@@ -30,7 +31,7 @@ Refined = tuple[str, Members | str]
 Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
 """From the (key, members) pairs of a CAM shard to the mask shard's, or what is wrong with them, as they get ready."""
 
-# Memory follows the pixels of a batch, some 1.3 KB each.
+# Memory follows the pixels of a batch, some 1 KB each.
 PIXELS_TOGETHER = 2**20
 AHEAD_PER_THREAD = 8
 
@@ -38,12 +39,12 @@ AHEAD_PER_THREAD = 8
 @contextmanager
 def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
     """A refiner of the engine that `crf` names, and its worker processes or threads while the context lasts."""
-    if crf.engine == "torch":
-        with ThreadPoolExecutor(workers, thread_name_prefix="masks") as pool:
-            yield DeviceRefiner(crf, device, pool, workers)
-    else:
-        with open_pool(workers, __name__) as processes:
+    with open_pool(workers, __name__) as processes:
+        if crf.engine == "pydensecrf":
             yield PoolRefiner(crf, processes)
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="masks") as threads:
+            yield DeviceRefiner(crf, device, threads, workers, processes)
 
 
 class PoolRefiner:
@@ -89,7 +90,7 @@ def decode(sample: CamMembers) -> Decoded | str:
     try:
         cams = decode_cams(key, members)
         image, _ = decode_image(cams.jpeg, key, max_pixels=np.iinfo(np.int64).max)
-        check_maps(torch.from_numpy(cams.scores.maps))
+        check_maps(torch.from_numpy(cams.scores.maps).float())
         if cams.scores.size != (image.height, image.width):
             raise ValueError(f"maps for an image of {cams.scores.size}, but it has {(image.height, image.width)}")
     except (ShardSampleError, BadSample, ValueError) as error:
@@ -101,18 +102,18 @@ class DeviceRefiner:
     """Many samples at once on a device, with decoding ahead of it and encoding behind it in threads.
 
     Maps go up small, as they are stored, and labels come down; everything between stays on the device. CUDA devices do
-    it on a stream of its own, beside the diffusion model's.
+    it on a stream of its own, beside the diffusion model's. Images that are too large go to worker processes.
     """
 
-    def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int) -> None:
-        self.crf, self.device, self.pool, self.threads = crf, device, pool, threads
+    def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int, processes: Executor) -> None:
+        self.crf, self.device, self.pool, self.threads, self.processes = crf, device, pool, threads, processes
         self.engine = TorchCrf(crf, device)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
         faults: list[Refined] = []
-        encoded: deque[tuple[str, Future[Members]]] = deque()
-        for batch in batches(self._decode(samples, faults), PIXELS_TOGETHER):
+        encoded: deque[tuple[str, Future[Members | str]]] = deque()
+        for batch in batches(self._decode(samples, encoded, faults), PIXELS_TOGETHER):
             for sample, labels in zip(batch, self._label(batch), strict=True):
                 if isinstance(labels, str):
                     faults.append((sample.key, labels))
@@ -125,26 +126,44 @@ class DeviceRefiner:
             yield key, members.result()
         yield from faults
 
-    def _decode(self, samples: Sequence[CamMembers], faults: list[Refined]) -> Iterator[Decoded]:
+    def _decode(
+        self, samples: Sequence[CamMembers], encoded: deque[tuple[str, Future[Members | str]]], faults: list[Refined]
+    ) -> Iterator[Decoded]:
+        """The samples for the device; promises of what becomes of the others, and what is wrong with some of them."""
         read = prefetch(decode, samples, self.threads, self.threads * AHEAD_PER_THREAD)
-        for (key, _), decoded in zip(samples, read, strict=True):
+        for sample, decoded in zip(samples, read, strict=True):
             if isinstance(decoded, str):
-                faults.append((key, decoded))
-            else:
+                faults.append((sample[0], decoded))
+            elif fits_device(decoded.image):
                 yield decoded
+            else:
+                on_cores = replace(self.crf, engine="pydensecrf")
+                encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
 
     def _label(self, batch: Sequence[Decoded]) -> Sequence[np.ndarray | str]:
         """uint8 (H, W) labels of each sample, or what is wrong with it; what is too much at once is done in halves."""
         if not batch[0].cams.scores.classes:
             return [np.full(sample.image.shape[:2], BACKGROUND, np.uint8) for sample in batch]
         try:
-            with torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
+            with self._at_work():
                 return self._label_at_once(batch)
         except (LatticeOverflowError, torch.OutOfMemoryError) as error:
             if len(batch) == 1:
-                return [f"DenseCRF cannot take this image on {self.device}, --crf.engine pydensecrf may: {error}"]
+                return [
+                    f"DenseCRF cannot take this image on {self.device}: {error}. --crf.engine pydensecrf may, with "
+                    "another --out"
+                ]
         half = len(batch) // 2
         return [*self._label(batch[:half]), *self._label(batch[half:])]
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """On the stream; and on its device, or this thread would wake up the first device as well."""
+        if self.stream is None:
+            yield
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+            yield
 
     @torch.inference_mode()
     def _label_at_once(self, batch: Sequence[Decoded]) -> list[np.ndarray]:

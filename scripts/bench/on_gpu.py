@@ -16,19 +16,20 @@ holds a log and the figures (JSON) of every step, and `report.md` with the table
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PIPELINES = REPOSITORY / "pseudolabel" / "pipelines"
 BENCH = Path("scripts/bench")
 BUILD = "import sys; from pathlib import Path; from tests.plain.architectures import stable_diffusion_v15 as build; "
 ENDING = 5.0  # seconds between asking a step to end and ending it
@@ -57,11 +58,10 @@ def main() -> None:
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     out, began, outcomes = args.out.resolve(), time.monotonic(), []
-    with TemporaryDirectory() as scratch:
-        environment = environment_of(Path(scratch) / "site")
+    with TemporaryDirectory() as scratch, environment() as variables:
         for step in steps(args, Path(scratch) / "model"):
             left = args.minutes * 60 - (time.monotonic() - began)
-            outcomes.append(run(step, out, environment, left))
+            outcomes.append(run(step, out, variables, left))
             print(f"{step.name}: {outcomes[-1].status}, {outcomes[-1].seconds:.0f} s", flush=True)
             (out / "report.md").write_text(report(outcomes))
     print(report(outcomes))
@@ -80,15 +80,23 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def environment_of(site: Path) -> dict[str, str]:
-    """Where the processes find the package: installed, or else a copy that is installed into `site`."""
+@contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """Where the processes find the package while the context lasts: in this repository, installed or not.
+
+    Installed, `configs/pipeline` is `pseudolabel.pipelines`; a link takes that place where it is not.
+    """
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    if importlib.util.find_spec("pseudolabel") is None or importlib.util.find_spec("pseudolabel.pipelines") is None:
-        # The repository's folders have other names than the package's, so being on the path is not enough.
-        options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--upgrade", "--target", str(site)]
-        subprocess.run([sys.executable, "-m", "pip", "install", *options, str(REPOSITORY)], check=True)
-        paths.insert(0, str(site))
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    found = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    probe = subprocess.run([sys.executable, "-c", "import pseudolabel.pipelines"], cwd=REPOSITORY, env=found)
+    if probe.returncode == 0:
+        yield found
+        return
+    PIPELINES.symlink_to("../configs/pipeline")
+    try:
+        yield found
+    finally:
+        PIPELINES.unlink()
 
 
 # What is run: the most important first.
@@ -99,7 +107,7 @@ def steps(args: argparse.Namespace, checkpoint: Path) -> list[Step]:
     device = ["--device", args.device]
     half = ["--dtype", "float32" if args.device == "cpu" else "bfloat16"]
     images = ["--images", str(4 if args.quick else args.images)]
-    found = [tests(), crf(args)]
+    found = [crf(args)] if args.device == "cpu" else [tests(), crf(args)]
     if args.model == "sd15":
         found.append(Step("model", ["-c", f"{BUILD} build(Path(sys.argv[1]))", model], 120))
     generate = ["--model", model, *device, *images]
@@ -110,13 +118,8 @@ def steps(args: argparse.Namespace, checkpoint: Path) -> list[Step]:
     found.append(bench("precision", "precision-shapes", ["--model", "shapes", *device, *few(args, 40)], 90))
     if args.model == "sd15":
         found.append(bench("precision", "precision-sd15", ["--model", model, *device, *few(args, 24)], 90))
-    batches = [
-        "--batches",
-        "4" if args.quick else "8,16,32,64",
-        "--timesteps",
-        "50,150" if args.quick else "1,50,100,150",
-    ]
-    found.append(bench("cams", "cams", ["--model", model, *device, *half, *batches], 90))
+    if not args.quick:
+        found.append(bench("cams", "cams", ["--model", model, *device, *half, "--batches", "8,16,32,64"], 90))
     return found
 
 
@@ -130,7 +133,7 @@ MORE = {
 
 
 def tests() -> Step:
-    """Those that ask for a CUDA device; elsewhere they are skipped, which is no failure."""
+    """Those that ask for a CUDA device."""
     files = sorted(
         path for path in (REPOSITORY / "tests").rglob("test_*.py") if "cuda.is_available()" in path.read_text()
     )
@@ -158,7 +161,9 @@ def run(step: Step, out: Path, environment: dict[str, str], left: float) -> Outc
     """Run a step for its limit or what is left of the time; its children end with it."""
     if left <= 0:
         return Outcome(step.name, "no time left", 0.0)
-    arguments = [str(out / text) if text == f"{step.name}.json" else text for text in step.arguments]
+    figures = out / f"{step.name}.json"
+    figures.unlink(missing_ok=True)  # of an earlier run
+    arguments = [str(figures) if text == figures.name else text for text in step.arguments]
     began = time.monotonic()
     with (out / f"{step.name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -175,7 +180,9 @@ def run(step: Step, out: Path, environment: dict[str, str], left: float) -> Outc
         except subprocess.TimeoutExpired:
             end(process)
             status = "out of time"
-    figures = out / f"{step.name}.json"
+        except BaseException:  # a person's Ctrl-C does not reach a step, which leads a session of its own
+            end(process)
+            raise
     return Outcome(
         step.name, status, time.monotonic() - began, json.loads(figures.read_text()) if figures.exists() else {}
     )

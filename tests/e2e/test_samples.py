@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
+from pseudolabel.refine.torch_engine import TorchCrf
 from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples
 from tests.e2e.conftest import Shapes
 
@@ -72,6 +75,30 @@ def test_a_retry_does_not_repeat_what_is_there(shapes: Shapes, own_data: Path, t
     expect(0, call("cams", *shapes.at(out, own_data), "--source.limit", "2", "--retry-failed"))
     expect(0, call("cams", *shapes.at(tmp_path / "undisturbed"), "--source.limit", "2"))
     assert_alike(out / "cams", tmp_path / "undisturbed" / "cams")
+
+
+def test_a_retry_takes_up_what_the_crf_could_not_do(
+    shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's memory is full at first, for images with two classes; that is made by hand."""
+    settings = [*shapes.at(tmp_path), "--source.limit", "4", "--crf.engine", "torch"]
+    infer = TorchCrf.__call__
+
+    def full(self: TorchCrf, images: list[torch.Tensor], scores: list[torch.Tensor]) -> list[torch.Tensor]:
+        if len(scores[0]) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return infer(self, images, scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchCrf, "__call__", full)
+        assert "Traceback" not in expect(3, call("generate", *settings)).err
+    failed = failures(tmp_path / "masks")
+    assert 0 < len(failed) < 4
+    assert set(failed.values()) == {"crf"}
+    expect(3, call("generate", *settings))
+    assert failures(tmp_path / "masks") == failed
+    expect(0, call("generate", *settings, "--retry-failed"))
+    assert set(samples(tmp_path / "masks")) == {f"val_{number:06d}" for number in range(1, 5)}
 
 
 def unlabel(data: Path, key: str) -> None:

@@ -8,7 +8,9 @@ import torch
 
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.refine import engines
 from pseudolabel.refine.engines import open_mean_field, resolve_engine, resolve_engines
+from pseudolabel.refine.pydensecrf_engine import mean_field
 from pseudolabel.refine.torch_engine import TorchCrf
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -41,11 +43,13 @@ def test_deviations_are_positive(name, value):
         open_mean_field(replace(CrfConfig(), **{name: value}), CPU)
 
 
-def test_the_engine_named_does_the_work():
+def test_the_engine_named_does_the_work_but_for_images_too_large(monkeypatch):
     rng = np.random.default_rng(0)
     image, scores = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8), rng.random((2, 9, 7), np.float32)
     config = CrfConfig(engine="torch")
-    by_torch = open_mean_field(config, CPU)
-    assert isinstance(by_torch.__self__, TorchCrf)
+    by_torch, by_cores = open_mean_field(config, CPU), open_mean_field(CrfConfig(), CPU)
     assert open_mean_field(config, CPU) is by_torch
-    np.testing.assert_allclose(by_torch(image, scores), open_mean_field(CrfConfig(), CPU)(image, scores), atol=1e-3)
+    np.testing.assert_array_equal(by_torch(image, scores), TorchCrf(config, CPU).mean_field(image, scores))
+    np.testing.assert_array_equal(by_cores(image, scores), mean_field(image, scores, config))
+    monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", image.shape[0] * image.shape[1] - 1)
+    np.testing.assert_array_equal(by_torch(image, scores), by_cores(image, scores))

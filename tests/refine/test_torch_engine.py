@@ -88,7 +88,7 @@ def test_images_together_are_the_images_alone(labels, device):
     crf = TorchCrf(SMALL, device)
     for image, own, found in zip(images, scores, together(crf, images, scores), strict=True):
         np.testing.assert_array_equal(found, TorchCrf(SMALL, device).mean_field(image, own))
-    assert crf._smoothness.cache_info().misses == 3
+    assert crf._kept.cache_info().misses == 3
 
 
 def test_the_same_bytes_each_time(device):

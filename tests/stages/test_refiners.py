@@ -11,6 +11,7 @@ from PIL import Image
 from pseudolabel.config import CrfConfig
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.refine import engines
 from pseudolabel.refine.torch_engine import TorchCrf
 from pseudolabel.shards.sample import encode_cams
 from pseudolabel.sources.shapes import draw_scene
@@ -120,3 +121,22 @@ def test_an_image_too_large_for_the_lattice_is_a_fault():
     found = refined(cam_samples()[:1], "torch", replace(CRF, bilateral_srgb=1e-6))
     assert "--crf.engine pydensecrf" in found["scene_0"]
     assert "too far apart" in found["scene_0"]
+
+
+def test_images_too_large_for_the_device_go_to_the_cores(monkeypatch):
+    """Only those: the others are still done by the device's engine."""
+    expected, infer, sizes = refined(cam_samples(), "pydensecrf"), TorchCrf.__call__, []
+
+    def note(self, images, scores):
+        sizes.extend(image.shape[0] for image in images)
+        return infer(self, images, scores)
+
+    monkeypatch.setattr(TorchCrf, "__call__", note)
+    monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", 52 * 52)
+    found = refined(cam_samples(), "torch")
+    assert sorted(sizes) == [40, 40]  # the one of 52 is empty
+    for key, size in zip(expected, SIZES, strict=True):
+        if size == 64:
+            assert found[key] == expected[key]
+        else:
+            assert (mask(found[key]) == mask(expected[key])).mean() >= 0.999
