@@ -20,7 +20,7 @@ demo: .venv/.package
 	@$(PY) scripts/demo.py
 
 test: .venv/.dev
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 3 --dist worksteal
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.dev
 	@$(PY) -m ruff check .

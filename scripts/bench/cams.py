@@ -12,9 +12,7 @@ import argparse
 import json
 import math
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -22,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from meter import Clock, Peak, machine, matmul_rate, versions
+from meter import Clock, Peak, in_own_process, machine, matmul_rate, versions, whole_numbers
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -88,10 +86,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
 # Both ways, side by side.
 
 
@@ -115,12 +109,6 @@ def comparison(task: Task) -> dict[str, object]:
 
 def figures(result: dict) -> dict[str, object]:
     return {name: result[name] for name in ("seconds", "cpu_seconds", "parts", "peak_bytes")}
-
-
-def in_own_process(function, *arguments):
-    """Only a fresh process tells how much memory one way takes."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def measure(task: Task, way: str) -> dict:

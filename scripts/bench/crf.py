@@ -5,7 +5,7 @@
     python scripts/bench/crf.py --device cuda                     # pydensecrf on one core beside torch on the device
 
 Scores are smooth random maps, as many as there are labels. pydensecrf takes one image after the other on one core;
-torch takes as many at once as the refining stage gives it. Both are timed in this process, one after the other.
+torch takes all images of a size at once. Both are timed in this process, one after the other.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from meter import Peak, machine, synchronize, versions
+from meter import Peak, machine, synchronize, versions, whole_numbers
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -104,10 +104,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
-
-
-def whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 def sizes(text: str) -> list[tuple[int, int]]:

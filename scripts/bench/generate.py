@@ -26,13 +26,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from meter import Clock, Peak, machine, matmul_rate, versions
+from meter import Clock, Peak, in_own_process, machine, matmul_rate, versions
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cams import NAMES, WIDTH, count_flop, in_own_process
+from cams import NAMES, WIDTH, count_flop
 from ways import Clocked, released
 
 from pseudolabel.batching import static_batches

@@ -46,20 +46,21 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         draw_images(folder, [SIZE, *args.sizes])
-        report: dict = {
-            "settings": {**vars(args), "json": None},
-            "processes": [run_ranks(folder, ranks, args.samples) for ranks in args.ranks],
-            "memory": measure_memory(folder, args.samples, args.sizes),
-        }
+        report: dict = {"settings": {**vars(args), "json": None}}
+        if "processes" in args.parts:
+            report["processes"] = [run_ranks(folder, ranks, args.samples) for ranks in args.ranks]
+        if "memory" in args.parts:
+            report["memory"] = measure_memory(folder, args.samples, args.sizes)
     report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-    for table in (process_table(report), memory_table(report)):
-        Console(width=WIDTH).print(table)
+    for part in args.parts:
+        Console(width=WIDTH).print(TABLES[part](report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--samples", type=int, default=64, help="per process, and the fewest whose memory is measured")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="numbers of processes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of images in pixels")
@@ -199,6 +200,9 @@ def memory_table(report: dict) -> Table:
         settings = (str(row[name]) for name in ("samples", "classes", "size", "unit"))
         table.add_row(row["changed"], *settings, f"{row['peak_bytes'] / MIB:.0f}", f"{row['seconds']:.1f}")
     return table
+
+
+TABLES = {"processes": process_table, "memory": memory_table}
 
 
 if __name__ == "__main__":

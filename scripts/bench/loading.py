@@ -25,7 +25,7 @@ import mmcv
 import mmengine
 import numpy as np
 import torch
-from meter import Peak, machine, versions
+from meter import Peak, machine, versions, whole_numbers
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -108,10 +108,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
-
-
-def whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 # The same samples, as files and as shards.

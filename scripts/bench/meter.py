@@ -7,9 +7,12 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -17,6 +20,17 @@ import transformers
 
 MATMUL_SIDE = {"cuda": 8192, "cpu": 2048}
 MATMUL_ROUNDS = 10
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The value of an option that takes several, with commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Only a fresh process tells how much memory one way takes."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class Clock:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from meter import Clock, Peak, machine, versions
+from meter import Clock, Peak, in_own_process, machine, versions
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ from pseudolabel.methods.diffseg import aggregate, anchor_positions, merge, supp
 # The plain loop is the reference that the tests hold ours against; there is one implementation of it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cams import MIB, WIDTH, in_own_process
+from cams import MIB, WIDTH
 
 from tests.plain import diffseg as plain
 from tests.plain.diffsegmenter import Matrix

@@ -12,10 +12,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -23,7 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 import torch
-from meter import Peak, machine, versions
+from meter import Peak, in_own_process, machine, versions
 from rich.console import Console
 from rich.table import Table
 
@@ -81,11 +79,6 @@ def measure_restart(samples: int, unit: int) -> dict:
         }
 
 
-def in_own_process(function: Callable[[Experiment], dict], experiment: Experiment) -> dict:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, experiment).result()
-
-
 # The job.
 
 
@@ -141,7 +134,8 @@ def restart_cams(experiment: Experiment) -> dict:
 
     def begin(job: Job[Entry], *_: object) -> None:
         marks.mark("ledger")
-        assert len(job.choose(job.rank.share(job.units))) == 1
+        if len(left := job.choose(job.rank.share(job.units))) != 1:
+            raise SystemExit(f"{len(left)} units are left to do instead of one")
         marks.mark("choice")
         raise AtWorkError
 

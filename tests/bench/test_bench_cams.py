@@ -1,25 +1,12 @@
 """The benchmark's figures, with the shipped model; how large they are is not a test's business."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {"vae", "text", "unet", "propagation"}
 
 
-def bench(path, *arguments):
-    command = [sys.executable, "scripts/bench/cams.py", "--model", "shapes", "--threads", "1", "--json", str(path)]
-    finished = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(path.read_text()), finished.stdout
-
-
-def test_both_ways_give_the_same_maps(tmp_path):
-    report, table = bench(tmp_path / "figures.json", "--timesteps", "50,150")
+def test_both_ways_give_the_same_maps(bench):
+    report, table = bench("cams", "--model", "shapes", "--timesteps", "50,150")
     assert report["max_abs_diff"] <= 1e-4
     low, high = report["map_range"]
     assert high - low > 1e-3
@@ -37,8 +24,9 @@ def test_both_ways_give_the_same_maps(tmp_path):
         assert title in table
 
 
-def test_throughput_at_several_batch_sizes(tmp_path):
-    report, table = bench(tmp_path / "figures.json", "--timesteps", "50,150", "--batches", "2,6", "--classes", "2")
+def test_throughput_at_several_batch_sizes(bench):
+    options = ["--model", "shapes", "--timesteps", "50,150", "--batches", "2,6", "--classes", "2"]
+    report, table = bench("cams", *options)
     assert [row["batch"] for row in report["batches"]] == [2, 6]
     assert [row["images"] for row in report["batches"]] == [2, 6]  # three U-Net batches of 1 and of 3 pairs, or more
     for row in report["batches"]:

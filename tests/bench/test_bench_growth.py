@@ -19,18 +19,15 @@ def bench(path: Path, name: str, *arguments: object) -> tuple[dict, str]:
 
 
 @pytest.mark.slow
-def test_processes_and_memory(tmp_path: Path) -> None:
-    report, shown = bench(tmp_path / "growth.json", "growth", "--samples", 4, "--ranks", 1, "--sizes", 160)
+def test_processes(tmp_path: Path) -> None:
+    options = ["--parts", "processes", "--samples", 4, "--ranks", 1]
+    report, shown = bench(tmp_path / "growth.json", "growth", *options)
     assert [(row["ranks"], row["samples"]) for row in report["processes"]] == [(1, 4)]
     for row in report["processes"]:
         assert 0 < row["first_shard"] <= row["seconds"]
         assert row["images_per_second"] > row["samples"] / row["seconds"]  # starting is left out
         assert row["cpu_seconds"] > 1
-    changed = [(row["changed"], row[row["changed"]]) for row in report["memory"]]
-    assert changed == [("samples", 4), ("samples", 32), ("classes", 1), ("classes", 6), ("size", 160), ("unit", 64)]
-    assert all(row["peak_bytes"] > 1e6 for row in report["memory"])
-    for title in ("4 images per process", "peak of cams"):
-        assert title in shown
+    assert "4 images per process" in shown
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def test_propagate_keeps_small_differences_in_bfloat16():
 def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     model = load_model(ModelConfig(name=str(stable_diffusion)), torch.device("cpu"))
     assert model.latent_shape == (4, 64, 64)
-    assert_agreement(model, DiffSegmenterConfig(timesteps=[100]), SEVERAL[:2])
+    assert_agreement(model, DiffSegmenterConfig(timesteps=[100]), SEVERAL[:1])
 
 
 def test_propagate_is_the_matrix_product():

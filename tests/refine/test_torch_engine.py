@@ -119,7 +119,7 @@ def test_every_parameter_counts(wrong, device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [CLIP_ES, SHAPES], ids=["clip-es", "shapes"])
-@pytest.mark.parametrize(("first", "labels"), [(0, 2), (20, 3), (40, 21)])
+@pytest.mark.parametrize(("first", "labels"), [(0, 3), (40, 21)])
 def test_real_images(voc_sample: Path, config: CrfConfig, first: int, labels: int, device: torch.device):
     """At their own size, with blurred and noisy scores of smooth shapes: the labels are equal."""
     path = sorted((voc_sample / "JPEGImages").glob("*.jpg"))[first]
