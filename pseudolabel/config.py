@@ -212,7 +212,8 @@ class CrfConfig:
         ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
         image: feed RGB as it is, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
         engine: `pydensecrf` works on processor cores, one image on each; `torch` on the model's device, many images at
-            once, with the same labels; `auto` is `torch` on CUDA devices and `pydensecrf` elsewhere.
+            once, with the same labels, but for images of more than 4 million pixels, which stay with pydensecrf; `auto`
+            is `torch` on CUDA devices and `pydensecrf` elsewhere.
     """
 
     iterations: int = 10

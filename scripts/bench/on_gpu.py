@@ -16,6 +16,7 @@ holds a log and the figures (JSON) of every step, and `report.md` with the table
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -88,7 +89,8 @@ def environment() -> Iterator[dict[str, str]]:
     """
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-    probe = subprocess.run([sys.executable, "-c", "import pseudolabel.pipelines"], cwd=REPOSITORY, env=found)
+    command = [sys.executable, "-c", "import pseudolabel.pipelines"]
+    probe = subprocess.run(command, cwd=REPOSITORY, env=found, capture_output=True)
     if probe.returncode == 0:
         yield found
         return
@@ -107,7 +109,7 @@ def steps(args: argparse.Namespace, checkpoint: Path) -> list[Step]:
     device = ["--device", args.device]
     half = ["--dtype", "float32" if args.device == "cpu" else "bfloat16"]
     images = ["--images", str(4 if args.quick else args.images)]
-    found = [crf(args)] if args.device == "cpu" else [tests(), crf(args)]
+    found = [tests(), crf(args)] if args.device != "cpu" and importlib.util.find_spec("pytest") else [crf(args)]
     if args.model == "sd15":
         found.append(Step("model", ["-c", f"{BUILD} build(Path(sys.argv[1]))", model], 120))
     generate = ["--model", model, *device, *images]
