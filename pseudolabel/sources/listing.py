@@ -1,7 +1,8 @@
 """What a kind of source makes of its settings: the list of entries and the reader of their masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pseudolabel.io.left_out import LeftOut
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.masks import MaskReader
 
@@ -13,7 +14,9 @@ class Listing:
     Attributes:
         entries: one per image.
         masks: reads an entry's ground-truth mask; None where the whole source has no masks.
+        left_out: what the source was pointed at and does not take.
     """
 
     entries: list[Entry]
     masks: MaskReader | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)

@@ -4,13 +4,14 @@ import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.left_out import LeftOut
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
@@ -54,6 +55,7 @@ class Source:
         has_background: whether ground truth may hold background; if not, what has no label is ignored.
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
+        left_out: what the source was pointed at and does not take.
     """
 
     entries: list[Entry]
@@ -62,6 +64,7 @@ class Source:
     has_background: bool
     max_pixels: int
     background_where_unlabelled: bool
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def has_ground_truth(self) -> bool:
@@ -138,6 +141,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         has_background=vocabulary.has_background,
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
+        left_out=listing.left_out,
     )
     return _label_by_masks(source, config.path) if config.labels == "masks" else source
 

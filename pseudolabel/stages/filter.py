@@ -59,7 +59,7 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
         for batch in batched(samples, experiment.work.batch):
             yield from zip(batch, guesser([sample.image for sample in batch], vocabulary), strict=True)
 
-    with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL) as job:
+    with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL, source.left_out) as job:
         try:
             work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
         except torch.OutOfMemoryError as error:

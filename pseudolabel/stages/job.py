@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
+from pseudolabel.io.left_out import LeftOut
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
@@ -28,6 +29,7 @@ SUMMARY = "summary.json"
 LOOK_EVERY_SECONDS = 2.0
 LOOK_PAUSE = 20.0  # times as long as a look has taken
 FAILED_SAMPLES_EXIT = 3
+NOTHING_LEFT_OUT = LeftOut()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Summary:
     shards: int
     seconds: float
     samples_per_second: float
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -61,6 +64,7 @@ class Job(Generic[T]):
         inputs_of: digest of what goes into a unit, leaving out failed samples; a finished unit with another digest is
             done again.
         packing: of the shards.
+        left_out: what the source was pointed at and does not take; the summary tells it.
     """
 
     ledger: Ledger
@@ -70,6 +74,7 @@ class Job(Generic[T]):
     rank: Rank
     meter: Meter
     packing: Packing = TAR
+    left_out: LeftOut = field(default_factory=LeftOut)
     started: float = field(default_factory=time.monotonic)
     _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # all that has been read
     _done: dict[int, Unit[T]] = field(default_factory=dict)
@@ -189,6 +194,7 @@ class Job(Generic[T]):
             shards=len(entries),
             seconds=round(seconds, 2),
             samples_per_second=round(self._written * self.rank.count / seconds, 3),
+            left_out=dict(self.left_out.reasons),
         )
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary
@@ -204,6 +210,7 @@ def open_job(
     rank: Rank,
     retry_failed: bool = False,
     packing: Packing = TAR,
+    left_out: LeftOut = NOTHING_LEFT_OUT,
 ) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
 
@@ -222,7 +229,7 @@ def open_job(
             rank.meet()
         total = sum(len(unit.entries) for unit in units)
         with show_progress(kind, total, show=rank.is_main) as meter:
-            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing)
+            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing, left_out)
             job.look(0)
             meter.restart()
             yield job
@@ -248,6 +255,8 @@ def report(summary: Summary | None) -> int:
     if summary is None:
         return 0
     print(json.dumps(asdict(summary), ensure_ascii=False))
+    if summary.left_out:
+        print(LeftOut(summary.left_out))
     if summary.failed:
         print(
             f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed; their messages are in the "

@@ -48,7 +48,8 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
     units = cut_units(source.entries, experiment.work.unit)
     inputs = Inputs(vocabulary, captions)
     settings = run_settings(experiment, model, units, inputs)
-    with open_job(Folder(experiment.out) / kind, kind, settings, units, inputs.digest, rank, retry_failed) as job:
+    folder, left_out = Folder(experiment.out) / kind, source.left_out
+    with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, left_out=left_out) as job:
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
             work_through(job, source, experiment.work.loaders, labeller, members)
