@@ -10,8 +10,8 @@ class LeftOut:
     """Inputs that were seen and passed over by rule, which are not failures.
 
     Attributes:
-        reasons: how many inputs by reason; a reason is a few words that follow the count, with the remedy where there is
-            one, such as `.heic (pip install pillow-heif)`.
+        reasons: how many inputs by reason; a reason is a few words that follow the count, with the remedy where there
+            is one, such as `.heic (pip install pillow-heif)`.
     """
 
     reasons: Mapping[str, int] = field(default_factory=dict)
