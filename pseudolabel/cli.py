@@ -60,15 +60,14 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
-    from pseudolabel.stages.filter import score_classes, true_classes, write_classes
+    from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
     from pseudolabel.stages.job import report
     from pseudolabel.stages.units import current_rank
-    from pseudolabel.vocabulary import load_vocabulary
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
     if summary is not None and truth:
-        names = load_vocabulary(experiment.vocabulary).names[1:]
+        names = filter_vocabulary(experiment).names[1:]
         title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
         print_label_scores(score_classes(experiment, truth), names, title, Console())
     return report(summary)

@@ -329,7 +329,8 @@ class Experiment:
         out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec
             URLs work.
         vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a YAML
-            file with the class names, or the names with commas, such as `dog, red car`.
+            file with the class names, or the names with commas, such as `dog, red car`. Left empty, it is `voc`; for
+            class folders one that ships and knows them all, or their names.
         source: where images and image-level labels come from.
         model: the diffusion model.
         method: how images are segmented; each method has its settings under its own name.
@@ -345,7 +346,7 @@ class Experiment:
     """
 
     out: str = "runs/pseudolabel"
-    vocabulary: str = "voc"
+    vocabulary: str = ""
     source: SourceConfig = field(default_factory=SourceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodName = "diffsegmenter"

@@ -6,10 +6,11 @@ Caesar et al. 2018 labelled them; the lists of images to score on are Ji et al.'
 from collections.abc import Sequence
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.walk import find_images
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.entry import Entry, key_of
 from pseudolabel.sources.files import find_folder, join
-from pseudolabel.sources.folder import image_names
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, open_mask_folder
 from pseudolabel.sources.split import read_split
@@ -73,13 +74,14 @@ def list_coco_stuff(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     part, _, is_list = config.split.partition("/")
     images = find_folder(root, [part, f"images/{part}"], _MEND_IMAGES)
     if is_list:
-        origins = read_split(find_folder(root, ["curated"], _MEND_LIST), config.split)
+        split = read_split(find_folder(root, ["curated"], _MEND_LIST), config.split)
+        places = {f"{name}.jpg": origin for name, origin in split.items()}
+        left_out = LeftOut()
     else:
-        origins = {name.removesuffix(".jpg"): join(images, name) for name in image_names(images)}
-    entries = [
-        Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), (), origin) for name, origin in origins.items()
-    ]
-    return Listing(entries, _open_masks(config.masks, root, part, images, vocabulary))
+        names, left_out = find_images(images)
+        places = {name: join(images, name) for name in names}
+    entries = [Entry(key_of(name), join(images, name), (), origin) for name, origin in places.items()]
+    return Listing(entries, _open_masks(config.masks, root, part, images, vocabulary), left_out)
 
 
 def _open_masks(folder: str, root: str, part: str, images: str, vocabulary: Vocabulary) -> MaskFiles:

@@ -10,6 +10,10 @@ class SourceError(UserError, ValueError):
     """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
 
 
+class NoLabelsError(SourceError):
+    """None of a source's labels is a class of the vocabulary, or there are none."""
+
+
 class BadSample(Exception):
     """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to mend."""
 

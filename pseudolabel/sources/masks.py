@@ -3,6 +3,7 @@
 Readers and locators are plain data, so that a source can be sent to worker processes.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -112,7 +113,7 @@ class MaskFolder:
         """Place of the entry's mask, None if there is no such file."""
         name = entry.key
         if self.images is not None:
-            name = entry.path.removeprefix(f"{self.images}/").rpartition(".")[0]
+            name = re.sub(r"(?<=[^/])\.[^./]+$", "", entry.path.removeprefix(f"{self.images}/"))
         path = join(self.folder, f"{name}{self.suffix}")
         return Location(path) if is_file(path) else None
 

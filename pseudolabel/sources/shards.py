@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.filesystem import open_filesystem
+from pseudolabel.io.image_formats import IMAGE_SUFFIXES
 from pseudolabel.sources.entry import Entry, SourceError, key_of
 from pseudolabel.sources.files import Location, is_folder, join
-from pseudolabel.sources.images import IMAGE_SUFFIXES
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks

@@ -12,6 +12,7 @@ import numpy as np
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.names import printable
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
@@ -129,7 +130,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing.entries, config)
+        entries = _sort(listing, config)
         if config.labels == "none":
             entries = [without_labels(entry) for entry in entries]
         elif config.labels not in ("xml", "masks"):
@@ -179,12 +180,13 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
-    if not entries:
+def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
+    if not listing.entries:
+        found = f": {listing.left_out}" if listing.left_out.total else ""
         raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check --source.path"
         )
-    entries = sorted(entries, key=attrgetter("key"))
+    entries = sorted(listing.entries, key=attrgetter("key"))
     for before, entry in pairwise(entries):
         if before.key == entry.key:
             raise SourceError(
@@ -195,4 +197,5 @@ def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
 
 
 def _describe(entry: Entry) -> str:
-    return entry.path if entry.path == entry.origin else f"{entry.path} ({entry.origin})"
+    path = printable(entry.path)
+    return path if path == entry.origin else f"{path} ({entry.origin})"

@@ -14,9 +14,10 @@ from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
+from pseudolabel.stages.vocabulary import vocabulary_of
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.captions import load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 IMAGES_PER_FILE = 256
 READ_AHEAD = 32
@@ -37,7 +38,7 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
         raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = vocabulary_of(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
     folder = Folder(target)
     folder.prepare()

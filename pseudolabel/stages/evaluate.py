@@ -28,9 +28,10 @@ from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
+from pseudolabel.stages.vocabulary import vocabulary_of
 from pseudolabel.stages.workers import open_pool
 from pseudolabel.views.plots import plot_class_iou, plot_confusion, plot_threshold_curve
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 Counts = ThresholdSweep | Confusion | Hungarian
 C = TypeVar("C", ThresholdSweep, Confusion, Hungarian)
@@ -93,7 +94,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
         SourceError: if there is no ground truth, or there are no predictions for it.
         SettingError: if CAMs are to be scored without a background that they could be cut from.
     """
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = vocabulary_of(experiment)
     if kind == "cams" and not vocabulary.has_background:
         raise SettingError(
             f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "

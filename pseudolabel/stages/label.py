@@ -21,8 +21,9 @@ from pseudolabel.stages.job import Summary, open_job
 from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settings
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
+from pseudolabel.stages.vocabulary import vocabulary_of
 from pseudolabel.text.captions import Captions, check_complete, load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 
 def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
@@ -37,7 +38,7 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
     experiment = resolve_engines(experiment, rank.device)
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = vocabulary_of(experiment, say=rank.is_main)
     kind = kind_of(experiment)
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled

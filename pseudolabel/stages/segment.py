@@ -9,9 +9,10 @@ from pathlib import Path
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
+from pseudolabel.io.image_formats import IMAGE_SUFFIXES
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.entry import BadSample, key_of
-from pseudolabel.sources.images import IMAGE_SUFFIXES, decode_image
+from pseudolabel.sources.images import decode_image
 from pseudolabel.stages.job import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.segmenter import Segmenter

@@ -133,9 +133,10 @@ def test_a_label_file_labels_any_kind(table: SourceConfig, voc: Vocabulary, tmp_
 def test_labels_may_be_left_out(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
     assert relabelled(table, "none", voc) == dict.fromkeys("abcde", ())
     save_image("images/nonsense/x.jpg")
+    save_image("images/cat/x.jpg")
     folder = SourceConfig(kind="folder", path=str(tmp_path / "images"))
-    assert relabelled(folder, "xml", voc) == {"nonsense/x": "unknown_class"}
-    assert relabelled(folder, "none", voc) == {"nonsense/x": ()}
+    assert relabelled(folder, "xml", voc) == {"cat/x": (8,), "nonsense/x": "unknown_class"}
+    assert relabelled(folder, "none", voc) == {"cat/x": (), "nonsense/x": ()}
 
 
 def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_path: Path) -> None:
