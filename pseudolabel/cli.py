@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -346,6 +347,9 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     parser = build_parser()
     parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
     try:

@@ -9,12 +9,9 @@ def printable(name: str) -> str:
     Args:
         name: a file name or path as Python's file functions give it, or a message that holds one.
     """
+    if name.isascii():
+        return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as JSON can hold it
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def is_printable(name: str) -> bool:
-    """Whether the name is text in UTF-8."""
-    return name.isascii() or printable(name) == name

@@ -1,6 +1,7 @@
 """The folders that name their images' classes, and the vocabulary that they make."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pseudolabel.config import SourceConfig
@@ -13,6 +14,7 @@ from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 BACKGROUND_FOLDER = "background"  # its images show none of the classes
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+_SHOWN = 10
 _SHIPPED = ("voc", "coco", "context", "shapes")  # those with a background, the first that knows all folders is taken
 
 
@@ -106,4 +108,10 @@ def vocabulary_of_folders(config: SourceConfig) -> tuple[Vocabulary, str]:
     typed = load_vocabulary(",".join([*names, ""]))
     classes = tuple(replace(entry, prompt=entry.prompt.replace("_", " ")) for entry in typed.classes)
     chosen = replace(typed, name="folders", classes=classes)
-    return chosen, f"vocabulary: the names of the {len(names)} class folders; --vocabulary chooses another"
+    return chosen, f"vocabulary: the class folders' names, {shorten(names)}; --vocabulary chooses another"
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names and how many more there are, for a message."""
+    others = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {others} more" if others > 0 else "")

@@ -4,14 +4,12 @@ from collections import defaultdict
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.names import printable
-from pseudolabel.sources.class_folders import BACKGROUND_FOLDER, ClassFolders, find_class_folders, images_below
-from pseudolabel.sources.entry import Entry, NoLabelsError, SourceError, key_of
+from pseudolabel.sources.class_folders import BACKGROUND_FOLDER, ClassFolders, find_class_folders, images_below, shorten
+from pseudolabel.sources.entry import Entry, SourceError, key_of
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import open_mask_folder
 from pseudolabel.vocabulary import Vocabulary
-
-_SHOWN = 10
 
 
 def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
@@ -23,7 +21,6 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
 
     Raises:
         SourceError: if the folder is missing, or two images would have one key.
-        NoLabelsError: if labels are to come from the folders' names, and none of them is a class.
     """
     root = config.path.rstrip("/") or "/"
     names, left_out = images_below(config)
@@ -39,9 +36,9 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
             problem = ("undecodable_name", f"{printable(path)}: the name of the file or folder is no UTF-8; rename it")
         entries.append(Entry(key_of(shown), path, classes, printable(path), problem))
     _check_keys(entries)
-    if config.labels == "xml" and entries:
-        _check_labels(entries, folders, config, vocabulary)
-    return Listing(entries, masks, left_out + folders.left_out)
+    is_known = any(reader.read([name], name)[0] for name in folders.names)
+    problem = "" if is_known else _no_labels(folders, config, vocabulary)
+    return Listing(entries, masks, left_out + folders.left_out, problem)
 
 
 def _check_keys(entries: list[Entry]) -> None:
@@ -58,23 +55,19 @@ def _check_keys(entries: list[Entry]) -> None:
         )
 
 
-def _check_labels(entries: list[Entry], folders: ClassFolders, config: SourceConfig, vocabulary: Vocabulary) -> None:
-    """Make sure that a run has anything to do: that some folder is a class, or images without labels are wanted."""
+def _no_labels(folders: ClassFolders, config: SourceConfig, vocabulary: Vocabulary) -> str:
+    """Why no image can be worked on, where no folder is a class; empty where images without labels are wanted."""
     elsewhere = "--source.labels FILE takes labels from a file, --source.labels none goes without"
-    if folders.names and not any(vocabulary.find(name) for name in folders.names):
-        raise NoLabelsError(
+    if folders.names:
+        return (
             f"no folder in '{printable(config.path)}' is a class of vocabulary '{vocabulary.name}': the folders are "
-            f"{_list(folders.names)}; the classes are {_list(vocabulary.names[1:])}. --vocabulary '' takes the folders' "
-            f"names for classes; {elsewhere}"
+            f"{shorten(folders.names)}; the classes are {shorten(vocabulary.names[1:])}. --vocabulary '' takes the "
+            f"folders' names for classes; {elsewhere}"
         )
-    if not folders.names and config.unlabelled == "skip":
-        raise NoLabelsError(
+    if config.unlabelled == "skip":
+        return (
             f"no image in '{printable(config.path)}' lies in a folder that names its class, such as "
-            f"'{vocabulary.names[1]}/{entries[0].key.rpartition('/')[2]}.jpg'; {elsewhere}, and "
+            f"'{vocabulary.names[1]}/image.jpg'; {elsewhere}, and "
             "--source.unlabelled background takes all images as background"
         )
-
-
-def _list(names: tuple[str, ...]) -> str:
-    others = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {others} more" if others > 0 else "")
+    return ""

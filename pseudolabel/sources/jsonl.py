@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_file, is_folder, read_text
+from pseudolabel.sources.files import files_in, is_file, read_text
 
 
 def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iterator[list[Any]]:
@@ -35,9 +34,6 @@ def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iter
 def _files(source: str, what: str, mend: str) -> list[str]:
     if is_file(source):
         return [source]
-    if is_folder(source):
-        fs, name = open_filesystem(source)
-        files = sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{name.rstrip('/')}/*.jsonl"))
-        if files:
-            return files
+    if files := files_in(source, ".jsonl"):
+        return files
     raise SourceError(f"no {what}s in '{source}'; {mend}")

@@ -13,7 +13,7 @@ from pseudolabel.config import SourceConfig
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import IMAGE_SUFFIXES
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import Location, is_folder, join
+from pseudolabel.sources.files import Location, files_in, is_file, is_folder
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
@@ -67,6 +67,10 @@ def match_shards(pattern: str) -> list[str]:
         pattern: a folder of `.tar` files, a tar, or a pattern with `{000..127}`, `{a,b}`, `*`, `?` or `[...]`; a local
             path or any fsspec URL. A plain name is given back, be there such a file or not.
     """
+    if is_folder(pattern):
+        return files_in(pattern, ".tar")
+    if is_file(pattern):
+        return [pattern]
     return list(dict.fromkeys(path for name in expand_braces(pattern) for path in _glob(name)))
 
 
@@ -90,12 +94,11 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _glob(path: str) -> list[str]:
-    is_url = "://" in path
     if is_folder(path):
-        path = join(path if is_url else glob.escape(path), "*.tar")
+        return files_in(path, ".tar")
     if not re.search(r"[*?\[]", path):
         return [path]
-    if not is_url:
+    if "://" not in path:
         return sorted(glob.glob(path))  # fsspec's would make the paths absolute
     fs, name = open_filesystem(path)
     return [fs.unstrip_protocol(match) for match in sorted(fs.glob(name))]

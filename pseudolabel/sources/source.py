@@ -57,6 +57,7 @@ class Source:
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
         left_out: what the source was pointed at and does not take.
+        no_labels: why none of its labels can be used; empty where some can.
     """
 
     entries: list[Entry]
@@ -66,11 +67,21 @@ class Source:
     max_pixels: int
     background_where_unlabelled: bool
     left_out: LeftOut = field(default_factory=LeftOut)
+    no_labels: str = ""
 
     @property
     def has_ground_truth(self) -> bool:
         """Whether there are masks at all; single images may still lack one."""
         return self.masks is not None
+
+    def check_labels(self) -> None:
+        """Make sure, before a model is loaded, that there are labels to work with.
+
+        Raises:
+            SourceError: if none can be used.
+        """
+        if self.no_labels:
+            raise SourceError(self.no_labels)
 
     def read(self, entry: Entry) -> Sample:
         """Read one image with its labels.
@@ -143,6 +154,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
         left_out=listing.left_out,
+        no_labels=listing.no_labels if config.labels == "xml" else "",
     )
     return _label_by_masks(source, config.path) if config.labels == "masks" else source
 

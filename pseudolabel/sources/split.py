@@ -1,8 +1,7 @@
 """Splits: the lists of image ids that data sets come with, one id per line."""
 
-from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import join, read_text
+from pseudolabel.sources.files import files_in, join, read_text
 
 
 def read_split(folder: str, split: str) -> dict[str, str]:
@@ -29,6 +28,5 @@ def read_split(folder: str, split: str) -> dict[str, str]:
 
 
 def _names_of_lists(folder: str) -> str:
-    fs, name = open_filesystem(folder)
-    lists = sorted(path.rpartition("/")[2].removesuffix(".txt") for path in fs.glob(f"{name}/*.txt"))
+    lists = [path.rpartition("/")[2].removesuffix(".txt") for path in files_in(folder, ".txt")]
     return ", ".join(lists) or f"the name of a list once there is one in '{folder}'"

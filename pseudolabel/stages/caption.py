@@ -40,6 +40,9 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
         raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
     vocabulary = vocabulary_of(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
+    source.check_labels()
+    if rank.is_main and source.left_out.total:
+        print(source.left_out)
     folder = Folder(target)
     folder.prepare()
     with lock_output(folder, rank.index):

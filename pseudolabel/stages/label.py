@@ -43,6 +43,7 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
+    source.check_labels()
     captions = _captions(experiment, source, vocabulary)
     model = load_model(experiment.model, rank.device)
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)

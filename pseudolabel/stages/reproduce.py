@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from pseudolabel.config import Experiment
 from pseudolabel.evaluation.report import Report, SegmentReport
@@ -138,7 +139,7 @@ def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
 
 
 def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
-    shown = RichTable(title=f"{table.title}\nmodel {experiment.model.name}", caption=table.protocol)
+    shown = RichTable(title=Text(f"{table.title}\nmodel {experiment.model.name}"), caption=table.protocol)
     for heading in ("method", "data"):
         shown.add_column(heading)
     for score in table.scores:
