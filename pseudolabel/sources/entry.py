@@ -39,6 +39,11 @@ class Entry:
     offset: int | None = None
     length: int | None = None
 
+    @property
+    def image_name(self) -> str:
+        """The image's path, or its member's name inside the shard."""
+        return self.path if self.offset is None else self.origin.removeprefix(f"{self.path}: ")
+
 
 def key_of(path: str | Path) -> str:
     """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, `..` refused.

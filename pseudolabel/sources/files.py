@@ -93,6 +93,12 @@ def is_file(path: str) -> bool:
     return bool(fs.isfile(name))
 
 
+def file_names(root: str) -> list[str]:
+    """Paths of all files below a folder, relative to it."""
+    fs, base = open_filesystem(root)
+    return [path[len(base) :].lstrip("/") for path in fs.find(base)]
+
+
 def join(folder: str, name: str) -> str:
     """`name` inside `folder`; an absolute path or a URL stays as it is."""
     if name.startswith("/") or "://" in name or not folder:

@@ -56,7 +56,8 @@ def list_shards(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         shards = pool.map(partial(_list_shard, reader=LabelReader(vocabulary)), paths)
         listed = [sample for shard in shards for sample in shard]
     masks = {entry.key: mask for entry, mask in listed if mask is not None}
-    return Listing([entry for entry, _ in listed], choose_masks(masks, config.masks))
+    entries = [entry for entry, _ in listed]
+    return Listing(entries, choose_masks(masks, config.masks, entries))
 
 
 def match_shards(pattern: str) -> list[str]:
