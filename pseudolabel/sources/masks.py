@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pseudolabel.io.image_list import stem
+from pseudolabel.io.walk import find_images
 from pseudolabel.sources.entry import BadSample, Entry, SourceError
-from pseudolabel.sources.files import Location, file_names, is_file, is_folder, join, read_bytes
+from pseudolabel.sources.files import Location, is_file, is_folder, join, read_bytes
 from pseudolabel.sources.images import read_mask
 from pseudolabel.vocabulary import Vocabulary, VocabularyError
 
@@ -169,7 +170,7 @@ class MaskFolder:
     @cached_property
     def _others(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         """All masks by path without suffix, and those in folders by bare name; listed once an image needs it."""
-        files = [file for file in file_names(self.folder) if file.lower().endswith(_MASK_SUFFIXES)]
+        files = [file for file in find_images(self.folder)[0] if file.lower().endswith(_MASK_SUFFIXES)]
         bare: dict[str, list[str]] = {}
         for file in files:
             folder, _, name = stem(file).rpartition("/")

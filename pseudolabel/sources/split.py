@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_list import ImageListError, ImageNames, ListedImage, read_image_list
+from pseudolabel.io.walk import find_images
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import file_names, is_file, is_folder, join, open_filesystem
+from pseudolabel.sources.files import is_file, is_folder, join
 
 _NAMED = 3  # paths that a message names
 
@@ -21,7 +23,7 @@ def read_split(lists: str, split: str, images: str) -> dict[str, ListedImage]:
         SourceError: if there is no such list, it names an image twice, or none of its images is in the folder.
     """
     path = _path_of(lists, split)
-    names = ImageNames(file_names(images))
+    names = ImageNames(find_images(images)[0])
     try:
         listed = read_image_list(
             path,
@@ -34,7 +36,7 @@ def read_split(lists: str, split: str, images: str) -> dict[str, ListedImage]:
     if not any(image.file for image in listed.values()):
         tried = ", ".join(f"'{join(images, name)}' (.jpg, .png, ...)" for name in list(listed)[:_NAMED])
         raise SourceError(
-            f"none of the {len(listed)} images of '{path}' is in '{images}', which holds {len(names)} files; tried "
+            f"none of the {len(listed)} images of '{path}' is in '{images}', which holds {len(names)} images; tried "
             f"{tried}; fix --source.path, or name another list with --source.split"
         )
     return listed
