@@ -5,6 +5,10 @@ from pathlib import Path
 
 from pseudolabel.errors import UserError
 
+TWO_IMAGES = "two_images"
+UNDECODABLE_NAME = "undecodable_name"
+IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME)  # what remains where labels are taken from elsewhere
+
 
 class SourceError(UserError, ValueError):
     """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""

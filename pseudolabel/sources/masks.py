@@ -149,8 +149,8 @@ class MaskFolder:
         below, bare = self._others
         names = self._names(entry)
         found = [below[name] for name in names if name in below]
-        if names and "/" not in names[0] and self._tells(names[0]):
-            found += bare.get(names[0], [])
+        if not found and "/" not in names[0] and self._tells(names[0]):
+            found = bare.get(names[0], [])
         return Location(join(self.folder, found[0])) if len(found) == 1 else None
 
     def places(self, entry: Entry) -> list[str]:
@@ -158,11 +158,10 @@ class MaskFolder:
         return [join(self.folder, f"{name}{self.suffix}") for name in self._names(entry)]
 
     def _names(self, entry: Entry) -> list[str]:
-        name = stem(entry.image_name)
         if self.images:
-            return list(dict.fromkeys((name.removeprefix(f"{self.images}/"), entry.key)))
-        name = name.rpartition("/")[2]
-        return list(dict.fromkeys((name, entry.key))) if self._tells(name) else [entry.key]
+            name = stem(entry.image_name).removeprefix(f"{self.images}/")
+            return list(dict.fromkeys((name, entry.key)))
+        return list(dict.fromkeys((*filter(self._tells, _bare_names(entry)), entry.key)))
 
     def _tells(self, bare: str) -> bool:
         return self.shared is not None and bare not in self.shared
@@ -230,8 +229,13 @@ def find_mask_folder(folder: str, images: str = "", entries: Iterable[Entry] | N
 
 
 def _shared_names(entries: Iterable[Entry]) -> frozenset[str]:
-    names = Counter(stem(entry.image_name).rpartition("/")[2] for entry in entries)
+    names = Counter(name for entry in entries for name in _bare_names(entry))
     return frozenset(name for name, count in names.items() if count > 1)
+
+
+def _bare_names(entry: Entry) -> list[str]:
+    """The image's name without folders and suffix, and the key's, which differ where names hold dots."""
+    return list(dict.fromkeys((stem(entry.image_name).rpartition("/")[2], entry.key.rpartition("/")[2])))
 
 
 def choose_masks(listed: dict[str, Location], folder: str, entries: Sequence[Entry]) -> MaskFiles | None:
