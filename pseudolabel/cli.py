@@ -61,7 +61,7 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.stages.filter import score_classes, true_classes, write_classes
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
     from pseudolabel.vocabulary import load_vocabulary
 
@@ -83,9 +83,9 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also take up the failed samples of finished shards.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.labellers.table import kind_of
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     if kind_of(experiment) != "cams":
@@ -100,8 +100,8 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
         follow: work behind a `cams` run that is still writing, until its last shard.
         retry_failed: also take up shards with failed samples.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.refine import write_masks
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     return report(write_masks(experiment, current_rank(), follow, retry_failed))
@@ -117,7 +117,7 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher

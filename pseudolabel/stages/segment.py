@@ -12,9 +12,9 @@ from pseudolabel.errors import UserError
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.entry import BadSample, key_of
 from pseudolabel.sources.images import IMAGE_SUFFIXES, decode_image
-from pseudolabel.stages.job import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.segmenter import Segmenter
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.views.segmentation import Segmentation
 
 TOGETHER = 16  # images whose model passes share batches

@@ -1,0 +1,104 @@
+"""How a finished job ended, as its last lines and `summary.json` tell it."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.printable import printable
+from pseudolabel.shards.ledger import Failure
+
+OK = "ok"
+SKIPPED = "unlabelled"  # left out by choice, not a failure
+FAILED_SAMPLES_EXIT = 3
+FIRST = 2  # failures of one status that the last lines show
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a finished job ended.
+
+    Attributes:
+        kind: of what the job wrote, such as `cams`.
+        out: its folder.
+        samples: how many are in its shards.
+        statuses: how many of the listed samples ended how; `ok` are those in the shards.
+        shards: how many.
+        seconds: since this process began.
+        samples_per_second: of this start of the job.
+        left_out: what was passed over by rule, by reason.
+        first_failures: the first few failures and skipped samples of each status, as `key: message`.
+    """
+
+    kind: str
+    out: str
+    samples: int
+    statuses: dict[str, int]
+    shards: int
+    seconds: float
+    samples_per_second: float
+    left_out: dict[str, int] = field(default_factory=dict)
+    first_failures: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status not in (OK, SKIPPED))
+
+    @property
+    def exit_status(self) -> int:
+        """0 where every sample was done or skipped by choice, and at least one was done."""
+        return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
+
+
+def first_failures(failures: Iterable[Failure]) -> dict[str, list[str]]:
+    """The first `FIRST` failures of each status, as `key: message`."""
+    found: dict[str, list[str]] = {}
+    for failure in failures:
+        shown = found.setdefault(failure.status, [])
+        if len(shown) < FIRST:
+            shown.append(f"{failure.key}: {failure.message}")
+    return found
+
+
+def failure_lines(counts: Mapping[str, int], first: Mapping[str, Sequence[str]]) -> list[str]:
+    """Two lines or so for each status, the most frequent first: how many there are, and the first of them."""
+    lines = []
+    for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        shown = first.get(status, [])
+        lines.append(f"  {count:,} {printable(status)}{', such as' if count > len(shown) else ''}:")
+        lines += [f"    {printable(message)}" for message in shown]
+    return lines
+
+
+def report(summary: Summary | None) -> int:
+    """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
+    if summary is None:
+        return 0
+    print(printable(json.dumps(asdict(summary), ensure_ascii=False)))
+    if summary.left_out:
+        print(printable(str(LeftOut(summary.left_out))))
+    unfinished = {status: count for status, count in summary.statuses.items() if status != OK}
+    if summary.samples:
+        unfinished.pop(SKIPPED, None)
+    for line in failure_lines(unfinished, summary.first_failures):
+        print(line)
+    print(printable(_last_line(summary)))
+    return summary.exit_status
+
+
+def _last_line(summary: Summary) -> str:
+    skipped = summary.statuses.get(SKIPPED, 0)
+    left_out = f", {skipped:,} without labels left out" if skipped else ""
+    listing = f"pseudolabel failures {shlex.quote(summary.out)}"
+    if not summary.samples:
+        return (
+            f"{summary.kind}: none of {sum(summary.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
+            "that and add --retry-failed, or run with other settings: nothing in the folder stands in their way."
+        )
+    if summary.failed:
+        return (
+            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed{left_out}; '{listing}' lists "
+            "them. Fix them and add --retry-failed."
+        )
+    return f"{summary.kind}: all {summary.samples} samples done{left_out} -> {summary.out}"
