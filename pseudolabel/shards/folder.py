@@ -12,7 +12,7 @@ from uuid import uuid4
 from fsspec.implementations.local import LocalFileSystem
 
 from pseudolabel.errors import UserError
-from pseudolabel.sources.files import open_filesystem
+from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
 

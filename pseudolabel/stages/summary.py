@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from pseudolabel.io.left_out import LeftOut
-from pseudolabel.io.printable import printable
+from pseudolabel.io.terminal import escaped
 from pseudolabel.shards.ledger import Failure
 
 OK = "ok"
@@ -66,8 +66,8 @@ def failure_lines(counts: Mapping[str, int], first: Mapping[str, Sequence[str]])
     lines = []
     for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         shown = first.get(status, [])
-        lines.append(f"  {count:,} {printable(status)}{', such as' if count > len(shown) else ''}:")
-        lines += [f"    {printable(message)}" for message in shown]
+        lines.append(f"  {count:,} {escaped(status)}{', such as' if count > len(shown) else ''}:")
+        lines += [f"    {escaped(message)}" for message in shown]
     return lines
 
 
@@ -75,15 +75,15 @@ def report(summary: Summary | None) -> int:
     """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
     if summary is None:
         return 0
-    print(printable(json.dumps(asdict(summary), ensure_ascii=False)))
+    print(escaped(json.dumps(asdict(summary), ensure_ascii=False)))
     if summary.left_out:
-        print(printable(str(LeftOut(summary.left_out))))
+        print(escaped(str(LeftOut(summary.left_out))))
     unfinished = {status: count for status, count in summary.statuses.items() if status != OK}
     if summary.samples:
         unfinished.pop(SKIPPED, None)
     for line in failure_lines(unfinished, summary.first_failures):
         print(line)
-    print(printable(_last_line(summary)))
+    print(escaped(_last_line(summary)))
     return summary.exit_status
 
 

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
@@ -13,7 +13,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pseudolabel.errors import SettingError
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.runtime.watchdog import end_with_launcher
+from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores
@@ -39,7 +40,6 @@ class Rank:
         index, count: this process among all processes.
         local_count: processes on this machine.
         device: the device that Accelerate gives it.
-        launcher: process that started this one.
         run: a name that all ranks of this run, and no other run's, have in common; empty for a single process.
     """
 
@@ -47,7 +47,6 @@ class Rank:
     count: int
     local_count: int
     device: torch.device
-    launcher: int = field(default_factory=os.getppid)
     run: str = ""
 
     @property
@@ -61,17 +60,6 @@ class Rank:
     def cores(self) -> int:
         """Processor cores for this process's share of the machine, at least one."""
         return share_of_cores(self.local_count)
-
-    def check_launcher(self) -> None:
-        """Make sure that `accelerate launch` is still there, so that no orphan goes on writing beside the next run.
-
-        Raises:
-            OutputError: if it is gone.
-        """
-        if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self.launcher:
-            raise OutputError(
-                "the launcher is gone; stopping. Every finished shard is safe: run the same command again"
-            )
 
     def open_claim(self, folder: Folder) -> str:
         """Name of a file that the one rank creates that says how this job in a folder ended; empty for a single rank.
@@ -94,7 +82,11 @@ class Rank:
 
 
 def current_rank() -> Rank:
-    """The rank that `accelerate launch` gave this process, or the only one of a plain run."""
+    """The rank that `accelerate launch` gave this process, or the only one of a plain run.
+
+    A rank ends with its launcher from here on at the latest.
+    """
+    end_with_launcher()
     # Without an accelerator the processes must be told to meet over gloo, or each takes itself for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

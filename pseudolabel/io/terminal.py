@@ -1,9 +1,9 @@
-"""Text of others, such as names of files, made fit for a terminal."""
+"""Text of others, such as names of files, made fit to be printed."""
 
 import unicodedata
 
 
-def printable(text: str, keep: str = "") -> str:
+def escaped(text: str, keep: str = "") -> str:
     """The text with every character escaped, as in JSON, that could move the cursor, hide or reorder text, or fail.
 
     Those are control and format characters, line separators, and halves of characters, which stand for the bytes of

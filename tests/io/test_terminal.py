@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pseudolabel.io.printable import printable
+from pseudolabel.io.terminal import escaped
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from pseudolabel.io.printable import printable
     ],
 )
 def test_odd_characters_are_escaped(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert escaped(text) == shown
     assert json.loads(f'"{shown}"') == text
     shown.encode()
 
 
 def test_what_is_to_be_kept_stays() -> None:
-    assert printable("one\ntwo\x07", keep="\n") == "one\ntwo\\u0007"
+    assert escaped("one\ntwo\x07", keep="\n") == "one\ntwo\\u0007"
