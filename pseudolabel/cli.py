@@ -15,6 +15,7 @@ from rich.console import Console
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.io.terminal import escaped
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
@@ -136,10 +137,12 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"],
     """
     from pseudolabel.evaluation.report import print_report
     from pseudolabel.stages.evaluate import evaluate as run
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
     from pseudolabel.stages.units import current_rank
 
-    print_report(run(experiment, kind, current_rank(), predictions), Console())
-    return 0
+    report = run(experiment, kind, current_rank(), predictions)
+    print_report(report, Console())
+    return 0 if report.scope is None or report.scope.is_whole else FAILED_SAMPLES_EXIT
 
 
 def reproduce(experiment: Experiment, table: TableName, *, data: str, limit: int = 0) -> int:
@@ -354,8 +357,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
     except UserError as error:
-        print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        print(escaped(f"pseudolabel {parsed.command}: {error}", keep="\n"), file=sys.stderr)
+        return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise

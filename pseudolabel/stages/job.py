@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.reasons import first_by_reason
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
-from pseudolabel.stages.summary import OK, SKIPPED, Summary, first_failures
+from pseudolabel.stages.summary import OK, SKIPPED, Summary
 from pseudolabel.stages.units import Rank, Unit
 
 T = TypeVar("T")
@@ -169,7 +170,9 @@ class Job(Generic[T]):
             seconds=round(seconds, 2),
             samples_per_second=round(self._written * self.rank.count / seconds, 3),
             left_out=dict(self.left_out.reasons),
-            first_failures=first_failures(failure for entry in entries for failure in entry.failures),
+            first_failures=first_by_reason(
+                (failure.status, f"{failure.key}: {failure.message}") for entry in entries for failure in entry.failures
+            ),
         )
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary

@@ -2,17 +2,15 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.reasons import reason_lines
 from pseudolabel.io.terminal import escaped
-from pseudolabel.shards.ledger import Failure
 
 OK = "ok"
 SKIPPED = "unlabelled"  # left out by choice, not a failure
 FAILED_SAMPLES_EXIT = 3
-FIRST = 2  # failures of one status that the last lines show
 
 
 @dataclass(frozen=True)
@@ -51,26 +49,6 @@ class Summary:
         return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
 
 
-def first_failures(failures: Iterable[Failure]) -> dict[str, list[str]]:
-    """The first `FIRST` failures of each status, as `key: message`."""
-    found: dict[str, list[str]] = {}
-    for failure in failures:
-        shown = found.setdefault(failure.status, [])
-        if len(shown) < FIRST:
-            shown.append(f"{failure.key}: {failure.message}")
-    return found
-
-
-def failure_lines(counts: Mapping[str, int], first: Mapping[str, Sequence[str]]) -> list[str]:
-    """Two lines or so for each status, the most frequent first: how many there are, and the first of them."""
-    lines = []
-    for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        shown = first.get(status, [])
-        lines.append(f"  {count:,} {escaped(status)}{', such as' if count > len(shown) else ''}:")
-        lines += [f"    {escaped(message)}" for message in shown]
-    return lines
-
-
 def report(summary: Summary | None) -> int:
     """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
     if summary is None:
@@ -81,7 +59,7 @@ def report(summary: Summary | None) -> int:
     unfinished = {status: count for status, count in summary.statuses.items() if status != OK}
     if summary.samples:
         unfinished.pop(SKIPPED, None)
-    for line in failure_lines(unfinished, summary.first_failures):
+    for line in reason_lines(unfinished, summary.first_failures):
         print(line)
     print(escaped(_last_line(summary)))
     return summary.exit_status

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from pseudolabel.shards.ledger import Failure
-from pseudolabel.stages.summary import Summary, failure_lines, first_failures, report
+from pseudolabel.stages.summary import Summary, report
 
 
 def summary_of(statuses: dict[str, int], first: dict[str, list[str]] | None = None) -> Summary:
@@ -45,12 +44,3 @@ def test_where_no_sample_was_done_the_reason_is_told(capsys: pytest.CaptureFixtu
     _, *shown, last = lines_of(capsys)
     assert shown == ["  3 unlabelled, such as:", "    a: no labels", "    b: no labels"]
     assert last.startswith("cams: none of 3 samples was done; 'pseudolabel failures runs/x/cams' lists why.")
-
-
-def test_the_first_of_each_status_are_kept() -> None:
-    failures = [Failure(key, "list", "missing" if key < "d" else "truncated", f"about {key}") for key in "abcde"]
-    assert first_failures(failures) == {
-        "missing": ["a: about a", "b: about b"],
-        "truncated": ["d: about d", "e: about e"],
-    }
-    assert failure_lines({"missing": 3}, first_failures(failures))[0] == "  3 missing, such as:"
