@@ -68,7 +68,7 @@ class ShardDataset(Dataset):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """`classes` by label value and `palette`, background first."""
+        """`classes` and `palette` by label value, and `reduce_zero_label`; see `dataset_metainfo`."""
         return dict(self._metainfo)
 
     def __len__(self) -> int:
@@ -87,9 +87,7 @@ class ShardDataset(Dataset):
         number = bisect_right(self._ends, idx)
         first = self._ends[number - 1] if number else 0
         path = self.paths[number]
-        results = sample_results(
-            path, *self._open(path, self._stamps[number]).read(idx - first), self._metainfo["classes"]
-        )
+        results = sample_results(path, *self._open(path, self._stamps[number]).read(idx - first), self._metainfo)
         return {**results, "sample_idx": idx}
 
     def __getitem__(self, idx: int) -> Any:

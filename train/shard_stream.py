@@ -86,7 +86,7 @@ class ShardStream(IterableDataset):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """`classes` by label value and `palette`, background first."""
+        """`classes` and `palette` by label value, and `reduce_zero_label`; see `dataset_metainfo`."""
         return dict(self._metainfo)
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class ShardStream(IterableDataset):
             draw = random.Random(f"{self.seed} {epoch} {self.rank} {worker}")
             samples = webdataset.shuffle(self.buffer, initial=_INITIAL, rng=draw)(samples)
         for path, key, image, mask in samples:
-            data = self.pipeline(sample_results(path, key, image, mask, self._metainfo["classes"]))
+            data = self.pipeline(sample_results(path, key, image, mask, self._metainfo))
             if data is None:
                 raise ShardError(
                     f"a transform of the pipeline gives nothing for '{path}/{key}'; take that transform out"
