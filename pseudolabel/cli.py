@@ -15,6 +15,7 @@ from rich.console import Console
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
 NO_OPTIONS: list[str] = []
@@ -347,6 +348,7 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    end_with_launcher()
     parser = build_parser()
     parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
     try:

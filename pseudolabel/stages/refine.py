@@ -54,7 +54,6 @@ def write_masks(
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
     while follow and not cams.are_started() and not is_abandoned():
-        rank.check_launcher()
         time.sleep(LOOK_AGAIN_SECONDS)
     units = cams.units()
     # The labels are left out: every unit knows the CAM shard that it was made from.

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import PartialState
 
 from pseudolabel.errors import SettingError
-from pseudolabel.shards.folder import OutputError
+from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores
@@ -33,14 +33,12 @@ class Rank:
         index, count: this process among all processes.
         local_count: processes on this machine.
         device: the device that Accelerate gives it.
-        launcher: process that started this one.
     """
 
     index: int
     count: int
     local_count: int
     device: torch.device
-    launcher: int = field(default_factory=os.getppid)
 
     @property
     def is_main(self) -> bool:
@@ -54,17 +52,6 @@ class Rank:
         """Processor cores for this process's share of the machine, at least one."""
         return share_of_cores(self.local_count)
 
-    def check_launcher(self) -> None:
-        """Make sure that `accelerate launch` is still there, so that no orphan goes on writing beside the next run.
-
-        Raises:
-            OutputError: if it is gone.
-        """
-        if "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self.launcher:
-            raise OutputError(
-                "the launcher is gone; stopping. Every finished shard is safe: run the same command again"
-            )
-
     def meet(self) -> None:
         """Wait until every process of the run has come here; for the start of a stage, never inside its loop."""
         if self.count > 1:
@@ -72,7 +59,11 @@ class Rank:
 
 
 def current_rank() -> Rank:
-    """The rank that `accelerate launch` gave this process, or the only one of a plain run."""
+    """The rank that `accelerate launch` gave this process, or the only one of a plain run.
+
+    A rank ends with its launcher from here on at the latest.
+    """
+    end_with_launcher()
     # Without an accelerator the processes must be told to meet over gloo, or each takes itself for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
