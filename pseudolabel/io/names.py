@@ -15,3 +15,8 @@ def printable(name: str) -> str:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as JSON can hold it
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_printable(name: str) -> bool:
+    """Whether the name is text in UTF-8."""
+    return name.isascii() or printable(name) == name

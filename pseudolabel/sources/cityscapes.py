@@ -42,7 +42,8 @@ def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     left_out += LeftOut({f"not named *{_IMAGE}": len(found) - len(names)})
     entries = {name: _entry(join(images, f"{name}{_IMAGE}"), name) for name in names}
     if config.masks:
-        return Listing(list(entries.values()), open_mask_folder(config.masks), left_out)
+        masks = open_mask_folder(config.masks, entries=list(entries.values()))
+        return Listing(list(entries.values()), masks, left_out)
     folder = find_folder(root, [f"gtFine/{config.split}"], _MEND)
     places = {entry.key: Location(join(folder, f"{name}{_MASK}")) for name, entry in entries.items()}
     labels = dict.fromkeys((*range(_FIRST_ID), IGNORE), IGNORE)

@@ -10,7 +10,7 @@ from pseudolabel.io.names import printable
 from pseudolabel.io.walk import find_images
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import is_folder
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 
 BACKGROUND_FOLDER = "background"  # its images show none of the classes
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -91,7 +91,7 @@ def vocabulary_of_folders(config: SourceConfig) -> tuple[Vocabulary, str]:
         The vocabulary, and how it was chosen, to be printed.
 
     Raises:
-        SourceError: if the folder is missing, or a name cannot stand in a list.
+        SourceError: if the folder is missing.
         VocabularyError: if there are more folders than classes fit into a mask, or two have one name.
     """
     names = find_class_folders(config.path, images_below(config)[0], config.split).names
@@ -100,12 +100,7 @@ def vocabulary_of_folders(config: SourceConfig) -> tuple[Vocabulary, str]:
     if fitting is not None:
         known = f"it knows all {len(names)} class folders" if names else "there are no class folders"
         return fitting, f"vocabulary: {fitting.name}, since {known}; --vocabulary chooses another"
-    if strange := [name for name in names if "," in name]:
-        raise SourceError(
-            f"'{printable(config.path)}': the folder name '{strange[0]}' holds a comma; rename it, or list the classes "
-            "in a YAML file and name it with --vocabulary"
-        )
-    typed = load_vocabulary(",".join([*names, ""]))
+    typed = vocabulary_of(names)
     classes = tuple(replace(entry, prompt=entry.prompt.replace("_", " ")) for entry in typed.classes)
     chosen = replace(typed, name="folders", classes=classes)
     return chosen, f"vocabulary: the class folders' names, {shorten(names)}; --vocabulary chooses another"

@@ -1,11 +1,9 @@
 """Folders: one per class, as image classification data sets have them."""
 
-from collections import defaultdict
-
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.names import printable
 from pseudolabel.sources.class_folders import BACKGROUND_FOLDER, ClassFolders, find_class_folders, images_below, shorten
-from pseudolabel.sources.entry import Entry, SourceError, key_of
+from pseudolabel.sources.entry import UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import open_mask_folder
@@ -20,7 +18,7 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     the same relative path as its image, with the suffix `.png`.
 
     Raises:
-        SourceError: if the folder is missing, or two images would have one key.
+        SourceError: if the folder is missing.
     """
     root = config.path.rstrip("/") or "/"
     names, left_out = images_below(config)
@@ -33,26 +31,11 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         labels = [label for label in folders.labels(shown) if label.casefold() != BACKGROUND_FOLDER]
         classes, problem = reader.read(labels, printable(path))
         if shown != name:
-            problem = ("undecodable_name", f"{printable(path)}: the name of the file or folder is no UTF-8; rename it")
+            problem = (UNDECODABLE_NAME, f"{printable(path)}: the name of the file or folder is no UTF-8; rename it")
         entries.append(Entry(key_of(shown), path, classes, printable(path), problem))
-    _check_keys(entries)
     is_known = any(reader.read([name], name)[0] for name in folders.names)
-    problem = "" if is_known else _no_labels(folders, config, vocabulary)
-    return Listing(entries, masks, left_out + folders.left_out, problem)
-
-
-def _check_keys(entries: list[Entry]) -> None:
-    paths = defaultdict(list)
-    for entry in entries:
-        paths[entry.key].append(entry.origin)
-    shared = {key: found for key, found in paths.items() if len(found) > 1}
-    if shared:
-        key, (first, second, *_) = next(iter(shared.items()))
-        others = f" (and so do {len(shared) - 1} more keys)" if len(shared) > 1 else ""
-        raise SourceError(
-            f"key '{key}' belongs to two images: {first} and {second}{others}. Where one is the other's mask, move the "
-            "masks into a folder of their own and name it with --source.masks; else rename or remove one of them"
-        )
+    no_labels = "" if is_known else _no_labels(folders, config, vocabulary)
+    return Listing(entries, masks, left_out + folders.left_out, no_labels)
 
 
 def _no_labels(folders: ClassFolders, config: SourceConfig, vocabulary: Vocabulary) -> str:

@@ -14,7 +14,7 @@ from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
-from pseudolabel.stages.vocabulary import vocabulary_of
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.captions import load_captions
 from pseudolabel.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
         raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
-    vocabulary = vocabulary_of(experiment, say=rank.is_main)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
     source.check_labels()
     if rank.is_main and source.left_out.total:
@@ -85,7 +85,6 @@ def _write_chunks(
         for chunk in chunks:
             pairs: list[tuple[Sample, int]] = []
             lines: list[str] = []
-            rank.check_launcher()
             for _ in chunk:
                 entry, sample = next(samples)
                 seen, failed = seen + 1, failed + (sample is None)

@@ -21,11 +21,12 @@ from pseudolabel.shards.tar import Members
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.source import open_source
-from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.job import open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
+from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
-from pseudolabel.stages.vocabulary import vocabulary_of
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes
 from pseudolabel.vocabulary import Vocabulary
@@ -36,7 +37,7 @@ RULES = {"image": "by_image", "nouns": "by_nouns", "union": "classes"}  # the fi
 
 def filter_vocabulary(experiment: Experiment) -> Vocabulary:
     """The classes to choose from; the names of folders are labels, and none of them is looked at."""
-    return vocabulary_of(replace(experiment, source=replace(experiment.source, labels="none")))
+    return choose_vocabulary(replace(experiment, source=replace(experiment.source, labels="none")))
 
 
 def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:

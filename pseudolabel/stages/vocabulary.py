@@ -7,7 +7,7 @@ from pseudolabel.sources.class_folders import vocabulary_of_folders
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 
-def vocabulary_of(experiment: Experiment, say: bool = False) -> Vocabulary:
+def choose_vocabulary(experiment: Experiment, say: bool = False) -> Vocabulary:
     """The experiment's vocabulary; where none is given, that of the class folders, or `voc` for other data.
 
     Args:

@@ -24,8 +24,8 @@ def test_unknown_folders_are_the_classes(tmp_path: Path, save_image) -> None:
 
 
 def test_one_folder_is_one_class(tmp_path: Path, save_image) -> None:
-    save_image("leaf spot/a.jpg")
-    assert chosen(tmp_path).names == ("background", "leaf spot")
+    save_image("leaf, spot/a.jpg")
+    assert chosen(tmp_path).names == ("background", "leaf, spot")
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,7 @@ def test_classes_below_folders_of_splits(tmp_path: Path, save_image) -> None:
 def test_folders_that_make_no_vocabulary(tmp_path: Path, save_image) -> None:
     with pytest.raises(SourceError, match=r"no folder '.*nowhere'; --source\.path needs"):
         chosen(tmp_path / "nowhere")
-    save_image("a/leaf, stem/a.jpg")
-    with pytest.raises(SourceError, match=r"the folder name 'leaf, stem' holds a comma"):
-        chosen(tmp_path / "a")
     for number in range(255):
-        save_image(f"b/leaf {number}/a.jpg", size=(1, 1))
+        save_image(f"leaf {number}/a.jpg", size=(1, 1))
     with pytest.raises(VocabularyError, match="255 classes"):
-        chosen(tmp_path / "b")
+        chosen(tmp_path)
