@@ -176,7 +176,7 @@ def test_one_name_in_two_formats_is_a_repeated_key(tmp_path: Path, voc: Vocabula
     save_image("cat/a.png")
     save_image("dog/b.jpg")
     save_image("dog/b.jpeg")
-    told = r"key 'cat/a' belongs to two images: .*a\.jpg and .*a\.png , and 1 more keys do so; .*--source\.masks"
+    told = r"key 'cat/a' belongs to two images: .*a\.jpg and .*a\.png, and 1 more keys do so; .*--source\.masks"
     with pytest.raises(SourceError, match=told):
         open_folder(tmp_path, voc)
 
