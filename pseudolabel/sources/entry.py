@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from pseudolabel.errors import UserError
 
 
 class SourceError(UserError, ValueError):
     """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
+
+
+class NoLabelsError(SourceError):
+    """None of a source's labels is a class of the vocabulary, or there are none."""
 
 
 class BadSample(Exception):
@@ -43,7 +48,8 @@ class Entry:
 def key_of(path: str | Path) -> str:
     """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, `..` refused.
 
-    WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`.
+    WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`. Accents are
+    composed (NFC), whichever way the file system has them.
 
     Raises:
         SourceError: if nothing remains of the name.
@@ -55,4 +61,4 @@ def key_of(path: str | Path) -> str:
     dot = parts[-1].rfind(".")
     if 0 < dot < len(parts[-1]) - 1:
         parts[-1] = parts[-1][:dot]
-    return "/".join(parts).replace(".", "_")
+    return normalize("NFC", "/".join(parts).replace(".", "_"))
