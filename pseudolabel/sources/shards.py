@@ -14,6 +14,7 @@ from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import Entry, SourceError, key_of
 from pseudolabel.sources.files import Location, is_folder, join
 from pseudolabel.sources.images import IMAGE_SUFFIXES
+from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
@@ -23,7 +24,6 @@ _THREADS = 8
 _BLOCK = 512
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
 _LABEL_SUFFIXES = ("json", "cls", "txt")  # in the order in which they are believed
-_JSON_FIELDS = ("names", "labels", "classes")  # names first: in shards of ours `classes` need not be 0-based
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def list_shards(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     """List the samples of WebDataset tars by reading each tar's headers once; images are sought later.
 
     `config.path` is a folder of `.tar` files, a pattern such as `data/train-{000..127}.tar` or `data/*.tar`, or a tar.
-    Labels are in `.json` (a list under `names`, `labels` or `classes`), `.cls` (an index or a name) or `.txt` (names
-    separated by commas). A `.png` beside an image of another format is its ground-truth mask.
+    Labels are in `.json` (a list under `names`, `labels`, `classes` or `label`), `.cls` (an index or a name) or `.txt`
+    (names separated by commas). A `.png` beside an image of another format is its ground-truth mask.
 
     Raises:
         SourceError: if there is no shard, or one is damaged, cut off or compressed.
@@ -172,10 +172,10 @@ def _read_labels(path: str, member: _Member, suffix: str, reader: LabelReader) -
         fields = json.loads(text)
     except ValueError as error:  # of the text's encoding or of the JSON
         return (), ("unreadable", f"{origin}: {error}")
-    found = [field for field in _JSON_FIELDS if isinstance(fields, dict) and field in fields]
-    if not found:
+    field = find_label_field(fields) if isinstance(fields, dict) else None
+    if field is None:
         return (), (
             "unreadable",
-            f"{origin}: no labels; an object with a list under {', '.join(_JSON_FIELDS)} is needed",
+            f"{origin}: no labels; an object with a list under {', '.join(LABEL_FIELDS)} is needed",
         )
-    return reader.read(fields[found[0]], origin)
+    return reader.read(fields[field], origin)

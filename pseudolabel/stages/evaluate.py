@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Generic, TypeVar
@@ -99,7 +99,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
             f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
             "score masks instead"
         )
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)
     if not source.has_ground_truth:
         raise SourceError(
             f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"

@@ -36,6 +36,7 @@ def test_only_visible_images_are_listed(tmp_path: Path, voc: Vocabulary, save_im
 
 def test_a_folder_that_is_no_class(tmp_path: Path, voc: Vocabulary, save_image) -> None:
     save_image("hors/a.jpg")
+    save_image("horse/a.jpg")
     source = open_folder(tmp_path, voc)
     with pytest.raises(BadSample, match=r"hors/a\.jpg: unknown class 'hors' .*'horse'") as caught:
         source.read(source.entries[0])
