@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
+from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
 from pseudolabel.sources.image_ids import describe_ids, match_ids
 from pseudolabel.sources.jsonl import read_records
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.vocabulary import Vocabulary
 
-LABEL_FIELDS = ("names", "labels", "classes", "label")  # names first: in shards of ours `classes` need not be 0-based
+LABEL_FIELDS = ("names", "labels", "classes", "label", "class")  # names first: in shards of ours `classes` need not be 0-based
 _ID_FIELDS = ("key", "image", "file_name")
 _MOST_LISTS = 20  # in one file; more objects than these are images
 _MEND = (
@@ -60,8 +60,8 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> li
 
 
 def without_labels(entry: Entry) -> Entry:
-    """The entry as if nobody had labelled it; that its image is missing remains."""
-    problem = entry.problem if entry.problem is not None and entry.problem[0] == "missing" else None
+    """The entry without its labels; a problem of the image itself remains."""
+    problem = entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
     return replace(entry, classes=(), problem=problem)
 
 
