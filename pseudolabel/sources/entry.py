@@ -5,6 +5,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.parquet import Cell
 
 TWO_IMAGES = "two_images"
 UNDECODABLE_NAME = "undecodable_name"
@@ -38,6 +39,7 @@ class Entry:
         origin: the file and line (or the shard and member) that named the image, for messages.
         problem: `(status, message)` of a fault found while listing, such as an unknown class; else None.
         offset, length: the image's bytes inside `path` where that is a tar shard; else None.
+        cell: the image's bytes inside `path` where that is a Parquet file; else None.
     """
 
     key: str
@@ -47,10 +49,13 @@ class Entry:
     problem: tuple[str, str] | None = None
     offset: int | None = None
     length: int | None = None
+    cell: Cell | None = None
 
     @property
     def image_name(self) -> str:
-        """The image's path, or its member's name inside the shard."""
+        """The image's path, its member's name inside the shard, or its key, which is made of its name in Parquet."""
+        if self.cell is not None:
+            return self.key
         return self.path if self.offset is None else self.origin.removeprefix(f"{self.path}: ")
 
 

@@ -18,7 +18,13 @@ from pseudolabel.sources.jsonl import read_records
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.vocabulary import Vocabulary
 
-LABEL_FIELDS = ("names", "labels", "classes", "label", "class")  # names first: in shards of ours `classes` need not be 0-based
+LABEL_FIELDS = (
+    "names",
+    "labels",
+    "classes",
+    "label",
+    "class",
+)  # names first: in shards of ours `classes` need not be 0-based
 _ID_FIELDS = ("key", "image", "file_name")
 _MOST_LISTS = 20  # in one file; more objects than these are images
 _MEND = (

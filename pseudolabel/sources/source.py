@@ -90,7 +90,7 @@ class Source:
             raise BadSample(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
-        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
         image, original = decode_image(data, _describe(entry), self.max_pixels)
         return Sample(entry.key, image, entry.classes, original)
 
