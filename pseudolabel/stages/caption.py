@@ -15,7 +15,7 @@ from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.units import Rank
 from pseudolabel.text.captioner import Captioner
-from pseudolabel.text.captions import load_captions
+from pseudolabel.text.captions import load_captions, match_captions
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 IMAGES_PER_FILE = 256
@@ -43,7 +43,8 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
     folder.prepare()
     with lock_output(folder, rank.index):
         found = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
-        known = {pair for pair, caption in found.items() if caption}
+        own = match_captions(found, source.entries, vocabulary, target)
+        known = {pair for pair, caption in own.items() if caption}
         # The cut does not depend on what is known, which other ranks may be adding to.
         share = list(batched(source.entries, IMAGES_PER_FILE))[rank.index :: rank.count]
         missing = [tuple(entry for entry in chunk if _classes(entry, vocabulary, known)) for chunk in share]
