@@ -19,19 +19,22 @@ class SourceConfig:
 
     Args:
         kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
-            with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars); and the
-            data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
+            with columns such as `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars);
+            and the data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
             `table`, `folder` and `shards` a name for reports.
         labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
             of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
-            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON or npz of image id
-            (or key) to class names or indices, `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with
-            `key` and `classes`, or a folder of such files, such as the one that `pseudolabel filter` writes.
+            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON, txt or npz of
+            image id (or key, file name or path) to class names, indices or one-hot vectors, COCO's JSON,
+            `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with `key` and `classes`, or a folder of
+            such files, such as the one that `pseudolabel filter` writes.
         masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
             vocabulary's indices for values; data sets that come with masks know where they are.
+        columns: for `table`, the columns of images, labels, keys and masks, such as `image=path,labels=tags`. Not named
+            they are `image` or `file_name`, `labels` or `label`, `key` and `mask`, of which the last two may be absent.
         key_prefix: for `shards`, `shard` lets every key begin with the name of its shard, for shards that number their
             samples each from 0.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
@@ -44,6 +47,7 @@ class SourceConfig:
     split: str = "train"
     labels: str = "xml"
     masks: str = ""
+    columns: str = ""
     key_prefix: Literal["", "shard"] = ""
     unlabelled: Literal["skip", "background"] = "skip"
     max_pixels: int = 100_000_000

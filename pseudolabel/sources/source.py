@@ -18,11 +18,12 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
+from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.label_file import label_by_file, without_labels
+from pseudolabel.sources.labels import LABEL_PROBLEMS
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
@@ -62,7 +63,6 @@ class Source:
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
         left_out: what the source was pointed at and does not take.
-        no_labels: why none of its labels can be used; empty where some can.
     """
 
     entries: list[Entry]
@@ -72,21 +72,11 @@ class Source:
     max_pixels: int
     background_where_unlabelled: bool
     left_out: LeftOut = field(default_factory=LeftOut)
-    no_labels: str = ""
 
     @property
     def has_ground_truth(self) -> bool:
         """Whether there are masks at all; single images may still lack one."""
         return self.masks is not None
-
-    def check_labels(self) -> None:
-        """Make sure, before a model is loaded, that there are labels to work with.
-
-        Raises:
-            SourceError: if none can be used.
-        """
-        if self.no_labels:
-            raise SourceError(self.no_labels)
 
     def read(self, entry: Entry) -> Sample:
         """Read one image with its labels.
@@ -100,7 +90,7 @@ class Source:
             raise BadSample(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
-        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
         image, original = decode_image(data, _describe(entry), self.max_pixels)
         return Sample(entry.key, image, entry.classes, original)
 
@@ -163,6 +153,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
 
     Raises:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
+        NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
     if not config.path:
         raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
@@ -185,9 +176,28 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
         left_out=listing.left_out,
-        no_labels=listing.no_labels if config.labels == "xml" else "",
     )
-    return _label_by_masks(source, config.path) if config.labels == "masks" else source
+    if config.labels == "masks":
+        return _label_by_masks(source, config.path)
+    if config.labels == "xml" and listing.no_labels:
+        raise NoLabelsError(listing.no_labels)
+    if config.labels != "none":
+        _check_labels(source.entries, config, vocabulary)
+    return source
+
+
+def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabulary) -> None:
+    """Make sure that some label is a class, where there are labels: else every image would fail, one by one."""
+    if any(entry.classes for entry in entries):
+        return
+    problems = (entry.problem[1] for entry in entries if entry.problem and entry.problem[0] in LABEL_PROBLEMS)
+    first = next(problems, None)
+    if first is not None:
+        raise NoLabelsError(
+            f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
+            f"the first: {first}. Name the data's own classes with --vocabulary, take labels from elsewhere with "
+            "--source.labels FILE, or leave them out with --source.labels none"
+        )
 
 
 def _label_by_masks(source: Source, path: str) -> Source:

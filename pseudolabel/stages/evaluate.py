@@ -127,7 +127,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
             f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
             "score masks instead"
         )
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)
     if not source.has_ground_truth:
         raise SourceError(
             f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"
