@@ -17,6 +17,7 @@ from torch import nn
 
 import pseudolabel_train.register  # noqa: F401  (what configs name)
 from pseudolabel.errors import UserError
+from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel_train.metric import CrfIoUMetric
 from pseudolabel_train.report import ReportHook, total_batch
 from pseudolabel_train.weights import PREFIX, check_initial, is_whole, load_trained, read_weights
@@ -85,6 +86,7 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
     Raises:
         ConfigError: if one of them cannot be used.
     """
+    end_with_launcher()
     path = find_config(config)
     changes = _parse_options(options)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -49,7 +50,7 @@ class Folder:
         """
         with self._explained():
             self._fs.makedirs(self._root, exist_ok=True)
-        name = f"{TEMPORARY_PREFIX}probe-{os.getpid()}"
+        name = f"{TEMPORARY_PREFIX}probe-{uuid4().hex}"  # ranks on other machines may have the same process id
         self.write_bytes(name, b"")
         with self._explained():
             self._fs.rm_file(self._name(name))
@@ -122,6 +123,23 @@ class Folder:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
+
+    def claim(self, name: str) -> bool:
+        """Create an empty file; False where it is there already, so that one of several processes does something.
+
+        Behind a URL two processes may both get True within the same moment.
+        """
+        with self._explained():
+            if self.local is not None:
+                try:
+                    (self.local / name).touch(exist_ok=False)
+                except FileExistsError:
+                    return False
+                return True
+        if self.exists(name):
+            return False
+        self.write_bytes(name, b"")
+        return True
 
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:

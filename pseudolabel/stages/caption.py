@@ -81,7 +81,6 @@ def _write_chunks(
         for chunk in chunks:
             pairs: list[tuple[Sample, int]] = []
             lines: list[str] = []
-            rank.check_launcher()
             for _ in chunk:
                 entry, sample = next(samples)
                 seen, failed = seen + 1, failed + (sample is None)

@@ -114,7 +114,6 @@ def _score(experiment: Experiment, rank: Rank) -> dict[str, float | None]:
     """Score a row once the other ranks have written their shards of it, too."""
     kind = kind_of(experiment)
     while not (Folder(experiment.out) / kind).exists(INDEX):
-        rank.check_launcher()
         time.sleep(LOOK_AGAIN_SECONDS)
     report = evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
     return {"images": report.images, **read_scores(report)}

@@ -21,11 +21,11 @@ from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.entry import BadSample
-from pseudolabel.stages.job import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
 from pseudolabel.stages.segmenter import Segmenter
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.views.segmentation import Segmentation
 
 TOGETHER = 16  # images whose model passes share batches

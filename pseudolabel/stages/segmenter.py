@@ -22,13 +22,13 @@ from pseudolabel.stages.labellers.table import LABELLERS, Labeller
 from pseudolabel.stages.units import current_rank
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
 ImageLike = Image.Image | str | Path | bytes
 """An image, or an image file's path (or fsspec URL) or bytes."""
 
 NOISE_KEY = "image"  # noise is drawn by key: an image gets the same mask under whatever name it comes
-PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up"})
+PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
 
 
 class Segmenter:
@@ -116,10 +116,11 @@ class Segmenter:
         """The vocabulary, and the classes of each image by key."""
         if classes is None or classes == "auto":
             return self._choose_nouns(images)
-        if not isinstance(classes, str) or "," in classes:
-            vocabulary = _vocabulary_of(classes.split(",") if isinstance(classes, str) else classes)
+        names = typed_names(classes) if isinstance(classes, str) else classes
+        if names is not None:
+            vocabulary = vocabulary_of(names)
             return vocabulary, dict.fromkeys(images, tuple(range(1, len(vocabulary) + 1)))
-        vocabulary = load_vocabulary(classes)
+        vocabulary = load_vocabulary(str(classes))
         guesses = self._filter(list(images.values()), vocabulary)
         return vocabulary, {key: guess.classes for key, guess in zip(images, guesses, strict=True)}
 
@@ -129,7 +130,7 @@ class Segmenter:
         names = sorted({name for found in things.values() for name in found})
         if not names:
             return load_vocabulary("voc"), {}
-        vocabulary = _vocabulary_of(names)
+        vocabulary = vocabulary_of(names)
         return vocabulary, {key: tuple(sorted(map(vocabulary.index, found))) for key, found in things.items()}
 
     def _labeller_of(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
@@ -170,7 +171,3 @@ def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
     if isinstance(image, bytes):
         return decode_image(image, origin, max_pixels)[0]
     return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]
-
-
-def _vocabulary_of(names: Sequence[str]) -> Vocabulary:
-    return load_vocabulary(",".join([*names, ""]))

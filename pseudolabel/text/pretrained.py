@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
+from pseudolabel.io.weight_file import explain_folder
 
 # Models that are in use, and the processor of each: frozen, so that all who need one can share it.
 _models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()
@@ -48,6 +49,8 @@ def load_pretrained(
         RuntimeError,
         SafetensorError,
     ) as error:  # of files, their meaning, weights that differ
+        if os.path.isdir(folder) and (others := explain_folder(folder)):
+            raise ModelError(f"cannot load '{folder}' ({setting}):\n{others}") from error
         place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"
         raise ModelError(
             f"cannot load '{folder}' ({setting}); it must be {place} {what} checkpoint in safetensors with its "
