@@ -119,7 +119,7 @@ class OwnFiles:
             self._hashes.setdefault(name, set()).add(own)
 
     def _is_free(self, name: str, own: str = "") -> bool:
-        """Whether nothing of that name is there, or what we wrote, or what has the same bytes as what we would write."""
+        """Whether there is nothing of that name, or what we wrote, or just the bytes with that sha256."""
         if self.folder.local is not None:
             try:
                 mode = (self.folder.local / name).lstat().st_mode
