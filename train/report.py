@@ -99,7 +99,7 @@ def describe_initialisation(cfg: Mapping[str, Any]) -> str:
     """Where the weights came from before training, by the config."""
     model = cfg["model"]
     parts = [model, model.get("backbone") or {}]
-    places = [cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
+    places = [None if cfg.get("resume") else cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
     places += [init.get("checkpoint") for part in parts if isinstance(init := part.get("init_cfg"), dict)]
     return next((str(place) for place in places if place), "random")
 
