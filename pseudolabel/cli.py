@@ -15,6 +15,7 @@ from rich.console import Console
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.io.terminal import escaped
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
@@ -62,7 +63,7 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.stages.filter import score_classes, true_classes, write_classes
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
     from pseudolabel.vocabulary import load_vocabulary
 
@@ -84,9 +85,9 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also take up the failed samples of finished shards.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.labellers.table import kind_of
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     if kind_of(experiment) != "cams":
@@ -101,8 +102,8 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
         follow: work behind a `cams` run that is still writing, until its last shard.
         retry_failed: also take up shards with failed samples.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.refine import write_masks
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     return report(write_masks(experiment, current_rank(), follow, retry_failed))
@@ -118,7 +119,7 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
@@ -136,10 +137,12 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"],
     """
     from pseudolabel.evaluation.report import print_report
     from pseudolabel.stages.evaluate import evaluate as run
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
     from pseudolabel.stages.units import current_rank
 
-    print_report(run(experiment, kind, current_rank(), predictions), Console())
-    return 0
+    report = run(experiment, kind, current_rank(), predictions)
+    print_report(report, Console())
+    return 0 if report.scope is None or report.scope.is_whole else FAILED_SAMPLES_EXIT
 
 
 def reproduce(experiment: Experiment, table: TableName, *, data: str, limit: int = 0) -> int:
@@ -354,8 +357,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
     except UserError as error:
-        print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        print(escaped(f"pseudolabel {parsed.command}: {error}", keep="\n"), file=sys.stderr)
+        return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise

@@ -21,9 +21,10 @@ from pseudolabel.shards.tar import Members
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.source import open_source
-from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.job import open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
+from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes

@@ -1,6 +1,6 @@
 """The labelling stage: images with labels in, shards of what the method makes of them out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,21 +17,25 @@ from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.job import open_job
 from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settings
 from pseudolabel.stages.samples import work_through
+from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
 from pseudolabel.text.captions import Captions, check_complete, load_captions
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 
-def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
+def write_labels(
+    experiment: Experiment, rank: Rank, retry_failed: bool = False, on_open: Callable[[], object] = lambda: None
+) -> Summary | None:
     """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments as the method has it.
 
     Args:
         experiment: everything that is to be done.
         rank: who this process is.
         retry_failed: also take up the failed samples of finished units.
+        on_open: called once the output folder is this run's, and its settings are noted there.
 
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
@@ -50,6 +54,7 @@ def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False)
     settings = run_settings(experiment, model, units, inputs)
     folder, left_out = Folder(experiment.out) / kind, source.left_out
     with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, left_out=left_out) as job:
+        on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
             work_through(job, source, experiment.work.loaders, labeller, members)
