@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel_train.classes import check_heads, check_same
 from pseudolabel_train.config import ConfigError, prepare, require
 from pseudolabel_train.data import check_data, lacking_masks, loads_masks, open_data, without_masks
 from pseudolabel_train.explained import build_runner, explained
 from pseudolabel_train.initial import check_initial_of, choose_initial, fetch_initial
 from pseudolabel_train.metric import CrfIoUMetric
-from pseudolabel_train.report import ReportHook, total_batch
+from pseudolabel_train.report import ReportHook, failures, total_batch
 from pseudolabel_train.resume import choose_checkpoint
 from pseudolabel_train.weights import load_trained, read_trained
 
+FAILURES_SHOWN = 3
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -72,7 +75,17 @@ def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: s
         load_trained(_unwrap(runner.model), trained)
         next(hook for hook in runner.hooks if isinstance(hook, ReportHook)).training |= trained.training
         runner.test()
-    return 0
+    return _report_failures(failures(runner.test_evaluator.metrics), len(dataset))
+
+
+def _report_failures(failed: dict[str, str], images: int) -> int:
+    """Print which images were left without a prediction and why; give the exit status, on the first rank alone."""
+    if not failed or not is_main_process():
+        return 0
+    shown = "; ".join(f"'{key}': {said}" for key, said in list(failed.items())[:FAILURES_SHOWN])
+    more = f"; and {len(failed) - FAILURES_SHOWN} more, see metrics.json" if len(failed) > FAILURES_SHOWN else ""
+    print(f"test: {len(failed)} of {images} images failed: {shown}{more}")
+    return FAILED_SAMPLES_EXIT
 
 
 def _check_data(cfg: Config) -> None:

@@ -1,6 +1,7 @@
 """What MMEngine and PyTorch raise for reasons of the user's, in one message each."""
 
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 import torch
@@ -46,6 +47,11 @@ def explained(cfg: Config, loader: str) -> Iterator[None]:
         raise ConfigError(
             f"out of memory with {loader}.batch_size={cfg[loader].batch_size}; give a smaller one with --cfg-options, "
             f"and accumulate with optim_wrapper.accumulative_counts ({error})"
+        ) from error
+    except BrokenExecutor as error:
+        raise ConfigError(
+            "a worker process of the CRF was killed, most likely for its memory; give fewer with --cfg-options "
+            "test_evaluator.workers=..."
         ) from error
     except OSError as error:
         raise ConfigError(f"{error}; is it --work-dir '{cfg.work_dir}', or a file of {loader}.dataset?") from error
