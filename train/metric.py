@@ -104,10 +104,7 @@ class CrfIoUMetric(IoUMetric):
         """
         for image, sample in zip(data_batch["inputs"], data_samples, strict=True):
             truth = None if self.format_only else sample["gt_sem_seg"]["data"].squeeze(0).cpu()
-            if self.crf is None:
-                labels = promise(partial(_predicted, sample))
-            else:
-                labels = self._refine(image, sample, self.crf)
+            labels = promise(partial(_predicted, sample)) if self.crf is None else self._refine(image, sample, self.crf)
             first = 1 if sample.get("reduce_zero_label") else 0
             self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth, first))
         self._finish(
