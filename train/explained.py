@@ -22,7 +22,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     try:
         return Runner.from_cfg(cfg)
-    except (UserError, torch.OutOfMemoryError):
+    except (UserError, torch.OutOfMemoryError, OSError):  # those of the system are told by `explained`
         raise
     except Exception as error:  # any class that a config names may raise anything
         raise ConfigError(f"'{cfg.filename}' cannot be built: {type(error).__name__}: {error}") from error

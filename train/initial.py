@@ -90,7 +90,7 @@ def _fetch(place: str) -> None:
     name = Path(place).name
     try:
         CheckpointLoader.load_checkpoint(place, map_location="cpu")
-    except (URLError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (URLError, OSError, RuntimeError, ValueError, KeyError, EOFError, ImportError) as error:
         raise WeightsError(
             f"the initial weights '{place}' cannot be fetched ({type(error).__name__}: {error}); download them where "
             f"there is a network and say --init PATH/{name}"

@@ -22,9 +22,7 @@ MASK_MEMBER = "png"
 _OURS = re.compile(r"masks-\d{6}\.tar")
 CAM_MEMBER = "cam.npz"
 
-SORT = (
-    "a tar in another order is sorted by `mkdir all && tar -xf OLD.tar -C all && tar --sort=name -cf NEW.tar -C all .`"
-)
+SORT = "to sort a tar: `mkdir all && tar -xf OLD.tar -C all && tar --sort=name -cf NEW.tar -C all .`"
 
 Member = TypeVar("Member")
 
