@@ -96,7 +96,7 @@ def require(cfg: Config, config: str, kind: str) -> None:
         if 0 < len(lacking) < len(parts):
             there = next(part for part in parts if part not in lacking)
             raise ConfigError(
-                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or set {there} = None to go without"
+                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or set {there}=None to go without"
             )
 
 

@@ -1,7 +1,7 @@
 """What an mIoU means nothing without: initialisation, training data, scales, CRF, split and numbers of images."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ def report(runner: Runner, name: str, metrics: Mapping[str, float], training: Ma
     if "mIoU" in scores:
         words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in circumstances.items())
         print_log(f"mIoU {scores['mIoU']:.2f} ({words})", logger="current")
+    loop = runner.val_loop if name == "val" else runner.test_loop
+    if failed := failures(loop.evaluator.metrics):
+        circumstances["failures"] = failed
     folder = Folder(runner.work_dir)
     before = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
     folder.write_bytes(METRICS, encode_json({**before, name: {**scores, **circumstances}}))
@@ -68,13 +71,20 @@ def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
     loop = runner.val_loop if name == "val" else runner.test_loop
     test_cfg = runner.cfg.model.get("test_cfg") or {}
     crf = next((metric.crf_fields() for metric in loop.evaluator.metrics if getattr(metric, "crf", None)), None)
+    failed = failures(loop.evaluator.metrics)
     return {
         "split": describe_data(loop.dataloader.dataset),
         "images": len(loop.dataloader.dataset),
         "scales": list(test_cfg.get("scales", [1.0])),
         "flip": bool(test_cfg.get("flip", False)),
         "crf": crf,
+        **({"not_scored": len(failed)} if failed else {}),
     }
+
+
+def failures(metrics: Sequence[Any]) -> dict[str, str]:
+    """Why images were not scored, by name; what any of the metrics tells."""
+    return {key: said for metric in metrics for key, said in getattr(metric, "failures", {}).items()}
 
 
 def describe_training(runner: Runner) -> dict[str, Any]:
@@ -99,7 +109,7 @@ def describe_initialisation(cfg: Mapping[str, Any]) -> str:
     """Where the weights came from before training, by the config."""
     model = cfg["model"]
     parts = [model, model.get("backbone") or {}]
-    places = [cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
+    places = [None if cfg.get("resume") else cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
     places += [init.get("checkpoint") for part in parts if isinstance(init := part.get("init_cfg"), dict)]
     return next((str(place) for place in places if place), "random")
 
