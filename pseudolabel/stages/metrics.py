@@ -11,20 +11,21 @@ from pseudolabel.shards.ledger import encode_json
 METRICS = "metrics.json"
 
 
-def check_metrics(out: str, plots: Iterable[str] = ()) -> None:
+def check_metrics(out: str, plots: Iterable[str] = (), option: str = "--out") -> None:
     """Make sure, before there are scores, that they can be recorded.
 
     Args:
         out: the output folder.
         plots: names of files that are to lie beside OUT/metrics.json.
+        option: the one that names the folder, for messages.
 
     Raises:
         NotOursError: if one of the files is there and this package did not write it.
     """
-    OwnFiles(Folder(out)).check((METRICS, *plots))
+    OwnFiles(Folder(out), option=option).check((METRICS, *plots))
 
 
-def record_metrics(out: str, name: str, scores: dict[str, Any]) -> None:
+def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "--out") -> None:
     """Put scores into OUT/metrics.json under their name; what other commands have put there stays.
 
     Raises:
@@ -32,7 +33,7 @@ def record_metrics(out: str, name: str, scores: dict[str, Any]) -> None:
     """
     folder = Folder(out)
     folder.prepare()
-    files = OwnFiles(folder)
+    files = OwnFiles(folder, option=option)
     files.check([METRICS])
     before = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
     files.write({METRICS: encode_json({**before, name: scores})})
