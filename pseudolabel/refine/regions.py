@@ -9,6 +9,8 @@ from pseudolabel.config import CrfConfig, FreeSegDiffConfig
 from pseudolabel.records import BACKGROUND
 from pseudolabel.refine.densecrf import refine_probabilities
 from pseudolabel.refine.engines import CPU
+from pseudolabel.refine.failures import crf_failures
+from pseudolabel.sources.entry import BadSample
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarra
     if config.refinement == "none":
         return labels
     return refine_together(named.image, labels, config.certainty, config.crf, device)
+
+
+def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | str:
+    """What `refine_regions` gives, or why DenseCRF fails on this image."""
+    try:
+        with crf_failures(device, "--freesegdiff.crf.engine"):
+            return refine_regions(named, device)
+    except BadSample as error:
+        return str(error)
 
 
 def refine_together(

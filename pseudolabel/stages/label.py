@@ -14,6 +14,7 @@ from pseudolabel.errors import SettingError
 from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
+from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
@@ -48,6 +49,7 @@ def write_labels(
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
     captions = _captions(experiment, source, vocabulary)
+    check_shard_folder(Folder(experiment.out) / kind, kind)
     model = load_model(experiment.model, rank.device)
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)

@@ -16,7 +16,9 @@ from pseudolabel.methods.backbone import PatchFeatures
 from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.refine.engines import resolve_engine
-from pseudolabel.refine.regions import NamedRegions, refine_regions
+from pseudolabel.refine.failures import STATUS as CRF_STATUS
+from pseudolabel.refine.regions import NamedRegions, try_regions
+from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
 from pseudolabel.stages.units import current_rank
@@ -52,24 +54,28 @@ class FreeSegDiffLabeller:
             words += vocabulary.background_words
         self.texts = [self.config.template.format(word) for word in words]
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
-        """Every sample with its labels, in their order; one without candidate classes is all background."""
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
+        """Every sample with its labels, or with what is wrong with it, in their order.
+
+        One without candidate classes is all background.
+        """
         samples = list(samples)
         labels = self._labels([sample for sample in samples if sample.classes])
         for sample in samples:
             background = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
-            yield sample, LabelMap(sample.key, next(labels) if sample.classes else background)
+            found = next(labels) if sample.classes else background
+            yield sample, BadSample(CRF_STATUS, found) if isinstance(found, str) else LabelMap(sample.key, found)
 
-    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray]:
-        """uint8 (H, W) labels of every sample; where cores run DenseCRF, the device goes on meanwhile."""
+    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray | str]:
+        """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
         named = (self._name(sample, own) for sample, own in zip(samples, self._clusters(samples), strict=True))
         if self.config.refinement == "none" or self.engine == "torch" or self.workers == 1 or len(samples) < 2:
-            return (refine_regions(one, self.model.device) for one in named)
-        return self._pool.map(refine_regions, named)
+            return (try_regions(one, self.model.device) for one in named)
+        return self._pool.map(try_regions, named)
 
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
-        return open_pool(self.workers, refine_regions.__module__)
+        return open_pool(self.workers, try_regions.__module__)
 
     def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
         """uint8 (side, side) cluster numbers of every sample."""
