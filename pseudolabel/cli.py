@@ -4,7 +4,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -376,10 +375,11 @@ def _run(name: str, settings: Namespace) -> int:
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:
-    """Let `--config NAME` and `--crf NAME` stand for files that ship with the package, where no such file is here."""
+    """Let `--config NAME`, `--crf=NAME` and so on stand for files that ship, where no such file is here."""
     resolved = list(arguments)
-    for place, (flag, value) in enumerate(pairwise(arguments), 1):
-        resolved[place] = resolve_shipped(flag, value)
+    for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
+        option, joined, value = argument.partition("=")
+        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(before, argument)
     return resolved
 
 
