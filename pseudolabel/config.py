@@ -34,6 +34,8 @@ class SourceConfig:
             `key` and `classes`, or a folder of such files, such as the one that `pseudolabel filter` writes.
         masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
             vocabulary's indices for values; data sets that come with masks know where they are.
+        key_prefix: for `shards`, `shard` lets every key begin with the name of its shard, for shards that number their
+            samples each from 0.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
         max_pixels: larger images are recorded and skipped before they are decoded.
         limit: take only the first so many images of the sorted list; 0 takes all.
@@ -44,6 +46,7 @@ class SourceConfig:
     split: str = "train"
     labels: str = "xml"
     masks: str = ""
+    key_prefix: Literal["", "shard"] = ""
     unlabelled: Literal["skip", "background"] = "skip"
     max_pixels: int = 100_000_000
     limit: int = 0

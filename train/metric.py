@@ -44,11 +44,17 @@ class Prediction:
         key: the image's name, for the file that is written.
         labels: int (H, W), or the worker's promise of them.
         truth: int (H, W); None where there is no ground truth.
+        first: the mask value of label 0: 1 where the classes have no background and a mask's 0 says that there is none.
     """
 
     key: str
     labels: "torch.Tensor | Future[np.ndarray]"
     truth: torch.Tensor | None
+    first: int = 0
+
+    def mask(self, labels: torch.Tensor) -> np.ndarray:
+        """The labels as mask files number them: uint8 (H, W)."""
+        return (labels.numpy() + self.first).astype(np.uint8)
 
 
 @METRICS.register_module()
@@ -93,7 +99,8 @@ class CrfIoUMetric(IoUMetric):
                 labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu()
             else:
                 labels = self._refine(image, sample, self.crf)
-            self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth))
+            first = 1 if sample.get("reduce_zero_label") else 0
+            self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth, first))
         self._finish(
             len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers
         )
@@ -147,7 +154,7 @@ class CrfIoUMetric(IoUMetric):
             if self.output_dir is not None:
                 path = Path(self.output_dir) / f"{prediction.key}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)  # IoUMetric makes it on the first rank's machine alone
-                mask_image(labels.numpy().astype(np.uint8)).save(path)
+                mask_image(prediction.mask(labels)).save(path)
 
 
 def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:

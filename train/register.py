@@ -11,6 +11,7 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     import mmseg.models  # noqa: F401
 
 from pseudolabel_train import (
+    backbone,
     head,
     loading,
     loss,
@@ -24,6 +25,7 @@ from pseudolabel_train import (
 )
 
 __all__ = [
+    "backbone",
     "head",
     "loading",
     "loss",

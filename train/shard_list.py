@@ -13,7 +13,7 @@ from pseudolabel.errors import UserError
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN, LedgerEntry
 from pseudolabel.sources.files import is_folder, join
-from pseudolabel.sources.shards import match_shards
+from pseudolabel.sources.shard_paths import match_shards
 
 EXAMPLE = "a folder that `pseudolabel refine` wrote, a .tar, or a pattern such as 'masks/masks-{000000..000009}.tar'"
 IMAGE_MEMBERS = ("jpg", "jpeg")

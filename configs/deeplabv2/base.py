@@ -16,7 +16,7 @@ model = dict(
         seg_pad_val=255,
     ),
     backbone=dict(
-        type="ResNet",
+        type="DeepLabResNet",  # ResNet whose stem pools with ceil_mode, as the released weights were trained
         depth=101,
         strides=(1, 2, 1, 1),
         dilations=(1, 1, 2, 4),

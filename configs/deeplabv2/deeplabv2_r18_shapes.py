@@ -12,6 +12,7 @@ iterations = 700
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
+        type="ResNet",
         depth=18,
         num_stages=3,
         out_indices=(2,),

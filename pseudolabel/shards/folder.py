@@ -15,10 +15,15 @@ from pseudolabel.errors import UserError
 from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
+LONGEST_IN_TEMPORARY = 200  # bytes of a file's name; file systems take 255 with prefix and suffix
 
 
 class OutputError(UserError):
-    """The output folder cannot be used; the message says what is safe and what to mend."""
+    """The output folder cannot be used; the message says what is safe and what to do."""
+
+
+class FullDiskError(OutputError):
+    """Nothing more can be written: the file system is full, or read-only."""
 
 
 class Folder:
@@ -101,6 +106,24 @@ class Folder:
         with self.write(name) as file:
             file.write(data)
 
+    def append(self, name: str, lines: bytes) -> None:
+        """Add whole lines to a file, synced on a local disk; what a killed writer left of a line is closed off first.
+
+        Raises:
+            OutputError: if the folder is full or cannot be written.
+        """
+        if self.local is None:
+            before = self.read_bytes(name) if self.exists(name) else b""
+            self.write_bytes(name, before + lines)
+            return
+        with self._explained(), open(self.local / name, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                lines = lines if file.read() == b"\n" else b"\n" + lines
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
     def claim(self, name: str) -> bool:
         """Create an empty file; False where it is there already, so that one of several processes does something.
 
@@ -122,10 +145,14 @@ class Folder:
     def write(self, name: str) -> Iterator[BinaryIO]:
         """A file that appears under its name only once it is complete and, on a local disk, synced.
 
+        The name may lead through folders below this one, which are created.
+
         Raises:
             OutputError: if the folder is full or cannot be written.
         """
         with self._explained():
+            if "/" in name:
+                self._fs.makedirs(self._name(name).rpartition("/")[0], exist_ok=True)
             if self.local is None:
                 with self._upload(name) as file:
                     yield file
@@ -150,12 +177,13 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise OutputError(self._explain(error)) from error
+            kind = FullDiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else OutputError
+            raise kind(self._explain(error)) from error
 
     def _explain(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"no space left in '{self.path}'; every finished shard is safe. Free some space and run the same "
+                f"no space left in '{self.path}'; every finished file is safe. Free some space and run the same "
                 "command again: it goes on where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -166,7 +194,8 @@ class Folder:
 @contextmanager
 def _replace(target: Path) -> Iterator[BinaryIO]:
     """Write beside the target, sync, rename over it, sync the folder; nothing is left behind where writing fails."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{target.name}-")
+    name = target.name if len(os.fsencode(target.name)) <= LONGEST_IN_TEMPORARY else ""  # such long names no shard has
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -39,7 +39,7 @@ def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     names = [name.removesuffix(_IMAGE) for name in image_names(images) if name.endswith(_IMAGE)]
     entries = {name: _entry(join(images, f"{name}{_IMAGE}"), name) for name in names}
     if config.masks:
-        return Listing(list(entries.values()), open_mask_folder(config.masks))
+        return Listing(list(entries.values()), open_mask_folder(config.masks, entries=list(entries.values())))
     folder = find_folder(root, [f"gtFine/{config.split}"], _MEND)
     places = {entry.key: Location(join(folder, f"{name}{_MASK}")) for name, entry in entries.items()}
     labels = dict.fromkeys((*range(_FIRST_ID), IGNORE), IGNORE)

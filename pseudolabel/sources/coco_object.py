@@ -119,3 +119,7 @@ class DrawnMasks:
         for crowd, shape, label in sorted(shapes, key=lambda item: (not item[0], -np.count_nonzero(item[1]))):
             labels[shape] = IGNORE if crowd else label
         return Mask(np.ascontiguousarray(labels), origin)
+
+    def places(self, entry: Entry) -> list[str]:
+        """The file that holds the outlines."""
+        return [self.path]

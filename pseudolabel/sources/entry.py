@@ -5,6 +5,10 @@ from pathlib import Path
 
 from pseudolabel.errors import UserError
 
+TWO_IMAGES = "two_images"
+UNDECODABLE_NAME = "undecodable_name"
+IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME)  # what remains where labels are taken from elsewhere
+
 
 class SourceError(UserError, ValueError):
     """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
@@ -38,6 +42,11 @@ class Entry:
     problem: tuple[str, str] | None = None
     offset: int | None = None
     length: int | None = None
+
+    @property
+    def image_name(self) -> str:
+        """The image's path, or its member's name inside the shard."""
+        return self.path if self.offset is None else self.origin.removeprefix(f"{self.path}: ")
 
 
 def key_of(path: str | Path) -> str:

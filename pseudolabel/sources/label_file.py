@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
+from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, SourceError, key_of
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.labels import LabelReader
@@ -48,8 +48,8 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> li
 
 
 def without_labels(entry: Entry) -> Entry:
-    """The entry as if nobody had labelled it; that its image is missing remains."""
-    problem = entry.problem if entry.problem is not None and entry.problem[0] == "missing" else None
+    """The entry without its labels; a problem of the image itself remains."""
+    problem = entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
     return replace(entry, classes=(), problem=problem)
 
 

@@ -53,7 +53,7 @@ def list_table(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         entries.append(Entry(key, join(folder, image), classes, row.origin, problem))
         if row.mask not in (None, ""):
             masks[key] = Location(join(folder, _text(row.mask, "mask", row.origin)))
-    return Listing(entries, choose_masks(masks, config.masks))
+    return Listing(entries, choose_masks(masks, config.masks, entries))
 
 
 def _reader_of(path: str) -> Callable[[str], Iterator[_Row]]:

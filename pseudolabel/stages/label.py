@@ -100,7 +100,11 @@ def run_settings(
         },
         "unlabelled": experiment.source.unlabelled,
         "max_pixels": experiment.source.max_pixels,
-        "vocabulary": {"name": inputs.vocabulary.name, "sha256": digest(asdict(inputs.vocabulary))},
+        "vocabulary": {
+            "name": inputs.vocabulary.name,
+            "names": inputs.vocabulary.names,
+            "sha256": digest(asdict(inputs.vocabulary)),
+        },
         "model": {
             **asdict(replace(experiment.model, dtype="auto")),
             "dtype": str(model.dtype).removeprefix("torch."),

@@ -19,7 +19,7 @@ from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
-PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up"})
+PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
 
 
 class Segmenter:

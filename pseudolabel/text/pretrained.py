@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
+from pseudolabel.io.weight_file import explain_folder
 
 
 def load_pretrained(
@@ -37,6 +38,8 @@ def load_pretrained(
         RuntimeError,
         SafetensorError,
     ) as error:  # of files, their meaning, weights that differ
+        if os.path.isdir(folder) and (others := explain_folder(folder)):
+            raise ModelError(f"cannot load '{folder}' ({setting}):\n{others}") from error
         place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"
         raise ModelError(
             f"cannot load '{folder}' ({setting}); it must be {place} {what} checkpoint in safetensors with its "

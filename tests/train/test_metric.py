@@ -109,6 +109,21 @@ def test_predictions_are_palette_pngs_in_voc_colours(tmp_path):
         assert image.getpalette()[: 3 * 21] == voc_palette()[:21].ravel().tolist()
 
 
+@pytest.mark.parametrize("crf", [None, CRF])
+def test_without_background_predictions_are_written_as_masks_number_them(tmp_path, crf):
+    """0 is no class of the network's then, but in a mask it says that there is no label."""
+    batch, samples = outputs(2)
+    for sample in samples:
+        sample["reduce_zero_label"] = True
+    metric = CrfIoUMetric(crf=crf, workers=1, output_dir=str(tmp_path))
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process(batch, samples)
+    metric.evaluate(2)
+    expected = refined_one_by_one(2) if crf else [sample["pred_sem_seg"]["data"][0].numpy() for sample in samples]
+    for number, labels in enumerate(expected):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"2007_{number:06d}.png")), labels + 1)
+
+
 def test_without_ground_truth_predictions_are_all_that_comes_of_it(tmp_path):
     metric = CrfIoUMetric(output_dir=str(tmp_path), format_only=True)
     metric.dataset_meta = {"classes": CLASSES}

@@ -23,7 +23,7 @@ from pseudolabel.stages.units import current_rank
 from pseudolabel.stages.workers import open_pool
 from pseudolabel.text.captions import Captions
 from pseudolabel.text.clip import ClipScorer
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, template_problem
 
 
 class FreeSegDiffLabeller:
@@ -41,8 +41,8 @@ class FreeSegDiffLabeller:
         self.workers = experiment.work.workers or current_rank().cores()
         if not 0 < self.config.certainty < 1:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
-        if self.config.template.count("{}") != 1:
-            raise SettingError(f"freesegdiff.template '{self.config.template}' needs exactly one {{}} for the class")
+        if problem := template_problem(self.config.template):
+            raise SettingError(f"--freesegdiff.template {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FreeSegDiff(model, self.config)
         self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
