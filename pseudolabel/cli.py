@@ -1,8 +1,11 @@
 """The commands. Each is a few lines: take the experiment, call a stage, report."""
 
 import inspect
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -15,6 +18,8 @@ from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
 from pseudolabel.io.terminal import escaped
+from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
@@ -209,6 +214,31 @@ def verify(folder: str) -> int:
     return 1 if faults else 0
 
 
+def failures(out: str, csv: str = "") -> int:
+    """List every sample that failed or was left out, with its key, the reason, and the file that names it.
+
+    Exit status 3 says that there are failures, 0 that there are none.
+
+    Args:
+        out: output folder of cams, refine, generate or filter, such as runs/voc, or a folder in it, such as
+            runs/voc/cams; or the folder of captions.
+        csv: write them to this file, too, with the columns kind, key, origin, status and message.
+    """
+    from pseudolabel.io.ownership import write_own
+    from pseudolabel.shards.failures import count, find_failures, to_csv
+    from pseudolabel.shards.folder import Folder
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
+
+    found = find_failures(Folder(out))
+    for kind, failure in found:
+        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message} [{failure.origin}]"))
+    if csv:
+        write_own(csv, to_csv(found), "--csv")
+        print(escaped(f"{len(found):,} lines -> {csv}"))
+    print(escaped(f"{out}: {count(found)}"))
+    return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
+
+
 def train(
     config: str, work_dir: Path | None = None, resume: bool = False, init: str = "", cfg_options: list[str] = NO_OPTIONS
 ) -> int:
@@ -284,12 +314,19 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "segment": segment,
     "sheet": sheet,
     "verify": verify,
+    "failures": failures,
     "train": train,
     "test": score_segmenter,
     "pack-voc-test": pack_voc_test,
     "doctor": doctor,
 }
-FREE_OF_EXPERIMENT = ("shapes", "verify", "train", "test", "pack-voc-test", "doctor")
+FREE_OF_EXPERIMENT = ("shapes", "verify", "failures", "train", "test", "pack-voc-test", "doctor")
+OF_ONE_PROCESS = ("shapes", "evaluate", "segment", "sheet", "verify", "failures", "pack-voc-test", "doctor")
+_RESUME = "what is finished is kept; the same command goes on from there"
+INTERRUPTED = {
+    **dict.fromkeys(("caption", "filter", "cams", "refine", "generate", "reproduce", "segment"), _RESUME),
+    "train": "checkpoints are kept; the same command with --resume goes on from the newest",
+}
 
 
 def build_parser() -> ArgumentParser:
@@ -349,20 +386,35 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    """Run a command; errors that the user can fix end in one message and their status, not in a traceback."""
     end_with_launcher()
-    parser = build_parser()
-    parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding has no letters for
+    with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
+        parser = build_parser()
+        parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
+    message = f"pseudolabel {parsed.command}: interrupted; {advice}"
+    with ended_by_interrupt(message) if arguments is None else nullcontext():
+        return _explain_errors(parsed.command, lambda: _run(parsed.command, parser.instantiate(parsed)[parsed.command]))
+
+
+def _explain_errors(command: str, run: Callable[[], int]) -> int:
+    if command in OF_ONE_PROCESS and stands_aside(command):
+        return 0
     try:
-        return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
+        return run()
     except UserError as error:
-        print(escaped(f"pseudolabel {parsed.command}: {error}", keep="\n"), file=sys.stderr)
+        print(escaped(f"pseudolabel {command}: {error}", keep="\n"), file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
-        print(f"pseudolabel {parsed.command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
+        print(f"pseudolabel {command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _run(name: str, settings: Namespace) -> int:

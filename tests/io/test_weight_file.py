@@ -23,9 +23,12 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n
     [
         (b"", "is empty; download or copy it again"),
         (LFS.encode(), r"is a Git LFS pointer, .*git lfs pull"),
-        (b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Not found</body></html>", "is a web page, .*download the file itself"),
+        (
+            b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Not found</body></html>",
+            "is a web page, .*download the file itself",
+        ),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-        (b'{"error":"Repository not found"}\n', "is a text that begins with '{\"error\":\"Repository not found\"}'"),
+        (b'{"error":"Repository not found"}\n', 'is a text that begins with \'{"error":"Repository not found"}\''),
         ("étoile ".encode() * 200, "is a text that begins with 'étoile"),
     ],
 )
