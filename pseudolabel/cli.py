@@ -231,7 +231,8 @@ def failures(out: str, csv: str = "") -> int:
 
     found = find_failures(Folder(out))
     for kind, failure in found:
-        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message} [{failure.origin}]"))
+        origin = "" if failure.origin in failure.message else f" [{failure.origin}]"
+        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
     if csv:
         write_own(csv, to_csv(found), "--csv")
         print(escaped(f"{len(found):,} lines -> {csv}"))
