@@ -50,10 +50,8 @@ def caption(experiment: Experiment) -> int:
     from pseudolabel.stages.caption import write_captions
     from pseudolabel.stages.units import current_rank
 
-    rank = current_rank()
-    count = write_captions(experiment, rank)
-    print(f"rank {rank.index}: {count} captions written -> {experiment.captions.source}")
-    return 0
+    captioned = write_captions(experiment, current_rank())
+    return captioned.report() if captioned is not None else 0
 
 
 def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
