@@ -7,6 +7,8 @@ experiment, so that `cams`, `refine` and `evaluate` speak of the same data, mode
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pseudolabel.limits import check_numbers
+
 MethodName = Literal["diffsegmenter", "elbo", "diffseg", "freesegdiff"]
 
 # Layer weights of DiffSegmenter on Stable Diffusion: the paper's .3/.5/.1/.1 for maps of 8/16/32/64 at 512 pixels.
@@ -366,3 +368,7 @@ class Experiment:
     work: WorkConfig = field(default_factory=WorkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        """Raises SettingError where a number makes no sense."""
+        check_numbers(self)
