@@ -38,7 +38,9 @@ SWITCHES = [
     {"level_norm": "before"},
     {"level_norm": "none"},
     {"class_tokens": "last"},
+    {"class_tokens": "last_word"},
     {"modifiers": "none"},
+    {"modifiers": "ing_released"},
     {"class_weight": 1.0},
     {"class_weight": 1.1**3},
     {"self_attention": "all"},
@@ -48,8 +50,7 @@ SWITCHES = [
     {"timesteps": [0, 999]},
     {"level_weights": {16: 0.25, 64: 0.75}},
 ]
-# What was done before, as far as it is known: the last token, and a fresh sample of the posterior.
-RELEASED = {"class_tokens": "last", "vae": "sample"}
+RELEASED = {"class_tokens": "last_word", "modifiers": "ing_released", "vae": "sample"}
 
 
 def scene():
