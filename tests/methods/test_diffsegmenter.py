@@ -9,6 +9,7 @@ import torch
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.methods.diffsegmenter import DiffSegmenter, propagate
 from pseudolabel.methods.score_maps import at_image_size, label_map, min_max
 from pseudolabel.sources.shapes import draw_scene
@@ -120,6 +121,12 @@ def test_agrees_with_the_equations(name, timesteps, prompts):
 @pytest.mark.parametrize("name", MODELS)
 def test_agrees_at_every_switch(name, switch):
     assert_agreement(loaded(name), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+
+
+def test_the_released_settings_ship_as_a_file():
+    shipped = load_experiment("diffsegmenter_released")
+    assert shipped.diffsegmenter == DiffSegmenterConfig(**RELEASED)
+    assert shipped.captions.max_length == 20
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)

@@ -113,7 +113,7 @@ def segment(config, image: Image.Image, clusters: np.ndarray, clip, processor, w
         picture = Image.composite(image, Image.new("RGB", image.size), mask)
         cosines[number] = cosines_of(clip, processor, picture, [config.template.format(w) for w in words])
     if config.naming == "released":
-        names = name_as_released(cosines, float(clip.logit_scale.exp()), classes)
+        names = name_as_released(cosines, clip.logit_scale.exp().item(), classes)
     else:
         names = name_as_in_the_paper(cosines, known, classes)
     return refine(config, np.array(image), regions, names)

@@ -16,6 +16,7 @@ from pseudolabel.records import Sample
 from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.stages.labellers.freesegdiff import FreeSegDiffLabeller
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
+from pseudolabel.stages.tables.freesegdiff import RELEASED
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
@@ -34,6 +35,7 @@ SWITCHES = [
     {"background_words": False, "refinement": "none"},
     {"noise": True, "timestep": 100, "refinement": "none"},
     {"template": "one {} of many", "refinement": "none"},
+    RELEASED,
 ]
 
 
