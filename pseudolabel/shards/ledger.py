@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pseudolabel.shards.folder import Folder, OutputError
 RUN = "run.json"
 INDEX = "index.json"
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
+WAIT_SECONDS = 0.1  # between looks for what the first rank does
 MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
 
@@ -80,7 +82,8 @@ def digest(value: Any) -> str:
 
 def encode_json(value: Any) -> bytes:
     """The same bytes for the same content."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # in JSON an escape: a file name that is no UTF-8 ends no run
 
 
 class Ledger:
@@ -89,24 +92,36 @@ class Ledger:
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
 
-    def start(self, settings: Mapping[str, Any], mended: bool = False) -> str:
+    def start(self, settings: Mapping[str, Any], mended: bool = False, is_main: bool = True) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
+
+        What a run has left in which no sample was done stands in nobody's way: the first rank removes it, and the
+        others wait until it has.
 
         Args:
             settings: everything that the shards' bytes depend on; `inputs` digests the labels of the samples.
             mended: labels may differ from those noted before; the units that they belong to are done again.
+            is_main: whether this is the first rank of the run.
 
         Raises:
             OutputError: if the folder holds another run's shards; the message shows the difference.
         """
         settings = json.loads(encode_json(settings))
         fingerprint = digest(_without_labels(settings))
-        before = self.settings() if self.units() else None  # without a finished shard nothing can be mixed
-        are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
-        if before is None or (mended and are_relabelled):
-            self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
-        elif before != settings:
-            raise self._refusal(before, settings, MENDED if are_relabelled else "")
+        while True:
+            before = self.settings() if self.units() else None  # without a finished shard nothing can be mixed
+            if before == settings:
+                return fingerprint
+            are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
+            if before is None or (mended and are_relabelled):
+                break
+            if self._holds_samples() and self.settings() == before:  # else the first rank has begun meanwhile
+                raise self._refusal(before, settings, MENDED if are_relabelled else "")
+            if is_main:
+                self._discard()
+                break
+            time.sleep(WAIT_SECONDS)
+        self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
         return fingerprint
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -116,8 +131,24 @@ class Ledger:
             OutputError: as `start` does.
         """
         before = self.settings() if self.units() else None
-        if before is not None and (noted := {name: before.get(name) for name in settings}) != settings:
+        if before is None or (noted := {name: before.get(name) for name in settings}) == settings:
+            return
+        if self._holds_samples():
             raise self._refusal(noted, settings)
+
+    def _holds_samples(self) -> bool:
+        """Whether a sample of a run was done; where an entry cannot be read, its shard may hold some."""
+        units = self.units()
+        entries = self.read(units)
+        return len(entries) < len(units) or any(entry.samples for entry in entries.values())
+
+    def _discard(self) -> None:
+        """Remove the shards and entries of a run in which no sample was done."""
+        if self.folder.exists(INDEX):
+            self.folder.remove(INDEX)
+        for entry in self.read(self.units()).values():
+            self.folder.remove(entry_name(self.kind, entry.unit))
+            self.folder.remove(entry.shard)
 
     def _refusal(self, before: Mapping[str, Any], now: Mapping[str, Any], hint: str = "") -> OutputError:
         return OutputError(

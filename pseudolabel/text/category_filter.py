@@ -25,7 +25,7 @@ from pseudolabel.text.class_rules import (
 )
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.text.nouns import find_nouns, load_pipeline
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, template_problem
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -71,8 +71,8 @@ class CategoryFilter:
     def __init__(self, config: FilterConfig, captions: CaptionConfig, device: torch.device) -> None:
         if config.image == config.nouns == "none":
             raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
-        if config.template.count("{}") != 1:
-            raise SettingError(f"--filter.template '{config.template}' needs exactly one {{}} for the class")
+        if problem := template_problem(config.template):
+            raise SettingError(f"--filter.template {problem}")
         self.config, self.captions, self.device = config, captions, device
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
