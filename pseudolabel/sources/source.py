@@ -124,7 +124,7 @@ class Source:
         """The message for an image of which `ground_truth` gives None: where its mask was looked for."""
         places = self.masks.places(entry) if self.masks is not None else []
         tried = ": tried " + ", ".join(f"'{printable(place)}'" for place in places) if places else ""
-        return f"'{entry.key}' has no mask{tried}"
+        return f"no ground truth for '{entry.key}'{tried}"
 
 
 def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:

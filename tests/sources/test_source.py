@@ -226,7 +226,7 @@ def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, t
         None,
     ]
     assert d.problem is not None
-    assert d.problem[1] == f"labels: 'd' has no mask: tried '{tmp_path}/masks/d.png'"
+    assert d.problem[1] == f"labels: no ground truth for 'd': tried '{tmp_path}/masks/d.png'"
     with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
         open_source(dataclasses.replace(table, labels="masks", masks=""), voc)
 
@@ -272,7 +272,7 @@ def test_masks_of_colours_alone_are_told(table: SourceConfig, voc: Vocabulary, t
 
 def test_labels_from_masks_that_are_all_elsewhere(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"the first of 5: labels: 'a' has no mask: tried '.*/empty/a\.png'"):
+    with pytest.raises(SourceError, match=r"the first of 5: labels: no ground truth for 'a': tried '.*/empty/a\.png'"):
         open_source(dataclasses.replace(table, labels="masks", masks=str(tmp_path / "empty")), voc)
 
 
