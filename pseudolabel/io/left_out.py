@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_SINGULAR = {"files": "file", "entries": "entry"}
+_NAMED = ("object(s)", "image(s)")  # begin reasons of what is listed in a file and no file itself
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,12 @@ class LeftOut:
     Attributes:
         reasons: how many inputs by reason; a reason is a few words that follow the count, with the remedy where there
             is one, such as `.heic (pip install pillow-heif)`.
-        what: is counted, `files` or the `entries` of a file.
     """
 
     reasons: Mapping[str, int] = field(default_factory=dict)
-    what: str = "files"
 
     def __add__(self, other: "LeftOut") -> "LeftOut":
-        what = other.what if not self.total else self.what
-        return LeftOut(dict(Counter(self.reasons) + Counter(other.reasons)), what)
+        return LeftOut(dict(Counter(self.reasons) + Counter(other.reasons)))
 
     @property
     def total(self) -> int:
@@ -33,5 +30,6 @@ class LeftOut:
         if not self.total:
             return ""
         most_first = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
-        noun = _SINGULAR.get(self.what, self.what) if self.total == 1 else self.what
-        return f"{self.total:,} {noun} left out: {', '.join(f'{count:,} {reason}' for reason, count in most_first)}"
+        is_named = all(reason.startswith(_NAMED) for reason in self.reasons)
+        noun = "" if is_named else " file" if self.total == 1 else " files"
+        return f"{self.total:,}{noun} left out: {', '.join(f'{count:,} {reason}' for reason, count in most_first)}"

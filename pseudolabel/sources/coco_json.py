@@ -10,9 +10,9 @@ from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import is_file, read_text
 from pseudolabel.sources.outlines import check_outline
 
-DUPLICATE = "image that is listed twice"
-NAMELESS = "image without id or file_name"
-UNKNOWN = "object of a category that is not listed"
+DUPLICATE = "image(s) listed twice"
+NAMELESS = "image(s) without id or file_name"
+UNKNOWN = "object(s) of a category not listed"
 
 
 @dataclass(frozen=True)
@@ -129,22 +129,22 @@ def _add(item: Any, images: dict[str, CocoImage], categories: dict[str, str]) ->
     """Add an annotation to its image; gives the reason why it, or its outline, is dropped, else nothing."""
     numbers = [_id(item.get(field)) for field in ("image_id", "category_id")] if isinstance(item, dict) else [""]
     if not all(numbers):
-        return "object without image or category"
+        return "object(s) without image or category"
     image, category = images.get(numbers[0]), numbers[1]
     if category not in categories:
         return UNKNOWN
     if image is None:
-        return "object of an image that is not listed"
+        return "object(s) of an image not listed"
     outline, reason = item.get("segmentation"), ""
     if image.size is None:
-        outline, reason = None, "outline in an image without height and width" if outline else ""
+        outline, reason = None, "object(s) in an image without height and width" if outline else ""
     elif not outline:
-        outline, reason = None, "object without an outline"
+        outline, reason = None, "object(s) without an outline"
     else:
         try:
             check_outline(outline, *image.size)
         except ValueError:
-            outline, reason = None, "object with a damaged outline"
+            outline, reason = None, "object(s) with a damaged outline"
     image.objects.append(CocoObject(category, item.get("iscrowd") in (1, True, "1"), outline))
     return reason
 

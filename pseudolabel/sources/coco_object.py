@@ -69,7 +69,7 @@ def list_coco_object(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     return Listing(
         entries,
         _open_masks(config.masks, images, entries, coco.path, drawings if has_outlines or not has_objects else {}),
-        LeftOut(coco.dropped, "entries"),
+        LeftOut(coco.dropped),
     )
 
 

@@ -192,13 +192,13 @@ def change(root: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
 @pytest.mark.parametrize(
     ("outline", "reason"),
     [
-        ([], "object without an outline"),
-        (None, "object without an outline"),
-        ([[1, 2, 3, 4]], "object with a damaged outline"),
-        ([1, 1, 5, 1, 5, 5], "object with a damaged outline"),
-        ({"size": [3, 4], "counts": [12]}, "object with a damaged outline"),
-        ([[{"x": 1}, {"y": 2}]], "object with a damaged outline"),
-        ([["a"] * 6], "object with a damaged outline"),
+        ([], "object(s) without an outline"),
+        (None, "object(s) without an outline"),
+        ([[1, 2, 3, 4]], "object(s) with a damaged outline"),
+        ([1, 1, 5, 1, 5, 5], "object(s) with a damaged outline"),
+        ({"size": [3, 4], "counts": [12]}, "object(s) with a damaged outline"),
+        ([[{"x": 1}, {"y": 2}]], "object(s) with a damaged outline"),
+        ([["a"] * 6], "object(s) with a damaged outline"),
     ],
 )
 def test_an_outline_that_makes_no_sense_drops_its_object_from_the_mask_alone(
@@ -210,7 +210,7 @@ def test_an_outline_that_makes_no_sense_drops_its_object_from_the_mask_alone(
     assert (drawn(source) == 2).sum() == (drawn(source) > 0).sum() == 9
     assert source.ground_truth(source.entries[1]) is None
     assert source.left_out.reasons == {reason: 2}
-    assert str(source.left_out) == f"2 entries left out: 2 {reason}"
+    assert str(source.left_out) == f"2 left out: 2 {reason}"
 
 
 def test_masks_of_too_many_pixels(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_an_image_that_is_listed_twice_has_the_objects_of_both(tmp_path: Path) -
     source = open_coco(change(write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]}), repeat))
     assert [(entry.key, entry.classes) for entry in source.entries] == [("a", (1, 2))]
     assert drawn(source).sum() == 9 + 2 * 4
-    assert source.left_out.reasons == {"image that is listed twice": 2}
+    assert source.left_out.reasons == {"image(s) listed twice": 2}
 
 
 def test_two_images_of_one_id_are_failures(tmp_path: Path) -> None:
@@ -308,10 +308,10 @@ def test_objects_that_belong_to_no_image_or_category_are_counted(tmp_path: Path)
     source = open_coco(change(write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]}), add))
     assert [entry.classes for entry in source.entries] == [(1,)]
     assert source.left_out.reasons == {
-        "object without image or category": 3,
-        "image without id or file_name": 3,
-        "object of an image that is not listed": 1,
-        "object of a category that is not listed": 1,
+        "object(s) without image or category": 3,
+        "image(s) without id or file_name": 3,
+        "object(s) of an image not listed": 1,
+        "object(s) of a category not listed": 1,
     }
 
 
