@@ -5,6 +5,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell
 
 TWO_IMAGES = "two_images"
@@ -60,7 +61,7 @@ class Entry:
 
 
 def key_of(path: str | Path) -> str:
-    """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, `..` refused.
+    """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, bytes escaped.
 
     WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`. Accents are
     composed (NFC), whichever way the file system has them.
@@ -69,10 +70,12 @@ def key_of(path: str | Path) -> str:
         SourceError: if nothing remains of the name.
     """
     # Text instead of pathlib, which takes longer than all the rest of listing a table.
-    parts = [part for part in str(path).split("/") if part not in ("", ".", "..")]
+    parts = [part for part in printable(str(path)).split("/") if part not in ("", ".", "..")]
     if not parts:
         raise SourceError(f"'{path}' gives no key; name the file or set a key column")
     dot = parts[-1].rfind(".")
     if 0 < dot < len(parts[-1]) - 1:
         parts[-1] = parts[-1][:dot]
-    return normalize("NFC", "/".join(parts).replace(".", "_"))
+    key = normalize("NFC", "/".join(parts).replace(".", "_"))
+    # WebDataset's readers pass over what lies in such a folder.
+    return f"-{key}" if key.startswith("__") and len(parts) > 1 and parts[0].endswith("__") else key

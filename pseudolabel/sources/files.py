@@ -101,6 +101,18 @@ def is_file(path: str) -> bool:
     return bool(fs.isfile(name))
 
 
+def files_in(folder: str, suffix: str) -> list[str]:
+    """Paths of the visible files of a suffix directly in a folder, sorted; none where there is no such folder.
+
+    A pattern would take brackets in the folder's own name for its own.
+    """
+    fs, name = open_filesystem(folder)
+    if not fs.isdir(name):
+        return []
+    found = (path.rstrip("/").rpartition("/")[2] for path in fs.ls(name, detail=False))
+    return [join(folder, file) for file in sorted(found) if file.endswith(suffix) and not file.startswith(".")]
+
+
 def join(folder: str, name: str) -> str:
     """`name` inside `folder`; an absolute path or a URL stays as it is."""
     if name.startswith("/") or "://" in name or not folder:

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_file, is_folder, read_text
+from pseudolabel.sources.files import files_in, is_file, read_text
 
 
 def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iterator[list[Any]]:
@@ -49,10 +48,6 @@ def read_records(source: str, what: str, mend: str) -> Iterator[tuple[str, dict[
 def _files(source: str, what: str, mend: str) -> list[str]:
     if is_file(source):
         return [source]
-    if is_folder(source):
-        fs, name = open_filesystem(source)
-        # Not glob(), for which brackets in the folder's own path are a pattern.
-        files = sorted(fs.unstrip_protocol(path) for path in fs.ls(name, detail=False) if path.endswith(".jsonl"))
-        if files:
-            return files
+    if files := files_in(source, ".jsonl"):
+        return files
     raise SourceError(f"no {what}s in '{source}'; {mend}")

@@ -163,7 +163,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing.entries, config)
+        entries = _sort(listing, config)
         if config.labels in ("none", "masks"):
             entries = [without_labels(entry) for entry in entries]
         elif config.labels != "xml":
@@ -179,6 +179,8 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
     )
     if config.labels == "masks":
         return _label_by_masks(source, config.path)
+    if config.labels == "xml" and listing.no_labels:
+        raise NoLabelsError(listing.no_labels)
     if config.labels != "none":
         _check_labels(source.entries, config, vocabulary)
     return source
@@ -247,12 +249,13 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
-    if not entries:
+def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
+    if not listing.entries:
+        found = f": {listing.left_out}" if listing.left_out.total else ""
         raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check --source.path"
         )
-    entries = sorted(entries, key=attrgetter("key"))
+    entries = sorted(listing.entries, key=attrgetter("key"))
     shared = [(before, entry) for before, entry in pairwise(entries) if before.key == entry.key]
     if shared:
         first, second = shared[0]
@@ -272,6 +275,11 @@ def _remedy_for_keys(config: SourceConfig) -> str:
         return "give the rows keys of their own in a column named key, or remove one of them"
     if config.kind in ("voc", "context"):
         return "rename or remove one of them: the image, its line in the list, its mask and its annotation"
+    if config.kind == "folder":
+        return (
+            "where one is the other's mask, move the masks into a folder of their own and name it with --source.masks; "
+            "else rename or remove one of them"
+        )
     return "rename or remove one of them"
 
 

@@ -23,9 +23,12 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n
     [
         (b"", "is empty; download or copy it again"),
         (LFS.encode(), r"is a Git LFS pointer, .*git lfs pull"),
-        (b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Not found</body></html>", "is a web page, .*download the file itself"),
+        (
+            b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Not found</body></html>",
+            "is a web page, .*download the file itself",
+        ),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-        (b'{"error":"Repository not found"}\n', "is a text that begins with '{\"error\":\"Repository not found\"}'"),
+        (b'{"error":"Repository not found"}\n', 'is a text that begins with \'{"error":"Repository not found"}\''),
         ("étoile ".encode() * 200, "is a text that begins with 'étoile"),
     ],
 )
@@ -46,6 +49,10 @@ def test_weights_are_let_through_and_cut_off_ones_are_not(tmp_path):
             if length > 4 or name.endswith("safetensors"):
                 assert explain(tmp_path / f"cut-{name}") == "is cut off; download or copy it again", length
     assert explain(tmp_path) == "is a folder; give a file in it"
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "old.pth")
+    shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path, "old.pth")
+    assert re.match("is a zip archive.*unpack", explain(tmp_path / "packed.zip") or "")
+    assert re.match("is a tar archive.*unpack", explain(tmp_path / "packed.tar") or "")
 
 
 def test_a_models_folder_names_its_pointers(tmp_path):

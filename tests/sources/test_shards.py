@@ -268,7 +268,7 @@ def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: V
 
 def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
     members = {"a.jpg": picture(), "a.cls": b"cat", "a.thumb.jpg": picture()}
-    others = ("._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "README", "b.wav", "c.heic")
+    others = ("._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "README", "b.wav", "c.jxl")
     members |= dict.fromkeys(others, b"")
     write_shard(tmp_path / "s/x.tar", members)
     for name in ("index.json", "y.tar.gz", "sub/z.tar"):
@@ -282,7 +282,7 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
         "without a suffix": 1,
         ".wav": 1,
         "further image of a sample": 1,
-        ".heic (pip install pillow-heif)": 1,
+        ".jxl (convert to PNG or JPEG)": 1,
         ".json beside the shards": 1,
         "compressed shards (unpack them to plain .tar)": 1,
         "folders beside the shards": 1,
