@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
@@ -64,15 +65,14 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
-    from pseudolabel.stages.filter import score_classes, true_classes, write_classes
+    from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
     from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
-    from pseudolabel.vocabulary import load_vocabulary
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
     if summary is not None and truth:
-        names = load_vocabulary(experiment.vocabulary).names[1:]
+        names = filter_vocabulary(experiment).names[1:]
         title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
         print_label_scores(score_classes(experiment, truth), names, title, Console())
     return report(summary)
@@ -386,9 +386,10 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that the user can fix end in one message and their status, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     end_with_launcher()
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding has no letters for
     with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
         parser = build_parser()
         parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))

@@ -20,9 +20,10 @@ from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.units import Rank
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captioner import Captioner
-from pseudolabel.text.captions import load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.text.captions import load_captions, match_captions
+from pseudolabel.vocabulary import Vocabulary
 
 IMAGES_PER_FILE = 256
 READ_AHEAD = 32
@@ -77,14 +78,17 @@ def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
         raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
+    if rank.is_main and source.left_out.total:
+        print(source.left_out)
     folder = Folder(target)
     folder.prepare()
     with lock_output(folder, rank.index):
         claim = rank.open_claim(folder)
         found = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
-        known = {pair for pair, caption in found.items() if caption}
+        own = match_captions(found, source.entries, vocabulary, target)
+        known = {pair for pair, caption in own.items() if caption}
         # The cut does not depend on what is known, which other ranks may be adding to.
         share = list(batched(source.entries, IMAGES_PER_FILE))[rank.index :: rank.count]
         missing = [tuple(entry for entry in chunk if _classes(entry, vocabulary, known)) for chunk in share]
