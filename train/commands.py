@@ -19,7 +19,8 @@ from pseudolabel_train.data import check_data, lacking_masks, loads_masks, open_
 from pseudolabel_train.explained import build_runner, explained
 from pseudolabel_train.initial import check_initial_of, choose_initial, fetch_initial
 from pseudolabel_train.metric import CrfIoUMetric
-from pseudolabel_train.report import ReportHook, failures, total_batch
+from pseudolabel_train.prediction_files import open_prediction_files
+from pseudolabel_train.report import ReportHook, check_work_dir, failures, total_batch
 from pseudolabel_train.resume import choose_checkpoint
 from pseudolabel_train.weights import load_trained, read_trained
 
@@ -70,6 +71,8 @@ def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: s
     trained = read_trained(checkpoint)
     check_heads(cfg, "test_dataloader", dataset)
     check_data(cfg, "test_dataloader", dataset)
+    check_work_dir(cfg)
+    open_prediction_files(cfg, "test_evaluator", dataset)
     with explained(cfg, "test_dataloader"):
         runner = build_runner(cfg)
         load_trained(_unwrap(runner.model), trained)
@@ -97,6 +100,9 @@ def _check_data(cfg: Config) -> None:
     for name, dataset in (("train_dataloader", train), ("val_dataloader", val)):
         if dataset is not None:
             check_data(cfg, name, dataset)
+    check_work_dir(cfg)
+    if val is not None:
+        open_prediction_files(cfg, "val_evaluator", val)
 
 
 def _choose_split(cfg: Config, split: str) -> None:

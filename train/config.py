@@ -49,7 +49,7 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
         cfg.merge_from_dict(changes)
     except Exception as error:  # a config is a program of the user's and may raise anything
         raise ConfigError(f"the config '{path}' cannot be used: {type(error).__name__}: {error}") from error
-    cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem)
+    cfg.work_dir = str(Path(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem).expanduser())
     init_default_scope(cfg.get("default_scope") or "mmseg")
     hooks = cfg.get("custom_hooks") or []
     if not any(hook["type"] in (ReportHook, ReportHook.__name__) for hook in hooks):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pseudolabel.refine.densecrf import refine_probabilities
 from pseudolabel.refine.engines import resolve_engine
 from pseudolabel.sources.images import mask_image
 from pseudolabel.stages.workers import open_pool, share_of_cores
+from pseudolabel_train.prediction_files import PredictionFiles, prediction_name
 
 PENDING_PER_WORKER = 2
 # What the CRF of one image may end in; the image is too large, or what the model says of it is no number.
@@ -44,13 +44,13 @@ class Prediction:
     """One image's labels on their way to the score.
 
     Attributes:
-        key: the image's name, for the file that is written.
+        path: of the image, which names the file that is written.
         labels: a promise of the labels, (H, W), or of the reason why there are none.
         truth: int (H, W); None where there is no ground truth.
         first: the mask value of label 0: 1 where the classes have no background and a mask's 0 says that there is none.
     """
 
-    key: str
+    path: str
     labels: "Future[np.ndarray]"
     truth: torch.Tensor | None
     first: int = 0
@@ -76,14 +76,25 @@ class CrfIoUMetric(IoUMetric):
         crf: those of `CRF_FIELDS` that differ from the defaults of `pseudolabel.config.CrfConfig`; None leaves the CRF
             out.
         workers: processes per rank for the CRF; 0 shares all cores between the ranks.
-        options: those of `IoUMetric`, such as `output_dir` and `format_only`.
+        output_dir: folder for the predictions, `a/img.png` for the image `a/img.jpg` below its `image_folders`.
+        image_folders: where the images lie; `pseudolabel train` and `test` set it.
+        options: those of `IoUMetric`, such as `format_only`.
 
     Raises:
         SettingError: if `crf` has an unknown field or no iterations.
     """
 
-    def __init__(self, crf: dict[str, Any] | None = None, workers: int = 0, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        crf: dict[str, Any] | None = None,
+        workers: int = 0,
+        output_dir: str | None = None,
+        image_folders: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)  # without the folder, which it would create
+        self.output_dir, self.image_folders = output_dir, tuple(image_folders)
+        self._files = PredictionFiles(output_dir, image_folders) if output_dir else None
         self.crf = _read_crf(crf)
         self._workers = workers or share_of_cores(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         self._pool: ProcessPoolExecutor | None = None
@@ -106,7 +117,7 @@ class CrfIoUMetric(IoUMetric):
             truth = None if self.format_only else sample["gt_sem_seg"]["data"].squeeze(0).cpu()
             labels = promise(partial(_predicted, sample)) if self.crf is None else self._refine(image, sample, self.crf)
             first = 1 if sample.get("reduce_zero_label") else 0
-            self._pending.append(Prediction(Path(sample["img_path"]).stem, labels, truth, first))
+            self._pending.append(Prediction(sample["img_path"], labels, truth, first))
         self._finish(
             len(self._pending) if self.crf is None else len(self._pending) - PENDING_PER_WORKER * self._workers
         )
@@ -163,16 +174,16 @@ class CrfIoUMetric(IoUMetric):
             except SettingError:
                 raise
             except OF_ONE_IMAGE as error:
-                self._failed[prediction.key] = f"DenseCRF: {error or type(error).__name__}"
+                self._failed[prediction_name(prediction.path, self.image_folders)] = (
+                    f"DenseCRF: {error or type(error).__name__}"
+                )
                 self.results.append((torch.zeros(classes),) * 4)  # nothing to count, but each rank has as many
                 continue
             if prediction.truth is not None:
                 areas = self.intersect_and_union(torch.from_numpy(labels), prediction.truth, classes, self.ignore_index)
                 self.results.append(areas)
-            if self.output_dir is not None:
-                path = Path(self.output_dir) / f"{prediction.key}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)  # IoUMetric makes it on the first rank's machine alone
-                mask_image(prediction.mask(labels)).save(path)
+            if self._files is not None:
+                self._files.write(prediction.path, mask_image(prediction.mask(labels)))
 
 
 def promise(work: Callable[[], np.ndarray]) -> "Future[np.ndarray]":

@@ -5,6 +5,7 @@ predictions and then once more on the bytes of the finished archive.
 """
 
 import gzip
+import hashlib
 import io
 import os
 import struct
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.ownership import own_files_beside
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.vocabulary import voc_palette
 
@@ -63,8 +65,11 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
 
     Raises:
         UserError: if there is no such folder or list, if any prediction is at fault (all faults are counted, the first
-            of each kind named), or if the archive cannot be written.
+            of each kind named), if the archive cannot be written, or if it would replace a file that is not ours.
     """
+    predictions, voc, archive = predictions.expanduser(), voc.expanduser(), archive.expanduser()
+    files_beside, name = own_files_beside(str(archive))
+    files_beside.check([name])
     ids = read_ids(voc, split)
     if not archive.name.endswith((".tar.gz", ".tgz")):
         raise UserError(f"the server takes a tar.gz, not '{archive}'; let --out end in .tar.gz")
@@ -81,6 +86,7 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
             raise UserError(
                 f"the archive does not read back as it was written; try another disk for --out: {report(faults)}"
             )
+        files_beside.note({name: hashlib.sha256(unfinished.read_bytes()).hexdigest()})
         os.replace(unfinished, archive)
     except OSError as error:
         raise UserError(f"'{archive}' cannot be written: {error}; choose another --out") from error

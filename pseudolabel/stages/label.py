@@ -14,6 +14,7 @@ from pseudolabel.errors import SettingError
 from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
+from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
@@ -22,8 +23,9 @@ from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settin
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
-from pseudolabel.text.captions import Captions, check_complete, load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.stages.vocabulary import choose_vocabulary
+from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
+from pseudolabel.vocabulary import Vocabulary
 
 
 def write_labels(
@@ -41,12 +43,13 @@ def write_labels(
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
     experiment = resolve_engines(experiment, rank.device)
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     kind = kind_of(experiment)
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
     captions = _captions(experiment, source, vocabulary)
+    check_shard_folder(Folder(experiment.out) / kind, kind)
     model = load_model(experiment.model, rank.device)
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)
@@ -120,7 +123,10 @@ def run_settings(
 def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
     if experiment.captions.source == "none":
         return None
-    captions = load_captions(experiment.captions.source)
+    path = experiment.captions.source
+    written = load_captions(path)
+    captions = match_captions(written, source.entries, vocabulary, path)
+    check_images(written, captions, source.entries, path)
     if experiment.method != "diffseg":  # which takes an image's own caption where there is one
-        check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+        check_complete(captions, source.entries, vocabulary, path)
     return captions
