@@ -70,15 +70,10 @@ def test_the_first_region_keeps_what_several_claim():
     """With a certainty below one half, each region claims all but itself."""
     image = np.array(scene().image)[:6, :9]
     regions = np.repeat(np.repeat([[0, 1, 2]], 6, 0), 3, 1)
-    found = refine_singly(
-        image, regions, [7, 8, 9], 0.3, CrfConfig(iterations=1, gaussian_weight=0, bilateral_weight=0)
-    )
+    crf = CrfConfig(iterations=1, gaussian_weight=0, bilateral_weight=0)
+    found = refine_singly(image, regions, [7, 8, 9], 0.3, crf)
     assert np.array_equal(found, np.array([8, 7, 7], np.uint8)[regions])
-    assert np.array_equal(
-        refine_singly(image, regions, [0, 8, 9], 0.3, CrfConfig(iterations=1, gaussian_weight=0, bilateral_weight=0))
-        == 8,
-        regions != 1,
-    )
+    assert np.array_equal(refine_singly(image, regions, [0, 8, 9], 0.3, crf) == 8, regions != 1)
 
 
 def test_edges_are_followed():
