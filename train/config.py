@@ -49,7 +49,7 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
         cfg.merge_from_dict(changes)
     except Exception as error:  # a config is a program of the user's and may raise anything
         raise ConfigError(f"the config '{path}' cannot be used: {type(error).__name__}: {error}") from error
-    cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem)
+    cfg.work_dir = str(Path(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem).expanduser())
     init_default_scope(cfg.get("default_scope") or "mmseg")
     hooks = cfg.get("custom_hooks") or []
     if not any(hook["type"] in (ReportHook, ReportHook.__name__) for hook in hooks):
@@ -96,7 +96,7 @@ def require(cfg: Config, config: str, kind: str) -> None:
         if 0 < len(lacking) < len(parts):
             there = next(part for part in parts if part not in lacking)
             raise ConfigError(
-                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or set {there} = None to go without"
+                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or set {there}=None to go without"
             )
 
 

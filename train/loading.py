@@ -13,7 +13,7 @@ from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.sources.images import read_mask
 from pseudolabel.vocabulary import Vocabulary
-from pseudolabel_train.shard_list import ShardError, mend
+from pseudolabel_train.shard_list import ShardError, hint
 
 
 def dataset_metainfo(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class LoadShardSample(BaseTransform):
                 results["seg_fields"].append("gt_seg_map")
         except BadSample as error:
             shard = results["img_path"].removesuffix(f"/{results['key']}")
-            raise ShardError(f"'{shard}': sample '{results['key']}': {error}; {mend(shard)}") from error
+            raise ShardError(f"'{shard}': sample '{results['key']}': {error}; {hint(shard)}") from error
         return results
 
     def __repr__(self) -> str:

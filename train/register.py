@@ -13,6 +13,7 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
 from pseudolabel_train import (
     backbone,
     head,
+    image_list_dataset,
     loading,
     loss,
     metric,
@@ -27,6 +28,7 @@ from pseudolabel_train import (
 __all__ = [
     "backbone",
     "head",
+    "image_list_dataset",
     "loading",
     "loss",
     "metric",

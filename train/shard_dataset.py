@@ -18,7 +18,7 @@ from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import dataset_metainfo, sample_results
 from pseudolabel_train.shard_classes import check_vocabulary
 from pseudolabel_train.shard_index import Span, Stamp, load_index
-from pseudolabel_train.shard_list import ShardError, find_shards, mend, warn_if_unfinished
+from pseudolabel_train.shard_list import ShardError, find_shards, hint, warn_if_unfinished
 
 OPEN_SHARDS = 128  # per process; each takes two of the 1024 descriptors that a process usually may have
 
@@ -135,7 +135,7 @@ class _Shard:
     def _bytes(self, key: str, span: Span) -> bytes:
         data = os.pread(self._descriptor, span.length, span.offset)
         if len(data) < span.length:
-            raise ShardError(f"'{self._path}': sample '{key}': the file ends inside it; {mend(self._path)}")
+            raise ShardError(f"'{self._path}': sample '{key}': the file ends inside it; {hint(self._path)}")
         return data
 
 

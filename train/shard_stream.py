@@ -19,7 +19,7 @@ from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.epoch_counter import EpochCounter
 from pseudolabel_train.loading import dataset_metainfo, sample_results
 from pseudolabel_train.shard_classes import check_vocabulary
-from pseudolabel_train.shard_list import ShardError, count_samples, find_shards, image_and_mask, mend
+from pseudolabel_train.shard_list import ShardError, count_samples, find_shards, hint, image_and_mask
 
 _INITIAL = 100  # samples in the shuffle buffer before the first is drawn; it goes on filling while samples leave it
 
@@ -150,7 +150,7 @@ class ShardStream(IterableDataset):
         except ShardError:
             raise
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-            raise ShardError(f"shard '{path}' cannot be read after sample {found}: {error}; {mend(path)}") from error
+            raise ShardError(f"shard '{path}' cannot be read after sample {found}: {error}; {hint(path)}") from error
         if found < stop or found > count:
             told = f"{found} samples" if found < stop else f"more than {count} samples"
-            raise ShardError(f"shard '{path}' holds {told} where {count} are listed; {mend(path)}")
+            raise ShardError(f"shard '{path}' holds {told} where {count} are listed; {hint(path)}")

@@ -48,8 +48,8 @@ augmentation = [
     dict(type="PackSegInputs"),
 ]
 train_pipeline = [dict(type="LoadShardSample"), *augmentation]
-full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), *augmentation]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadMask"), *augmentation]
+test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadMask"), dict(type="PackSegInputs")]
 
 optim_wrapper = dict(
     type="OptimWrapper",

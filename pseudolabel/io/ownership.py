@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pseudolabel.shards.folder import Folder, OutputError
@@ -77,7 +77,10 @@ class OwnFiles:
         Raises:
             NotOursError: if one exists that this package did not write, or that was changed since.
         """
-        if strange := [name for name in names if not self._is_free(name)]:
+        self._refuse([name for name in names if not self._is_free(name)])
+
+    def _refuse(self, strange: Sequence[str]) -> None:
+        if strange:
             shown = ", ".join(repr(name) for name in strange[:NAMED])
             rest = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
             what = "a file that" if len(strange) == 1 else f"{len(strange)} files that"
@@ -107,7 +110,7 @@ class OwnFiles:
         for name in hashes:
             if obstacle := self.obstacle(name):
                 raise OutputError(obstacle)
-        self.check(hashes)
+        self._refuse([name for name, own in hashes.items() if not self._is_free(name, own)])
         new = {name: own for name, own in hashes.items() if own not in self._hashes.get(name, ())}
         if new:
             lines = (json.dumps({"file": name, "sha256": own}, ensure_ascii=False) for name, own in new.items())
@@ -115,7 +118,8 @@ class OwnFiles:
         for name, own in new.items():
             self._hashes.setdefault(name, set()).add(own)
 
-    def _is_free(self, name: str) -> bool:
+    def _is_free(self, name: str, own: str = "") -> bool:
+        """Whether there is nothing of that name, or what we wrote, or just the bytes with that sha256."""
         if self.folder.local is not None:
             try:
                 mode = (self.folder.local / name).lstat().st_mode
@@ -125,8 +129,8 @@ class OwnFiles:
                 return False
         elif not self.folder.exists(name):
             return True
-        known = self._hashes.get(name)
-        return known is not None and hashlib.sha256(self.folder.read_bytes(name)).hexdigest() in known
+        known = {*self._hashes.get(name, ()), own}
+        return known != {""} and hashlib.sha256(self.folder.read_bytes(name)).hexdigest() in known
 
     def _read(self, data: bytes) -> None:
         for line in data.splitlines():

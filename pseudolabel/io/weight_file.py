@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def explain(path: str | os.PathLike[str]) -> str | None:
         return "is a web page, which came in place of the file; download the file itself, in a browser if need be"
     if path.suffix == _SAFETENSORS:
         return _explain_safetensors(path, head)
-    if head.startswith(_ZIP) and not zipfile.is_zipfile(path):  # the list of a zip's parts comes last
-        return "is cut off; download or copy it again"
+    if head.startswith(_ZIP):
+        return _explain_zip(path)
+    if tarfile.is_tarfile(path):
+        return "is a tar archive; unpack it and give the file of weights in it"
     text = _text(head)
     if text is not None and path.suffix not in (".json", ".txt"):
         return f"is a text that begins with '{text[:_SHOWN]}', no weights; download the file itself"
@@ -55,6 +58,19 @@ def explain_folder(folder: str | os.PathLike[str]) -> str:
             what = explain(path)
             lines += [f"'{path}' {what}"] if what else []
     return "\n".join(lines)
+
+
+def _explain_zip(path: Path) -> str | None:
+    """`torch.save` writes zips; the list of a zip's parts comes last."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "is cut off; download or copy it again"
+    is_checkpoint = any(name.endswith("/data.pkl") for name in names)
+    return (
+        None if is_checkpoint else "is a zip archive, not of torch.save; unpack it and give the file of weights in it"
+    )
 
 
 def _explain_safetensors(path: Path, head: bytes) -> str | None:

@@ -24,10 +24,10 @@ class PatchFeatures:
             ModelError: if it cannot be loaded.
         """
         setting = "--freesegdiff.backbone"
-        model, self.processor = load_pretrained(
+        self._whole, self.processor = load_pretrained(
             resolve(name, "clip"), AutoModel, AutoImageProcessor, device, "a vision transformer", setting
         )
-        self.model = getattr(model, "vision_model", model)
+        self.model = getattr(self._whole, "vision_model", self._whole)
         self.image_size, self.patch_size = self.model.config.image_size, self.model.config.patch_size
 
     @torch.inference_mode()

@@ -76,9 +76,24 @@ def decode_image(data: bytes, origin: str, max_pixels: int) -> tuple[Image.Image
         image = _open(data, formats(), origin, max_pixels)
         turn = _turn(image)
         is_plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and turn is None
-        rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+        rgb = _upright_rgb(image, turn)
     return rgb, data if is_plain_jpeg else None
+
+
+def upright_rgb(image: Image.Image, origin: str, max_pixels: int) -> Image.Image:
+    """What `decode_image` makes of the same image in a file: upright 8-bit RGB without metadata.
+
+    Args:
+        image: of any mode; it is left as it is.
+        origin: its name for messages.
+        max_pixels: largest width * height that is taken.
+
+    Raises:
+        BadSample: as `decode_image` does.
+    """
+    check_size(*image.size, origin, max_pixels)
+    with _STRICT_PILLOW, decoding(origin):
+        return _upright_rgb(image, _turn(image))
 
 
 def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.ndarray:
@@ -166,6 +181,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return None
+
+
+def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    rgb = _to_rgb(image if turn is None else image.transpose(turn))
+    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+    return rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -18,11 +18,12 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
+from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.label_file import label_by_file, without_labels
+from pseudolabel.sources.labels import LABEL_PROBLEMS
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
@@ -30,7 +31,6 @@ from pseudolabel.sources.table import list_table
 from pseudolabel.sources.voc import list_voc
 from pseudolabel.vocabulary import Vocabulary
 
-_LOOKED_AT = 16  # masks, before a scoring
 _ONLY_IGNORED = (
     "hold only 0 and 255, and 255 stands for ignored pixels, so that they name no class; write 1 for the pixels of the "
     "first class, 2 for the second (values // 255 for one class)"
@@ -62,7 +62,6 @@ class Source:
         max_pixels: largest width * height that is decoded.
         background_where_unlabelled: whether an image without labels is a sample of background alone, or a bad one.
         left_out: what the source was pointed at and does not take.
-        no_labels: why none of its labels can be used; empty where some can.
     """
 
     entries: list[Entry]
@@ -72,21 +71,11 @@ class Source:
     max_pixels: int
     background_where_unlabelled: bool
     left_out: LeftOut = field(default_factory=LeftOut)
-    no_labels: str = ""
 
     @property
     def has_ground_truth(self) -> bool:
         """Whether there are masks at all; single images may still lack one."""
         return self.masks is not None
-
-    def check_labels(self) -> None:
-        """Make sure, before a model is loaded, that there are labels to work with.
-
-        Raises:
-            SourceError: if none can be used.
-        """
-        if self.no_labels:
-            raise SourceError(self.no_labels)
 
     def read(self, entry: Entry) -> Sample:
         """Read one image with its labels.
@@ -100,7 +89,7 @@ class Source:
             raise BadSample(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
-        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
         image, original = decode_image(data, _describe(entry), self.max_pixels)
         return Sample(entry.key, image, entry.classes, original)
 
@@ -135,27 +124,7 @@ class Source:
         """The message for an image of which `ground_truth` gives None: where its mask was looked for."""
         places = self.masks.places(entry) if self.masks is not None else []
         tried = ": tried " + ", ".join(f"'{printable(place)}'" for place in places) if places else ""
-        return f"'{entry.key}' has no mask{tried}"
-
-    def check_ground_truth(self) -> None:
-        """Look at some masks, before all of them are scored against.
-
-        Raises:
-            SourceError: if none of them can be read, or all of them hold only 0 and 255.
-        """
-        seen, errors = [], []
-        for entry in self.entries[:: max(1, len(self.entries) // _LOOKED_AT)]:
-            try:
-                truth = self.ground_truth(entry)
-            except BadSample as error:
-                errors.append(error)
-            else:
-                if truth is not None:
-                    seen.append(_names_no_class(truth.labels))
-        if seen and all(seen):
-            raise SourceError(f"all masks that were looked at {_ONLY_IGNORED}")
-        if errors and not seen:
-            raise SourceError(f"none of the masks that were looked at can be used; the first: {errors[0]}")
+        return f"no ground truth for '{entry.key}'{tried}"
 
 
 def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
@@ -163,6 +132,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
 
     Raises:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
+        NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
     if not config.path:
         raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
@@ -185,9 +155,28 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
         left_out=listing.left_out,
-        no_labels=listing.no_labels if config.labels == "xml" else "",
     )
-    return _label_by_masks(source, config.path) if config.labels == "masks" else source
+    if config.labels == "masks":
+        return _label_by_masks(source, config.path)
+    if config.labels == "xml" and listing.no_labels:
+        raise NoLabelsError(listing.no_labels)
+    if config.labels != "none":
+        _check_labels(source.entries, config, vocabulary)
+    return source
+
+
+def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabulary) -> None:
+    """Make sure that some label is a class, where there are labels: else every image would fail, one by one."""
+    if any(entry.classes for entry in entries):
+        return
+    problems = (entry.problem[1] for entry in entries if entry.problem and entry.problem[0] in LABEL_PROBLEMS)
+    first = next(problems, None)
+    if first is not None:
+        raise NoLabelsError(
+            f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
+            "name the data's own classes with --vocabulary, take labels from elsewhere with --source.labels FILE, or "
+            f"leave them out with --source.labels none. The first: {first}"
+        )
 
 
 def _label_by_masks(source: Source, path: str) -> Source:

@@ -1,11 +1,11 @@
 """The scoring stage: shards of CAMs, masks or segments, or a folder of PNGs, against ground truth."""
 
+import io
 import math
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.evaluation.scope import Scope
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import BACKGROUND, IGNORE, Kind
 from pseudolabel.shards.folder import Folder
@@ -30,7 +31,7 @@ from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import Location, join, read_bytes
 from pseudolabel.sources.images import read_mask
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.metrics import record_metrics
+from pseudolabel.stages.metrics import check_metrics, record_metrics
 from pseudolabel.stages.predictions import AMBIGUOUS, NO_PREDICTION, Predictions, find_predictions
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
@@ -43,6 +44,11 @@ from pseudolabel.vocabulary import Vocabulary
 Counts = ThresholdSweep | Confusion | Hungarian
 C = TypeVar("C", ThresholdSweep, Confusion, Hungarian)
 FILES_PER_TASK = 32
+PLOTS: dict[str, tuple[str, ...]] = {
+    "cams": ("cams-threshold.png", "cams-iou.png", "cams-confusion.png"),
+    "masks": ("masks-iou.png", "masks-confusion.png"),
+    "segments": ("segments-confusion.png",),
+}
 
 
 @dataclass
@@ -120,6 +126,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
         SourceError: if there is no ground truth, or there are no predictions.
         NothingScoredError: if no listed image could be scored.
         SettingError: if CAMs are to be scored without a background that they could be cut from.
+        NotOursError: if `metrics.json` or a plot is there that this package did not write.
     """
     vocabulary = choose_vocabulary(experiment)
     if kind == "cams" and not vocabulary.has_background:
@@ -127,11 +134,12 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
             f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
             "score masks instead"
         )
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)  # scores need the masks alone
     if not source.has_ground_truth:
         raise SourceError(
             f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"
         )
+    check_metrics(experiment.out, PLOTS[kind] if experiment.evaluate.plots else ())
     found = find_predictions(kind, Folder(predictions or f"{experiment.out}/{kind}"), source.entries)
     tally = _empty(kind, vocabulary)
     workers = experiment.work.workers or rank.cores()
@@ -181,9 +189,10 @@ def _scope(tally: Tally[Any], found: Predictions, source: Source, vocabulary: Vo
         )
     has_classes = bool(tally.true - {BACKGROUND, IGNORE})
     if tally.keys and not has_classes:
-        warnings.append(_no_class("ground truth", IGNORE in tally.true, vocabulary))
+        effect = "mIoU is over background alone" if vocabulary.has_background else "nothing is scored"
+        warnings.append(_no_class("ground truth", effect, tally.true, vocabulary))
     elif tally.predicted and not tally.predicted - {BACKGROUND, IGNORE}:
-        warnings.append(_no_class("predictions", IGNORE in tally.predicted, vocabulary))
+        warnings.append(_no_class("predictions", "every class is missed", tally.predicted, vocabulary))
     return Scope(
         len(source.entries),
         not_scored,
@@ -194,12 +203,11 @@ def _scope(tally: Tally[Any], found: Predictions, source: Source, vocabulary: Vo
     )
 
 
-def _no_class(what: str, holds_void: bool, vocabulary: Vocabulary) -> str:
-    counted = "mIoU is over background alone" if vocabulary.has_background else "no class is scored"
-    if not holds_void:
-        return f"no class in the {what} of the scored images, only 0 (background): {counted}"
+def _no_class(what: str, effect: str, labels: set[int], vocabulary: Vocabulary) -> str:
+    if IGNORE not in labels:
+        return f"no class in the {what} of the scored images, only 0 (background): {effect}"
     return (
-        f"no class in the {what} of the scored images, only 0 and 255: {counted}. 255 stands for pixels that are "
+        f"no class in the {what} of the scored images, only 0 and 255: {effect}. 255 stands for pixels that are "
         f"ignored; a class is written as its number, 1 for '{vocabulary.names[1]}'"
     )
 
@@ -260,7 +268,7 @@ def _members(task: Task, tally: Tally[Any]) -> Iterator[tuple[str, Members]]:
 def _add(tally: Tally[Any], key: str, members: Members) -> None:
     truth = _source.ground_truth(_entries[key])
     if truth is None:
-        raise BadSample("no ground truth", f"no ground truth for '{key}'")
+        raise BadSample("no ground truth", _source.lacks_ground_truth(_entries[key]))
     if isinstance(tally.counts, ThresholdSweep):
         scores = decode_cams(key, members).scores
         _check_size(key, scores.size, truth.labels.shape)
@@ -318,20 +326,21 @@ def _report(tally: Tally[Any], experiment: Experiment, vocabulary: Vocabulary) -
 
 def _write(experiment: Experiment, report: Report | SegmentReport, tally: Tally[Any], vocabulary: Vocabulary) -> None:
     record_metrics(experiment.out, report.kind, report.to_dict())
-    folder = Folder(experiment.out).local
-    if experiment.evaluate.plots and folder is not None:
-        _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary, folder)
+    if experiment.evaluate.plots:
+        plots = _plot(report, tally.counts, experiment.evaluate.threshold, vocabulary)
+        OwnFiles(Folder(experiment.out)).write(plots)
 
 
-def _plot(
-    report: Report | SegmentReport, counts: Counts, threshold: float, vocabulary: Vocabulary, folder: Path
-) -> None:
+def _plot(report: Report | SegmentReport, counts: Counts, threshold: float, vocabulary: Vocabulary) -> dict[str, bytes]:
+    """PNG files by the names of `PLOTS`."""
     if isinstance(counts, Hungarian):
         confusion = counts.matched
     else:
         confusion = counts if isinstance(counts, Confusion) else counts.at(threshold)
+    files = {name: io.BytesIO() for name in PLOTS[report.kind]}
     if isinstance(report, Report):
         if report.curve is not None:
-            plot_threshold_curve(report, folder / "cams-threshold.png")
-        plot_class_iou(report, folder / f"{report.kind}-iou.png")
-    plot_confusion(confusion, vocabulary.names, folder / f"{report.kind}-confusion.png")
+            plot_threshold_curve(report, files["cams-threshold.png"])
+        plot_class_iou(report, files[f"{report.kind}-iou.png"])
+    plot_confusion(confusion, vocabulary.names, files[f"{report.kind}-confusion.png"])
+    return {name: file.getvalue() for name, file in files.items()}

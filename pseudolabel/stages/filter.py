@@ -18,7 +18,7 @@ from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.packing import JSONL
 from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import Entry
+from pseudolabel.sources.entry import Entry, NoLabelsError
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import open_job
@@ -126,7 +126,10 @@ def true_classes(experiment: Experiment) -> dict[str, Classes]:
     labels = experiment.source.labels.rstrip("/")
     if labels in ("none", (Folder(experiment.out) / KIND).path):
         return {}
-    source = open_source(experiment.source, filter_vocabulary(experiment))
+    try:
+        source = open_source(experiment.source, filter_vocabulary(experiment))
+    except NoLabelsError:
+        return {}
     found = {entry.key: entry.classes for entry in source.entries if entry.problem is None}
     return found if any(found.values()) else {}
 

@@ -15,6 +15,7 @@ from pseudolabel.io.reasons import first_by_reason
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
+from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
@@ -24,7 +25,6 @@ from pseudolabel.stages.units import Rank, Unit
 T = TypeVar("T")
 InputsOf = Callable[[Unit[T], frozenset[str]], str]
 
-SUMMARY = "summary.json"
 LOOK_EVERY_SECONDS = 2.0
 LOOK_PAUSE = 20.0  # times as long as a look has taken
 NOTHING_LEFT_OUT = LeftOut()
@@ -200,6 +200,7 @@ def open_job(
     """
     folder.prepare()
     with lock_output(folder, rank.index):
+        check_shard_folder(folder, kind)
         ledger = Ledger(folder, kind)
         fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main)
         claim = rank.open_claim(folder)

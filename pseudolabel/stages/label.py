@@ -14,6 +14,7 @@ from pseudolabel.errors import SettingError
 from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
+from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
@@ -23,7 +24,7 @@ from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
 from pseudolabel.stages.vocabulary import choose_vocabulary
-from pseudolabel.text.captions import Captions, check_complete, load_captions
+from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
 from pseudolabel.vocabulary import Vocabulary
 
 
@@ -47,8 +48,8 @@ def write_labels(
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
-    source.check_labels()
     captions = _captions(experiment, source, vocabulary)
+    check_shard_folder(Folder(experiment.out) / kind, kind)
     model = load_model(experiment.model, rank.device)
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)
@@ -122,7 +123,10 @@ def run_settings(
 def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
     if experiment.captions.source == "none":
         return None
-    captions = load_captions(experiment.captions.source)
+    path = experiment.captions.source
+    written = load_captions(path)
+    captions = match_captions(written, source.entries, vocabulary, path)
+    check_images(written, captions, source.entries, path)
     if experiment.method != "diffseg":  # which takes an image's own caption where there is one
-        check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+        check_complete(captions, source.entries, vocabulary, path)
     return captions

@@ -21,7 +21,6 @@ from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import decode_image
 from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
@@ -152,18 +151,12 @@ class _Run:
                     ) from error
 
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
-        decoded, made_from = {}, {}
-        for name, path in batch.items():
-            try:
-                made_from[name] = self._made_from(path)
-                data = path.read_bytes()
-                decoded[name] = decode_image(data, shown(path), self.experiment.source.max_pixels)[0]
-            except (BadSample, OSError) as error:
-                self.outcome.failures[str(path)] = str(error)
-        for name, result in segmenter.segment(decoded, self.classes):
+        made_from = {name: self._made_from(path) for name, path in batch.items() if path.exists()}
+        for name, result in segmenter.segment(batch, self.classes):
             path = batch[name]
             if isinstance(result, BadSample):
-                self.outcome.failures[str(path)] = f"'{shown(path)}': {result}"
+                message = str(result)
+                self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
                 continue
             try:
                 self._write(name, path, result, made_from[name])

@@ -8,7 +8,7 @@ from typing import Any
 from pseudolabel.config import Experiment
 from pseudolabel.shards.ledger import digest
 from pseudolabel.stages.labellers.table import kind_of, method_settings
-from pseudolabel.vocabulary import load_vocabulary
+from pseudolabel.vocabulary import load_vocabulary, typed_names
 
 
 def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) -> str:
@@ -32,9 +32,10 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         "seed": experiment.work.seed,
         "classes": classes,
     }
-    if classes not in (None, "auto"):
+    is_named = classes is not None and classes != "auto"
+    if is_named:
         settings["vocabulary"] = asdict(load_vocabulary(str(classes)))
-    if classes is None or "," not in classes:
+    if not is_named or typed_names(str(classes)) is None:  # else nothing is guessed
         guesses, captions = experiment.filter, experiment.captions
         guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
         settings["filter"] = asdict(guesses)

@@ -28,7 +28,7 @@ def draw_sheet(experiment: Experiment, out: Path, rows: int, title: str) -> None
         UserError: if there are no CAM shards.
     """
     vocabulary = choose_vocabulary(experiment)
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)
     entries = {entry.key: entry for entry in source.entries}
     masks = _samples(experiment, "masks")
     drawn: list[ContactRow] = []

@@ -43,6 +43,16 @@ def test_what_another_wrote_stays(opened: Open) -> None:
     assert not files.folder.exists("new.png")
 
 
+def test_a_file_that_is_there_already_with_the_same_bytes(opened: Open) -> None:
+    """As two processes find it that write the same file."""
+    first, second = opened(), opened()
+    first.write({"labels.json": b"all"})
+    second.write({"labels.json": b"all"})
+    with pytest.raises(NotOursError):
+        second.folder.write_bytes("labels.json", b"other")
+        second.write({"labels.json": b"all"})
+
+
 def test_what_was_changed_by_hand_stays(opened: Open) -> None:
     opened().write({"a.png": b"ours"})
     opened().folder.write_bytes("a.png", b"corrected by hand")

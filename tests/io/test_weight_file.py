@@ -49,6 +49,10 @@ def test_weights_are_let_through_and_cut_off_ones_are_not(tmp_path):
             if length > 4 or name.endswith("safetensors"):
                 assert explain(tmp_path / f"cut-{name}") == "is cut off; download or copy it again", length
     assert explain(tmp_path) == "is a folder; give a file in it"
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "old.pth")
+    shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path, "old.pth")
+    assert re.match("is a zip archive.*unpack", explain(tmp_path / "packed.zip") or "")
+    assert re.match("is a tar archive.*unpack", explain(tmp_path / "packed.tar") or "")
 
 
 def test_a_models_folder_names_its_pointers(tmp_path):

@@ -90,8 +90,10 @@ def test_folders_inside_and_trailing_slashes(tmp_path: Path) -> None:
 
 def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"file/out' cannot be used: .*"):
-        Folder(str(tmp_path / "file" / "out")).prepare()
+    for path in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(OutputError, match=rf"'{path}' is a file, or lies below one; choose another --out"):
+            Folder(str(path)).prepare()
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_a_read_only_folder(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_samples_are_sought_in_their_shard(tmp_path: Path, voc: Vocabulary) -> N
     [
         ({"json": b'{"names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": [7, 11]}'}, (8, 12)),
+        ({"json": b'{"labels": [0,0,0,0,0,1,0,1,0,0,0,0,0,0,0,0,0,0,0,0]}'}, (6, 8)),
+        ({"json": b'{"label": 7.0}'}, (8,)),
         ({"json": b'{"classes": ["cat", 11]}'}, (8, 12)),
         ({"json": b'{"classes": [8, 12], "names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": "cat"}'}, (8,)),
@@ -91,6 +93,7 @@ def test_labels_that_cannot_be_used(
     tmp_path: Path, voc: Vocabulary, labels: dict[str, bytes], status: str, reason: str
 ) -> None:
     members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
+    members |= {"z.jpg": picture(), "z.cls": b"cat"}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
     with pytest.raises(BadSample, match=reason) as caught:
         source.read(source.entries[0])

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 import pseudolabel_train.register  # noqa: F401
-from pseudolabel_train.commands import find_config
+from pseudolabel_train.config import find_config
 from tests.plain.deeplab import prediction, resnet_deeplab_v2
 from tests.train.test_configs import VOC
 

@@ -143,12 +143,35 @@ def test_a_resized_image_is_no_image_for_the_crf():
         metric.process(batch, samples)
 
 
-def test_a_diverged_model_is_named_before_its_logits_reach_a_worker():
-    metric = CrfIoUMetric(crf=CRF, workers=1)
-    batch, samples = outputs(1)
-    samples[0]["seg_logits"]["data"][0, 3, 3] = float("nan")
-    with pytest.raises(SettingError, match=r"images/2007_000000.jpg': its logits are not finite"):
-        metric.process(batch, samples)
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp_path, engine):
+    """One image's logits are no numbers; with the engine torch another has a lattice that overflows."""
+    settings = {**CRF, "engine": engine}
+    if engine == "torch":
+        settings["bilateral_sxy"] = 1e-7
+    batch, samples = outputs(4)
+    samples[2]["seg_logits"]["data"][0, 3, 3] = float("nan")
+    metric = CrfIoUMetric(crf=settings, workers=1, output_dir=str(tmp_path))
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process(batch, samples)
+    found = metric.evaluate(4)
+    reason = "DenseCRF: the logits are not finite, the training diverged"
+    assert metric.failures["2007_000002"] == reason
+    if engine == "torch":
+        assert found == {}
+        assert len(metric.failures) == 4
+        return
+    assert len(metric.failures) == 1
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["2007_000000", "2007_000001", "2007_000003"]
+    expected = IoUMetric()
+    expected.dataset_meta = {"classes": CLASSES}
+    for number, (sample, labels) in enumerate(zip(samples, refined_one_by_one(4), strict=True)):
+        if number != 2:
+            expected.process({}, [{**sample, "pred_sem_seg": {"data": torch.from_numpy(labels)[None]}}])
+    assert found == expected.evaluate(3)
+    metric.process(*outputs(1))
+    metric.evaluate(1)
+    assert metric.failures == {}
 
 
 @pytest.mark.parametrize(
