@@ -175,8 +175,8 @@ def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabu
     if first is not None:
         raise NoLabelsError(
             f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
-            f"the first: {first}. Name the data's own classes with --vocabulary, take labels from elsewhere with "
-            "--source.labels FILE, or leave them out with --source.labels none"
+            "name the data's own classes with --vocabulary, take labels from elsewhere with --source.labels FILE, or "
+            f"leave them out with --source.labels none. The first: {first}"
         )
 
 

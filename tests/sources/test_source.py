@@ -164,7 +164,7 @@ def test_labels_of_which_none_is_a_class_end_the_run(voc: Vocabulary, tmp_path: 
     table = SourceConfig(kind="table", path=str(tmp_path / "t.csv"))
     with pytest.raises(
         NoLabelsError,
-        match=rf"t\.csv' has labels that fit vocabulary 'voc' \(aeroplane, .*; the first: .* line 3: .*{labels[-1]}",
+        match=rf"t\.csv' has labels that fit vocabulary 'voc' \(aeroplane, .* The first: .* line 3: .*{labels[-1]}",
     ):
         open_source(table, voc)
     for source in ("none", "labels.json"):
