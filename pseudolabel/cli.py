@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
@@ -328,16 +329,27 @@ INTERRUPTED = {
 }
 
 
+class Parser(ArgumentParser):
+    """A parser that names the option that was meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with the message, and for an option that there is not with the most similar one."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
+        similar = get_close_matches(unknown, parser._option_string_actions, 1) if unknown.startswith("-") else []
+        super().error(f"{message}; did you mean {similar[0]}?" if similar else message, ex)
+
+
 def build_parser() -> ArgumentParser:
     """The parser of all commands; settings and their help come from the dataclasses and docstrings."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="pseudolabel",
         description="From images with image-level labels to pixel-level pseudo-masks with a frozen diffusion model.",
         epilog="Begin with 'pseudolabel doctor'; 'pseudolabel COMMAND --help' explains every setting.",
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, function in COMMANDS.items():
-        command = ArgumentParser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
+        command = Parser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
         if name not in FREE_OF_EXPERIMENT:
             command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)

@@ -13,7 +13,8 @@ from rich.text import Text
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.scope import Scope
-from pseudolabel.evaluation.threshold_sweep import STEPS, THRESHOLDS, ThresholdSweep
+from pseudolabel.evaluation.threshold_sweep import THRESHOLDS, ThresholdSweep
+from pseudolabel.limits import STEPS
 
 ORACLE_ORIGIN = "the scored images themselves"
 OFFICIAL = "Hungarian matching per image; segments left over are false alarms of labels the image has not (as released)"

@@ -50,5 +50,6 @@ def _end(message: str) -> None:
         os.write(2, f"{start}\n{message}\n".encode(errors="backslashreplace"))  # not buffered, so never half-written
     for child in multiprocessing.active_children():
         child.kill()
-    multiprocessing.util._run_finalizers(0)  # semaphores; or their tracker would complain after our last line
+    # Of semaphores; or their tracker would complain after our last line.
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(INTERRUPTED_EXIT)

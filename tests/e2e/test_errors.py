@@ -55,7 +55,9 @@ def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
     [
         ((), 'expected "command" to be one of'),
         (("camz",), "camz"),
-        (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path"),
+        (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path x; did you mean --source.path?"),
+        (("cams", "--confg=shapes"), "did you mean --config?"),
+        (("verify", "--folder", "x"), "unrecognized arguments: --folder"),
         (("cams", "--diffsegmenter.class_weight", "heavy"), "diffsegmenter.class_weight"),
         (("cams", "--model.dtype", "float8"), "model.dtype"),
         (("cams", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
