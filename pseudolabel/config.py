@@ -351,9 +351,9 @@ class Experiment:
     Args:
         out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec
             URLs work.
-        vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a YAML
-            file with the class names, or the names with commas, such as `dog, red car`. Left empty, it is `voc`; for
-            class folders one that ships and knows them all, or their names.
+        vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a file
+            with the class names (YAML, JSON, or one per line), or the names, such as `dog` or `dog, red car`. Left
+            empty, it is `voc`; for class folders one that ships and knows them all, or their names.
         source: where images and image-level labels come from.
         model: the diffusion model.
         method: how images are segmented; each method has its settings under its own name.

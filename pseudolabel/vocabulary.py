@@ -124,7 +124,8 @@ class Vocabulary:
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(_fold(name), self._index_of, n=1, cutoff=0.6)
         hint = f"did you mean '{self.names[self._index_of[near[0]]]}'?" if near else f"known: {self.listed}"
-        return f"unknown class '{name}' in vocabulary '{self.name}'; {hint}"
+        shown = f"'{name:.80}'" if _fold(name) else ascii(name)
+        return f"unknown class {shown} in vocabulary '{self.name}'; {hint}"
 
     @property
     def listed(self) -> str:

@@ -93,7 +93,7 @@ def _report_failures(failed: dict[str, str], images: int) -> int:
 
 def _check_data(cfg: Config) -> None:
     """Open and look at the data of training and validation, and compare their classes with each other and the model."""
-    train, val = (open_data(cfg, name) if cfg.get(name) else None for name in ("train_dataloader", "val_dataloader"))
+    val, train = (open_data(cfg, name) if cfg.get(name) else None for name in ("val_dataloader", "train_dataloader"))
     check_heads(cfg, "train_dataloader", train)
     if val is not None:
         check_same(train, val)

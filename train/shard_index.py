@@ -91,6 +91,10 @@ def load_index(path: str) -> ShardIndex:
                 if rows is not None:
                     return ShardIndex(rows)
             rows = _index(file, path, stamp)
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"no shard or folder '{path}'; write it with `pseudolabel generate`, or set `shards` of the data set"
+        ) from error
     except OSError as error:
         raise ShardError(f"shard '{path}' cannot be read: {error.strerror or error}") from error
     for cache in _caches(path):

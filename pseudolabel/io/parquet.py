@@ -1,4 +1,8 @@
-"""Parquet files: columns of small values row by row, and the large values of single cells, a few rows in memory."""
+"""Parquet files: columns of small values row by row, and the large values of single cells.
+
+Memory follows the file's pages, which are decoded whole, and not its length: those of Hugging Face's files hold a
+hundred rows; other writers' may hold a thousand.
+"""
 
 import json
 import threading
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
-_ROWS = 32  # of large values that are in memory at a time, twice
+_ROWS, _KEPT = 32, 8  # of large values in a batch, and batches that are kept for threads that come a little later
 _BUFFER = 1 << 20  # bytes; without it a whole column of a row group is read at once
 _OPEN_FILES = 16
 
@@ -116,9 +120,9 @@ class ParquetTable:
                     for first, batch in self._recent:
                         if first <= cell.row < first + batch.num_rows:
                             return _values(batch, cell.column)[cell.row - first].as_py()
-                    if not self._recent or cell.row < self._recent[-1][0] or self._is_far(cell.row):
+                    if not self._recent or cell.row < self._recent[0][0] or self._is_far(cell.row):
                         self._batches, self._recent = self._scan(cell), []
-                    self._recent = [*self._recent[-1:], next(self._batches)]
+                    self._recent = [*self._recent[1 - _KEPT :], next(self._batches)]
             except StopIteration:
                 raise ParquetError(f"'{self.path}' has no row {cell.row + 1}") from None
             except self._errors as error:

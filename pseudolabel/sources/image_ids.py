@@ -65,10 +65,11 @@ class _Names:
 
     def find(self, name: str) -> tuple[int, str] | None:
         """How many steps away from the id the key is, and the key; None if there is none, or no telling which."""
-        spellings = list(dict.fromkeys(_spellings(normalize("NFC", name))))
-        for steps, spelling in enumerate(spellings):
+        spellings: list[str] = []
+        for spelling in _spellings(normalize("NFC", name)):
             if spelling in self._keys:
-                return steps, self._keys[spelling]
+                return len(spellings), self._keys[spelling]
+            spellings.append(spelling)
         for spelling in spellings:
             folders = spelling.split("/")
             for dropped in range(1, len(folders)):
@@ -97,7 +98,7 @@ class _Names:
 def _spellings(name: str) -> Iterator[str]:
     """What the key of an image of this name may be, the likeliest first."""
     yield name
-    for path in (name, name.replace("\\", "/")):
+    for path in (name, name.replace("\\", "/")) if "\\" in name else (name,):
         if not path.strip("./"):
             continue
         yield key_of(f"{path}.jpg")  # all of it is the name: frame.0.5

@@ -15,7 +15,7 @@ from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabels
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
 from pseudolabel.sources.image_ids import describe_ids, match_ids
 from pseudolabel.sources.jsonl import read_records
-from pseudolabel.sources.labels import LabelReader
+from pseudolabel.sources.labels import LabelReader, Problem
 from pseudolabel.vocabulary import Vocabulary
 
 LABEL_FIELDS = (
@@ -60,15 +60,18 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> li
             message = f"labels: '{path}' has none for '{entry.key}'; write [] for an image without objects"
             return replace(entry, classes=(), problem=("missing", message))
         classes, problem = reader.read_all(labels[name], f"{path} '{name}'")
-        return replace(entry, classes=classes, problem=problem or entry.problem)
+        return replace(entry, classes=classes, problem=problem or _problem_of_image(entry))
 
-    return [label(entry) for entry in map(without_labels, entries)]
+    return [label(entry) for entry in entries]
 
 
 def without_labels(entry: Entry) -> Entry:
     """The entry without its labels; a problem of the image itself remains."""
-    problem = entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
-    return replace(entry, classes=(), problem=problem)
+    return replace(entry, classes=(), problem=_problem_of_image(entry))
+
+
+def _problem_of_image(entry: Entry) -> Problem | None:
+    return entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
 
 
 def load_label_file(path: str, classes: int) -> dict[str, list[object]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pseudolabel.sources.files import Location, is_file, is_folder, join, read_b
 from pseudolabel.sources.images import read_mask
 from pseudolabel.vocabulary import Vocabulary, VocabularyError
 
+V = TypeVar("V")
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 
@@ -100,7 +101,7 @@ def _translate(values: np.ndarray, labels: Mapping[int, int], origin: str) -> np
     return found.astype(np.uint8)
 
 
-def labels_by_value(names: Mapping[int, str], vocabulary: Vocabulary, own: str) -> dict[int, int]:
+def labels_by_value(names: Mapping[V, str], vocabulary: Vocabulary, own: str) -> dict[V, int]:
     """Labels of the values in a data set's masks, by what the data set calls them; the others' are background.
 
     Args:

@@ -31,7 +31,6 @@ from pseudolabel.sources.table import list_table
 from pseudolabel.sources.voc import list_voc
 from pseudolabel.vocabulary import Vocabulary
 
-_LOOKED_AT = 16  # masks, before a scoring
 _ONLY_IGNORED = (
     "hold only 0 and 255, and 255 stands for ignored pixels, so that they name no class; write 1 for the pixels of the "
     "first class, 2 for the second (values // 255 for one class)"
@@ -125,27 +124,7 @@ class Source:
         """The message for an image of which `ground_truth` gives None: where its mask was looked for."""
         places = self.masks.places(entry) if self.masks is not None else []
         tried = ": tried " + ", ".join(f"'{printable(place)}'" for place in places) if places else ""
-        return f"'{entry.key}' has no mask{tried}"
-
-    def check_ground_truth(self) -> None:
-        """Look at some masks, before all of them are scored against.
-
-        Raises:
-            SourceError: if none of them can be read, or all of them hold only 0 and 255.
-        """
-        seen, errors = [], []
-        for entry in self.entries[:: max(1, len(self.entries) // _LOOKED_AT)]:
-            try:
-                truth = self.ground_truth(entry)
-            except BadSample as error:
-                errors.append(error)
-            else:
-                if truth is not None:
-                    seen.append(_names_no_class(truth.labels))
-        if seen and all(seen):
-            raise SourceError(f"all masks that were looked at {_ONLY_IGNORED}")
-        if errors and not seen:
-            raise SourceError(f"none of the masks that were looked at can be used; the first: {errors[0]}")
+        return f"no ground truth for '{entry.key}'{tried}"
 
 
 def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
@@ -195,8 +174,8 @@ def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabu
     if first is not None:
         raise NoLabelsError(
             f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
-            f"the first: {first}. Name the data's own classes with --vocabulary, take labels from elsewhere with "
-            "--source.labels FILE, or leave them out with --source.labels none"
+            "name the data's own classes with --vocabulary, take labels from elsewhere with --source.labels FILE, or "
+            f"leave them out with --source.labels none. The first: {first}"
         )
 
 

@@ -268,7 +268,7 @@ def _members(task: Task, tally: Tally[Any]) -> Iterator[tuple[str, Members]]:
 def _add(tally: Tally[Any], key: str, members: Members) -> None:
     truth = _source.ground_truth(_entries[key])
     if truth is None:
-        raise BadSample("no ground truth", f"no ground truth for '{key}'")
+        raise BadSample("no ground truth", _source.lacks_ground_truth(_entries[key]))
     if isinstance(tally.counts, ThresholdSweep):
         scores = decode_cams(key, members).scores
         _check_size(key, scores.size, truth.labels.shape)

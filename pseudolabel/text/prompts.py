@@ -108,7 +108,7 @@ def name_tokens(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> l
     tokens = _covering(tokenizer, text, span)
     if not tokens:
         length = tokenizer.model_max_length
-        raise PromptError(f"no token of '{text}' names the class within the text encoder's {length} tokens")
+        raise PromptError(f"no token of '{text:.120}' names the class within the text encoder's {length} tokens")
     return tokens
 
 

@@ -217,7 +217,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no shards in" in refusal(tmp_path / "empty")
     assert "pseudolabel refine" in refusal(tmp_path / "*.tar")
-    assert "cannot be read: No such file" in refusal(tmp_path / "none.tar")
+    assert "none.tar'; write it with `pseudolabel generate`" in refusal(tmp_path / "none.tar")
     assert "use type='ShardStream'" in refusal("memory://masks/masks-000000.tar")
 
     write_run(tmp_path / "cams", "cams", [[("a", {"jpg": b"", "cam.npz": b"", "json": b""})]])
