@@ -1,10 +1,13 @@
 """The commands. Each is a few lines: take the experiment, call a stage, report."""
 
 import inspect
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
-from itertools import pairwise
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +19,8 @@ from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
 from pseudolabel.io.terminal import escaped
+from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
@@ -46,10 +51,8 @@ def caption(experiment: Experiment) -> int:
     from pseudolabel.stages.caption import write_captions
     from pseudolabel.stages.units import current_rank
 
-    rank = current_rank()
-    count = write_captions(experiment, rank)
-    print(f"rank {rank.index}: {count} captions written -> {experiment.captions.source}")
-    return 0
+    captioned = write_captions(experiment, current_rank())
+    return captioned.report() if captioned is not None else 0
 
 
 def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
@@ -62,15 +65,14 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
-    from pseudolabel.stages.filter import score_classes, true_classes, write_classes
+    from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
     from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
-    from pseudolabel.vocabulary import load_vocabulary
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
     if summary is not None and truth:
-        names = load_vocabulary(experiment.vocabulary).names[1:]
+        names = filter_vocabulary(experiment).names[1:]
         title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
         print_label_scores(score_classes(experiment, truth), names, title, Console())
     return report(summary)
@@ -210,6 +212,32 @@ def verify(folder: str) -> int:
     return 1 if faults else 0
 
 
+def failures(out: str, csv: str = "") -> int:
+    """List every sample that failed or was left out, with its key, the reason, and the file that names it.
+
+    Exit status 3 says that there are failures, 0 that there are none.
+
+    Args:
+        out: output folder of cams, refine, generate or filter, such as runs/voc, or a folder in it, such as
+            runs/voc/cams; or the folder of captions.
+        csv: write them to this file, too, with the columns kind, key, origin, status and message.
+    """
+    from pseudolabel.io.ownership import write_own
+    from pseudolabel.shards.failures import count, find_failures, to_csv
+    from pseudolabel.shards.folder import Folder
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
+
+    found = find_failures(Folder(out))
+    for kind, failure in found:
+        origin = "" if failure.origin in failure.message else f" [{failure.origin}]"
+        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
+    if csv:
+        write_own(csv, to_csv(found), "--csv")
+        print(escaped(f"{len(found):,} lines -> {csv}"))
+    print(escaped(f"{out}: {count(found)}"))
+    return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
+
+
 def train(
     config: str, work_dir: Path | None = None, resume: bool = False, init: str = "", cfg_options: list[str] = NO_OPTIONS
 ) -> int:
@@ -285,12 +313,19 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "segment": segment,
     "sheet": sheet,
     "verify": verify,
+    "failures": failures,
     "train": train,
     "test": score_segmenter,
     "pack-voc-test": pack_voc_test,
     "doctor": doctor,
 }
-FREE_OF_EXPERIMENT = ("shapes", "verify", "train", "test", "pack-voc-test", "doctor")
+FREE_OF_EXPERIMENT = ("shapes", "verify", "failures", "train", "test", "pack-voc-test", "doctor")
+OF_ONE_PROCESS = ("shapes", "evaluate", "segment", "sheet", "verify", "failures", "pack-voc-test", "doctor")
+_RESUME = "what is finished is kept; the same command goes on from there"
+INTERRUPTED = {
+    **dict.fromkeys(("caption", "filter", "cams", "refine", "generate", "reproduce", "segment"), _RESUME),
+    "train": "checkpoints are kept; the same command with --resume goes on from the newest",
+}
 
 
 def build_parser() -> ArgumentParser:
@@ -350,20 +385,36 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    """Run a command; errors that the user can fix end in one message and their status, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     end_with_launcher()
-    parser = build_parser()
-    parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
+        parser = build_parser()
+        parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
+    message = f"pseudolabel {parsed.command}: interrupted; {advice}"
+    with ended_by_interrupt(message) if arguments is None else nullcontext():
+        return _explain_errors(parsed.command, lambda: _run(parsed.command, parser.instantiate(parsed)[parsed.command]))
+
+
+def _explain_errors(command: str, run: Callable[[], int]) -> int:
+    if command in OF_ONE_PROCESS and stands_aside(command):
+        return 0
     try:
-        return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
+        return run()
     except UserError as error:
-        print(escaped(f"pseudolabel {parsed.command}: {error}", keep="\n"), file=sys.stderr)
+        print(escaped(f"pseudolabel {command}: {error}", keep="\n"), file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
-        print(f"pseudolabel {parsed.command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
+        print(f"pseudolabel {command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _run(name: str, settings: Namespace) -> int:
@@ -376,10 +427,11 @@ def _run(name: str, settings: Namespace) -> int:
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:
-    """Let `--config NAME` and `--crf NAME` stand for files that ship with the package, where no such file is here."""
+    """Let `--config NAME`, `--crf=NAME` and so on stand for files that ship, where no such file is here."""
     resolved = list(arguments)
-    for place, (flag, value) in enumerate(pairwise(arguments), 1):
-        resolved[place] = resolve_shipped(flag, value)
+    for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
+        option, joined, value = argument.partition("=")
+        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(before, argument)
     return resolved
 
 

@@ -9,7 +9,7 @@ from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
 
-NAMED = 3  # predictions of no listed image that are named
+NAMED = 3  # images of one kind that a line names
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,21 @@ class Scope:
         """What is to be printed beside the scores; nothing where all is well."""
         lines = [str(self.left_out)] if self.left_out.total else []
         if self.unlisted:
-            named = ", ".join(f"'{name}'" for name in self.unlisted[:NAMED])
-            more = ", ..." if len(self.unlisted) > NAMED else ""
             count = len(self.unlisted)
-            lines.append(f"{count:,} prediction{'s are' if count > 1 else ' is'} of no listed image: {named}{more}")
+            are = "predictions are" if count > 1 else "prediction is"
+            lines.append(f"{count:,} {are} of no listed image: {_name(self.unlisted)}")
         if self.not_scored:
-            lines.append(f"{len(self.not_scored):,} of {self.listed:,} images not scored:")
+            lines.append(f"{len(self.not_scored):,} of {self.listed:,} images not scored: {'; '.join(self._named())}")
             lines += reason_lines(self.counts(), first_by_reason(self.not_scored.values()))
         return [escaped(line) for line in [*lines, *(f"warning: {warning}" for warning in self.warnings)]]
+
+    def _named(self) -> list[str]:
+        """`no prediction for 'a', 'b', 'c' and 7 more`, and so on for each reason, the most frequent first."""
+        keys: dict[str, list[str]] = {}
+        for key, (reason, _) in self.not_scored.items():
+            keys.setdefault(reason, []).append(key)
+        most_first = sorted(keys.items(), key=lambda item: (-len(item[1]), item[0]))
+        return [f"{reason} for {_name(names)}" for reason, names in most_first]
 
     def counts(self) -> dict[str, int]:
         """How many images were not scored, by reason."""
@@ -64,3 +71,8 @@ class Scope:
             "unlisted": len(self.unlisted),
             "warnings": list(self.warnings),
         }
+
+
+def _name(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(f"'{name}'" for name in names[:NAMED]) + more

@@ -81,7 +81,9 @@ def refine_singly(
     config: CrfConfig,
     device: torch.device = CPU,
 ) -> np.ndarray:
-    """Let each named region follow the image's edges by itself, against all others; later ones overwrite earlier ones.
+    """Let each named region follow the image's edges by itself, against all others.
+
+    A pixel that several come to claim stays with the first of them, as in FreeSeg-Diff's released code.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -98,5 +100,5 @@ def refine_singly(
     for number, name in zip(np.unique(regions), names, strict=True):
         if name != BACKGROUND:
             inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
-            labels[inside == 1] = name
+            labels[(inside == 1) & (labels == BACKGROUND)] = name
     return labels

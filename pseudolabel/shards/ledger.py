@@ -82,7 +82,8 @@ def digest(value: Any) -> str:
 
 def encode_json(value: Any) -> bytes:
     """The same bytes for the same content."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # in JSON an escape: a file name that is no UTF-8 ends no run
 
 
 class Ledger:

@@ -11,11 +11,11 @@ from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.walk import why_left_out
 from pseudolabel.sources.entry import TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.files import Location
+from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
 
 _NAME = re.compile(r"(?s)((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
-_JSON_FIELDS = ("names", "labels", "classes", "label", "class")  # names first: our shards' `classes` are not 0-based
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}
 _MASK_WORDS = {
     "mask",
@@ -119,7 +119,7 @@ class _Composed:
         if not self._images:
             return ListedSample(Entry(key, self._path, classes, origin, problem), None)
         mask = self._sample[self._masks[0]].location if len(self._masks) == 1 else None
-        path, offset, length = member.location
+        path, offset, length, _ = member.location
         return ListedSample(Entry(key, path, classes, origin, problem, offset, length), mask)
 
     def _problem_of_image(self, origin: str, member: Member) -> Problem | None:
@@ -157,7 +157,7 @@ class _Composed:
                 return reader.read([labels] if suffix.endswith("cls") and labels else labels, origin)
             problem = (
                 "unreadable",
-                f"{origin}: no labels; an object with a list under {', '.join(_JSON_FIELDS[:3])} is needed, or "
+                f"{origin}: no labels; an object with a list under {', '.join(LABEL_FIELDS[:3])} is needed, or "
                 "--source.labels none, or the path of a label file",
             )
         unopened = [member for member in self._sample.values() if member.suffix in _UNOPENED]
@@ -175,8 +175,8 @@ _NO_LABELS = object()
 
 def _labels_in_json(text: str) -> object:
     fields = json.loads(text)
-    found = [field for field in _JSON_FIELDS if isinstance(fields, dict) and field in fields]
-    return fields[found[0]] if found else _NO_LABELS
+    field = find_label_field(fields) if isinstance(fields, dict) else None
+    return _NO_LABELS if field is None else fields[field]
 
 
 def _images(sample: Sample) -> list[str]:

@@ -18,11 +18,12 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
+from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.label_file import label_by_file, without_labels
+from pseudolabel.sources.labels import LABEL_PROBLEMS
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
@@ -89,7 +90,7 @@ class Source:
             raise BadSample(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
-        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
         image, original = decode_image(data, _describe(entry), self.max_pixels)
         return Sample(entry.key, image, entry.classes, original)
 
@@ -152,6 +153,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
 
     Raises:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
+        NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
     if not config.path:
         raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
@@ -161,7 +163,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing.entries, config)
+        entries = _sort(listing, config)
         if config.labels in ("none", "masks"):
             entries = [without_labels(entry) for entry in entries]
         elif config.labels != "xml":
@@ -175,7 +177,27 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         background_where_unlabelled=config.unlabelled == "background",
         left_out=listing.left_out,
     )
-    return _label_by_masks(source, config.path) if config.labels == "masks" else source
+    if config.labels == "masks":
+        return _label_by_masks(source, config.path)
+    if config.labels == "xml" and listing.no_labels:
+        raise NoLabelsError(listing.no_labels)
+    if config.labels != "none":
+        _check_labels(source.entries, config, vocabulary)
+    return source
+
+
+def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabulary) -> None:
+    """Make sure that some label is a class, where there are labels: else every image would fail, one by one."""
+    if any(entry.classes for entry in entries):
+        return
+    problems = (entry.problem[1] for entry in entries if entry.problem and entry.problem[0] in LABEL_PROBLEMS)
+    first = next(problems, None)
+    if first is not None:
+        raise NoLabelsError(
+            f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
+            f"the first: {first}. Name the data's own classes with --vocabulary, take labels from elsewhere with "
+            "--source.labels FILE, or leave them out with --source.labels none"
+        )
 
 
 def _label_by_masks(source: Source, path: str) -> Source:
@@ -227,12 +249,13 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
-    if not entries:
+def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
+    if not listing.entries:
+        found = f": {listing.left_out}" if listing.left_out.total else ""
         raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check --source.path"
         )
-    entries = sorted(entries, key=attrgetter("key"))
+    entries = sorted(listing.entries, key=attrgetter("key"))
     shared = [(before, entry) for before, entry in pairwise(entries) if before.key == entry.key]
     if shared:
         first, second = shared[0]
@@ -252,6 +275,11 @@ def _remedy_for_keys(config: SourceConfig) -> str:
         return "give the rows keys of their own in a column named key, or remove one of them"
     if config.kind in ("voc", "context"):
         return "rename or remove one of them: the image, its line in the list, its mask and its annotation"
+    if config.kind == "folder":
+        return (
+            "where one is the other's mask, move the masks into a folder of their own and name it with --source.masks; "
+            "else rename or remove one of them"
+        )
     return "rename or remove one of them"
 
 

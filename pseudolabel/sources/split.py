@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_list import ImageListError, ImageNames, ListedImage, read_image_list
 from pseudolabel.io.walk import find_images
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import is_file, is_folder, join
+from pseudolabel.sources.files import files_in, is_file, join
 
 _NAMED = 3  # paths that a message names
 
@@ -56,7 +55,5 @@ def _path_of(lists: str, split: str) -> str:
 
 
 def _names_of_lists(folder: str) -> str:
-    fs, name = open_filesystem(folder)
-    paths = fs.ls(name, detail=False) if is_folder(folder) else []
-    lists = sorted(path.rpartition("/")[2].removesuffix(".txt") for path in paths if path.endswith(".txt"))
+    lists = [path.rpartition("/")[2].removesuffix(".txt") for path in files_in(folder, ".txt")]
     return ", ".join(lists) or f"the name of a list once there is one in '{folder}'"

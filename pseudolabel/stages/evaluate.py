@@ -36,9 +36,10 @@ from pseudolabel.stages.predictions import AMBIGUOUS, NO_PREDICTION, Predictions
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.units import Rank
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.stages.workers import open_pool
 from pseudolabel.views.plots import plot_class_iou, plot_confusion, plot_threshold_curve
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 Counts = ThresholdSweep | Confusion | Hungarian
 C = TypeVar("C", ThresholdSweep, Confusion, Hungarian)
@@ -127,13 +128,13 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
         SettingError: if CAMs are to be scored without a background that they could be cut from.
         NotOursError: if `metrics.json` or a plot is there that this package did not write.
     """
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment)
     if kind == "cams" and not vocabulary.has_background:
         raise SettingError(
             f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
             "score masks instead"
         )
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)  # scores need the masks alone
     if not source.has_ground_truth:
         raise SourceError(
             f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"
@@ -188,9 +189,10 @@ def _scope(tally: Tally[Any], found: Predictions, source: Source, vocabulary: Vo
         )
     has_classes = bool(tally.true - {BACKGROUND, IGNORE})
     if tally.keys and not has_classes:
-        warnings.append(_no_class("ground truth", IGNORE in tally.true, vocabulary))
+        effect = "mIoU is over background alone" if vocabulary.has_background else "nothing is scored"
+        warnings.append(_no_class("ground truth", effect, tally.true, vocabulary))
     elif tally.predicted and not tally.predicted - {BACKGROUND, IGNORE}:
-        warnings.append(_no_class("predictions", IGNORE in tally.predicted, vocabulary))
+        warnings.append(_no_class("predictions", "every class is missed", tally.predicted, vocabulary))
     return Scope(
         len(source.entries),
         not_scored,
@@ -201,12 +203,11 @@ def _scope(tally: Tally[Any], found: Predictions, source: Source, vocabulary: Vo
     )
 
 
-def _no_class(what: str, holds_void: bool, vocabulary: Vocabulary) -> str:
-    counted = "mIoU is over background alone" if vocabulary.has_background else "no class is scored"
-    if not holds_void:
-        return f"no class in the {what} of the scored images, only 0 (background): {counted}"
+def _no_class(what: str, effect: str, labels: set[int], vocabulary: Vocabulary) -> str:
+    if IGNORE not in labels:
+        return f"no class in the {what} of the scored images, only 0 (background): {effect}"
     return (
-        f"no class in the {what} of the scored images, only 0 and 255: {counted}. 255 stands for pixels that are "
+        f"no class in the {what} of the scored images, only 0 and 255: {effect}. 255 stands for pixels that are "
         f"ignored; a class is written as its number, 1 for '{vocabulary.names[1]}'"
     )
 

@@ -18,7 +18,7 @@ from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.packing import JSONL
 from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import Entry
+from pseudolabel.sources.entry import Entry, NoLabelsError
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import open_job
@@ -26,12 +26,18 @@ from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 KIND = "filter"
 RULES = {"image": "by_image", "nouns": "by_nouns", "union": "classes"}  # the fields of a line that hold their classes
+
+
+def filter_vocabulary(experiment: Experiment) -> Vocabulary:
+    """The classes to choose from; the names of folders are labels, and none of them is looked at."""
+    return choose_vocabulary(replace(experiment, source=replace(experiment.source, labels="none")))
 
 
 def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
@@ -48,7 +54,7 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = filter_vocabulary(experiment)
     source = open_source(replace(experiment.source, labels="none", unlabelled="background"), vocabulary)
     guesser = CategoryFilter(experiment.filter, experiment.captions, rank.device)
     units = cut_units(source.entries, experiment.work.unit)
@@ -120,7 +126,10 @@ def true_classes(experiment: Experiment) -> dict[str, Classes]:
     labels = experiment.source.labels.rstrip("/")
     if labels in ("none", (Folder(experiment.out) / KIND).path):
         return {}
-    source = open_source(experiment.source, load_vocabulary(experiment.vocabulary))
+    try:
+        source = open_source(experiment.source, filter_vocabulary(experiment))
+    except NoLabelsError:
+        return {}
     found = {entry.key: entry.classes for entry in source.entries if entry.problem is None}
     return found if any(found.values()) else {}
 
@@ -131,7 +140,7 @@ def score_classes(experiment: Experiment, truth: dict[str, Classes]) -> dict[str
     Raises:
         SourceError: if the files are not there.
     """
-    vocabulary, folder = load_vocabulary(experiment.vocabulary), Folder(experiment.out) / KIND
+    vocabulary, folder = filter_vocabulary(experiment), Folder(experiment.out) / KIND
     fields = ("key", *RULES.values())
     lines = read_lines(folder.path, fields, "filtered image", "run 'pseudolabel filter' first")
     pairs: dict[str, list[tuple[list[int], Classes]]] = {rule: [] for rule in RULES}

@@ -23,8 +23,9 @@ from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settin
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
-from pseudolabel.text.captions import Captions, check_complete, load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.stages.vocabulary import choose_vocabulary
+from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
+from pseudolabel.vocabulary import Vocabulary
 
 
 def write_labels(
@@ -42,7 +43,7 @@ def write_labels(
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
     experiment = resolve_engines(experiment, rank.device)
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     kind = kind_of(experiment)
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
@@ -122,7 +123,10 @@ def run_settings(
 def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
     if experiment.captions.source == "none":
         return None
-    captions = load_captions(experiment.captions.source)
+    path = experiment.captions.source
+    written = load_captions(path)
+    captions = match_captions(written, source.entries, vocabulary, path)
+    check_images(written, captions, source.entries, path)
     if experiment.method != "diffseg":  # which takes an image's own caption where there is one
-        check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+        check_complete(captions, source.entries, vocabulary, path)
     return captions

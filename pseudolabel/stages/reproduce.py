@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from pseudolabel.config import Experiment
 from pseudolabel.evaluation.report import Report, SegmentReport
@@ -21,6 +22,7 @@ from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of, method_settings
 from pseudolabel.stages.metrics import METRICS, check_metrics
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.tables import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.stages.tables.data import on_papers_data, on_shapes
 from pseudolabel.stages.tables.names import TableName
@@ -72,7 +74,11 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
             summary = write_labels(own, rank)
             status = max(status, summary.exit_status if summary else 0)
             if rank.is_main:
-                line |= {"run": _score(own, rank), **method_settings(own)}
+                report = _score(own, rank)
+                line |= {"run": {"images": report.images, **read_scores(report)}, **method_settings(own)}
+                if report.scope is not None and not report.scope.is_whole:
+                    status = FAILED_SAMPLES_EXIT
+                    print("\n".join([f"{row.name} on {row.data}:", *report.scope.lines()]))
                 line["data"] = "Shapes" if is_shapes else row.data
         lines.append(line)
     if rank.is_main:
@@ -115,13 +121,12 @@ def _all_classes(experiment: Experiment, folder: Folder) -> str:
     return f"{folder.path}/{file}"
 
 
-def _score(experiment: Experiment, rank: Rank) -> dict[str, float | None]:
+def _score(experiment: Experiment, rank: Rank) -> Report | SegmentReport:
     """Score a row once the other ranks have written their shards of it, too."""
     kind = kind_of(experiment)
     while not (Folder(experiment.out) / kind).exists(INDEX):
         time.sleep(LOOK_AGAIN_SECONDS)
-    report = evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
-    return {"images": report.images, **read_scores(report)}
+    return evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
 
 
 def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
@@ -142,7 +147,7 @@ def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
 
 
 def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
-    shown = RichTable(title=f"{table.title}\nmodel {experiment.model.name}", caption=table.protocol)
+    shown = RichTable(title=Text(f"{table.title}\nmodel {experiment.model.name}"), caption=table.protocol)
     for heading in ("method", "data"):
         shown.add_column(heading)
     for score in table.scores:

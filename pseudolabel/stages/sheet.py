@@ -20,8 +20,9 @@ from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.images import decode_image, read_mask
 from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 KINDS = ("cams", "masks", "segments")
 OPTION = "--out-file"
@@ -46,13 +47,13 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
     if not name:
         raise SettingError(f"{OPTION} '{out}' names a folder; give the PNG to write, such as '{out}sheet.png'")
     files.check([name])
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment)
     kind = next((kind for kind in KINDS if _shards(experiment, kind)), None)
     if kind is None:
         raise UserError(
             f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this --out first"
         )
-    source = open_source(experiment.source, vocabulary)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)
     drawn = _draw_rows(experiment, kind, source, rows)
     _check_labels(drawn, vocabulary, experiment)
     sheet = io.BytesIO()

@@ -53,7 +53,8 @@ def report(summary: Summary | None) -> int:
     """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
     if summary is None:
         return 0
-    print(escaped(json.dumps(asdict(summary), ensure_ascii=False)))
+    fields = {name: value for name, value in asdict(summary).items() if name != "first_failures"}
+    print(escaped(json.dumps(fields, ensure_ascii=False)))
     if summary.left_out:
         print(escaped(str(LeftOut(summary.left_out))))
     unfinished = {status: count for status, count in summary.statuses.items() if status != OK}

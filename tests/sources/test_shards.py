@@ -56,6 +56,8 @@ def test_samples_are_sought_in_their_shard(tmp_path: Path, voc: Vocabulary) -> N
     [
         ({"json": b'{"names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": [7, 11]}'}, (8, 12)),
+        ({"json": b'{"labels": [0,0,0,0,0,1,0,1,0,0,0,0,0,0,0,0,0,0,0,0]}'}, (6, 8)),
+        ({"json": b'{"label": 7.0}'}, (8,)),
         ({"json": b'{"classes": ["cat", 11]}'}, (8, 12)),
         ({"json": b'{"classes": [8, 12], "names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": "cat"}'}, (8,)),
@@ -91,6 +93,7 @@ def test_labels_that_cannot_be_used(
     tmp_path: Path, voc: Vocabulary, labels: dict[str, bytes], status: str, reason: str
 ) -> None:
     members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
+    members |= {"z.jpg": picture(), "z.cls": b"cat"}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
     with pytest.raises(BadSample, match=reason) as caught:
         source.read(source.entries[0])
@@ -265,7 +268,7 @@ def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: V
 
 def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
     members = {"a.jpg": picture(), "a.cls": b"cat", "a.thumb.jpg": picture()}
-    others = ("._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "README", "b.wav", "c.heic")
+    others = ("._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "README", "b.wav", "c.jxl")
     members |= dict.fromkeys(others, b"")
     write_shard(tmp_path / "s/x.tar", members)
     for name in ("index.json", "y.tar.gz", "sub/z.tar"):
@@ -279,7 +282,7 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
         "without a suffix": 1,
         ".wav": 1,
         "further image of a sample": 1,
-        ".heic (pip install pillow-heif)": 1,
+        ".jxl (convert to PNG or JPEG)": 1,
         ".json beside the shards": 1,
         "compressed shards (unpack them to plain .tar)": 1,
         "folders beside the shards": 1,

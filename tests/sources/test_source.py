@@ -11,7 +11,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.records import Sample
-from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.sources.entry import BadSample, NoLabelsError, SourceError
 from pseudolabel.sources.source import KINDS, Source, open_source
 from pseudolabel.sources.table import list_table
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
@@ -133,9 +133,10 @@ def test_a_label_file_labels_any_kind(table: SourceConfig, voc: Vocabulary, tmp_
 def test_labels_may_be_left_out(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
     assert relabelled(table, "none", voc) == dict.fromkeys("abcde", ())
     save_image("images/nonsense/x.jpg")
+    save_image("images/cat/x.jpg")
     folder = SourceConfig(kind="folder", path=str(tmp_path / "images"))
-    assert relabelled(folder, "xml", voc) == {"nonsense/x": "unknown_class"}
-    assert relabelled(folder, "none", voc) == {"nonsense/x": ()}
+    assert relabelled(folder, "xml", voc) == {"cat/x": (8,), "nonsense/x": "unknown_class"}
+    assert relabelled(folder, "none", voc) == {"cat/x": (), "nonsense/x": ()}
 
 
 def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_path: Path) -> None:
@@ -150,8 +151,28 @@ def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_pat
 
 def test_a_label_file_of_other_images(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text('{"key": "z", "classes": ["cat"]}')
-    with pytest.raises(SourceError, match=r"labels\.jsonl' labels none of the images, such as 'a'"):
+    with pytest.raises(
+        SourceError,
+        match=r"labels\.jsonl' labels none of the images: it has 'z', and .* are 'a', 'b', 'c', \.\.\. \(5 in all\)",
+    ):
         relabelled(table, str(tmp_path / "labels.jsonl"), voc)
+
+
+@pytest.mark.parametrize("labels", ["hors", "20", "7;7"])
+def test_labels_of_which_none_is_a_class_end_the_run(voc: Vocabulary, tmp_path: Path, labels: str) -> None:
+    (tmp_path / "t.csv").write_text(f"image,labels\na.jpg,\nb.jpg,{labels}\n")
+    table = SourceConfig(kind="table", path=str(tmp_path / "t.csv"))
+    with pytest.raises(
+        NoLabelsError,
+        match=rf"t\.csv' has labels that fit vocabulary 'voc' \(aeroplane, .*; the first: .* line 3: .*{labels[-1]}",
+    ):
+        open_source(table, voc)
+    for source in ("none", "labels.json"):
+        (tmp_path / "labels.json").write_text('{"b": ["dog"]}')
+        where = str(tmp_path / source) if source != "none" else source
+        assert len(open_source(dataclasses.replace(table, labels=where), voc).entries) == 2
+    (tmp_path / "t.csv").write_text(f"image,labels\na.jpg,cat\nb.jpg,{labels}\n")
+    assert [entry.classes for entry in open_source(table, voc).entries] == [(8,), ()]
 
 
 def test_ground_truth_is_checked_against_the_image(table: SourceConfig, voc: Vocabulary) -> None:

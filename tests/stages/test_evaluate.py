@@ -93,7 +93,8 @@ def test_what_is_not_scored_is_told(labelled: Experiment, one_rank: Rank, tmp_pa
     assert lines[:3] == [
         "1 file left out: 1 .txt",
         "1 prediction is of no listed image: 'of-another-set.png'",
-        "3 of 5 images not scored:",
+        f"3 of 5 images not scored: no prediction for '{truth[2].stem}'; size_mismatch for '{truth[0].stem}'; "
+        f"unreadable for '{truth[1].stem}'",
     ]
     assert f"    no prediction for '{truth[2].stem}' in '{masks}'" in lines
 
@@ -122,13 +123,13 @@ def test_a_prediction_that_a_job_could_not_make_is_told(labelled: Experiment, on
 
 
 def test_shards_of_another_kind_are_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
-    with pytest.raises(NothingScoredError, match=r"5 of 5 images not scored:\n.*\n.* has cam\.npz, jpg"):
+    with pytest.raises(NothingScoredError, match=r"5 of 5 images not scored: .*\n.*\n.* has cam\.npz, jpg"):
         evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, f"{labelled.out}/cams")
 
 
 def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "val_000001.png")
-    with pytest.raises(NothingScoredError, match=r"nothing was scored in .*\n5 of 5 images not scored:\n") as error:
+    with pytest.raises(NothingScoredError, match=r"nothing was scored in .*\n5 of 5 images not scored: .*\n") as error:
         evaluate(labelled, "masks", one_rank, str(tmp_path))
     assert "'val_000001': prediction is (4, 4)" in str(error.value)
     assert error.value.exit_status == 3

@@ -13,7 +13,14 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.backbone import PatchFeatures
-from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
+from pseudolabel.methods.freesegdiff import (
+    FreeSegDiff,
+    cluster,
+    cut_out,
+    enlarge_clusters,
+    name_regions,
+    share_regions,
+)
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.refine.engines import resolve_engine
 from pseudolabel.refine.failures import STATUS as CRF_STATUS
@@ -84,8 +91,9 @@ class FreeSegDiffLabeller:
 
     def _regions(self, samples: list[Sample]) -> Iterator[torch.Tensor]:
         """Batches of cluster numbers of the diffusion model's features."""
-        for group, latents in encode_ahead(self.model, samples, _image, self.batch, self.loaders):
-            noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
+        draw = self._draw_posterior if self.config.vae == "sample" else None
+        for group, latents in encode_ahead(self.model, samples, _image, self.batch, self.loaders, draw):
+            noise = torch.cat([self._draw(sample.key, "noise") for sample in group]) if self.config.noise else None
             yield self.method.regions(latents, noise, self._generators(group))
 
     def _patches(self, samples: list[Sample], backbone: PatchFeatures) -> Iterator[torch.Tensor]:
@@ -96,17 +104,22 @@ class FreeSegDiffLabeller:
     def _generators(self, group: Sequence[Sample]) -> list[torch.Generator]:
         return [generator_of(self.seed, "clusters", sample.key) for sample in group]
 
-    def _noise(self, key: str) -> torch.Tensor:
-        return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)
+    def _draw_posterior(self, sample: Sample) -> torch.Tensor:
+        return self._draw(sample.key, "posterior")[0]
+
+    def _draw(self, key: str, purpose: str) -> torch.Tensor:
+        return draw_noise(self.seed, purpose, key, 1, self.model.latent_shape)
 
     def _name(self, sample: Sample, clusters: np.ndarray) -> NamedRegions:
         """Clusters at the image's size, each with a class's label or background's."""
         image = np.asarray(sample.image)
-        regions = np.asarray(Image.fromarray(clusters).resize(sample.image.size, Image.Resampling.NEAREST))
+        regions = enlarge_clusters(clusters, image.shape[:2], self.config)
         pictures = [Image.fromarray(picture) for picture in cut_out(image, regions)]
         similarities = self.clip.similarities(pictures, self.texts)
-        one_cluster = self.config.one_cluster_per_class
-        names = name_regions(similarities, len(self.vocabulary), sample.classes, one_cluster)
+        if self.config.naming == "released":
+            names = share_regions(similarities, self.clip.scale, sample.classes)
+        else:
+            names = name_regions(similarities, len(self.vocabulary), sample.classes)
         return NamedRegions(image, regions, names, self.config)
 
 
