@@ -13,9 +13,12 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import UserError
+from pseudolabel.io.weights import weights_digest
 from pseudolabel.shipped import resolve
 
-FINGERPRINT_VALUES = 256
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
+SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
 class ModelError(UserError):
@@ -68,13 +71,22 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def fingerprint(model: DiffusionModel) -> str:
-    """A short digest of the weights, from the first values of every tensor: another checkpoint gives another one."""
-    digest = hashlib.sha256()
-    for part in (model.vae, model.unet, model.text_encoder):
-        for name, tensor in part.state_dict().items():
-            head = tensor.flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + head.tobytes())
+def fingerprint(config: ModelConfig) -> str:
+    """A short digest of a loaded model's weights and noise schedule, wherever they lie, in whatever precision they run.
+
+    Raises:
+        ModelError: if the weights' files are not found.
+    """
+    folder = resolve(config.name, "diffusion")
+    origin = {} if os.path.isdir(folder) else {"revision": config.revision}
+    try:
+        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin).config
+        digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
+        for part, stem in WEIGHTS.items():
+            own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
+            digest.update(own.encode())
+    except OSError as error:
+        raise ModelError(_explain(config, folder, error)) from error
     return digest.hexdigest()[:16]
 
 

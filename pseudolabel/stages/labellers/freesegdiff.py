@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from pseudolabel.errors import SettingError
 from pseudolabel.methods.backbone import PatchFeatures
 from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
-from pseudolabel.refine.engines import resolve_engine
+from pseudolabel.refine.engines import crf_settings, resolve_engine
 from pseudolabel.refine.regions import NamedRegions, refine_regions
 from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
@@ -51,6 +53,16 @@ class FreeSegDiffLabeller:
         if self.config.background_words:
             words += vocabulary.background_words
         self.texts = [self.config.template.format(word) for word in words]
+
+    def settings(self) -> dict[str, Any]:
+        """All that the label maps depend on beside the diffusion model and the labels."""
+        return {
+            **asdict(self.config),
+            "background_words": self.vocabulary.background_words if self.config.background_words else [],
+            "clip": self.clip.fingerprint(),
+            "backbone": self.backbone.fingerprint() if self.backbone is not None else "",
+            "crf": crf_settings(self.config.crf),
+        }
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
         """Every sample with its labels, in their order; one without candidate classes is all background."""
