@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class SettingError(UserError, ValueError):
     """A setting makes no sense, or none for this model; the message names it."""
+
+
+class PathError(UserError, ValueError):
+    """A path or URL cannot be used; the message names it."""

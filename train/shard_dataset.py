@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from pseudolabel.sources.files import open_filesystem
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import dataset_metainfo, sample_results
 from pseudolabel_train.shard_index import Span, Stamp, load_index

@@ -13,8 +13,8 @@ from mmengine.dist import get_dist_info
 from mmseg.registry import DATASETS
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.shards.tar import read_tar
-from pseudolabel.sources.files import open_filesystem
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.epoch_counter import EpochCounter
 from pseudolabel_train.loading import dataset_metainfo, sample_results

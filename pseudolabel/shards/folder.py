@@ -11,7 +11,7 @@ from typing import BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from pseudolabel.errors import UserError
-from pseudolabel.sources.files import open_filesystem
+from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import fsspec
-from fsspec.core import url_to_fs
-
+from pseudolabel.errors import PathError
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import BadSample, SourceError
 
 
@@ -32,7 +31,7 @@ def read_bytes(location: Location) -> bytes:
         data = fs.cat_file(name, start=offset, end=offset + length)
     except FileNotFoundError as error:
         raise BadSample("missing", f"no file '{path}'") from error
-    except (OSError, SourceError) as error:
+    except (OSError, PathError) as error:
         raise BadSample("unreadable", f"'{path}' cannot be read: {error}") from error
     if len(data) < length:
         raise BadSample("truncated", f"'{path}' ends before byte {offset + length}")
@@ -55,18 +54,6 @@ def read_text(path: str, mend: str) -> str:
         raise SourceError(f"{error}; {mend}") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"'{path}' is not UTF-8 text ({error})") from error
-
-
-def open_filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path and the path's name in it.
-
-    Raises:
-        SourceError: if the URL's protocol is unknown or its package is not installed.
-    """
-    try:
-        return url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise SourceError(f"'{path}': {error}") from error
 
 
 def is_folder(path: str) -> bool:

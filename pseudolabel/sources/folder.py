@@ -1,8 +1,9 @@
 """Folders: one per class, as image classification data sets have them."""
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import is_folder, join, open_filesystem
+from pseudolabel.sources.files import is_folder, join
 from pseudolabel.sources.images import IMAGE_SUFFIXES
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing

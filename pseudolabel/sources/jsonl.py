@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_file, is_folder, open_filesystem, read_text
+from pseudolabel.sources.files import is_file, is_folder, read_text
 
 
 def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iterator[list[Any]]:

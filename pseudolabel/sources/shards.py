@@ -10,8 +10,9 @@ from functools import partial
 from typing import NamedTuple
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import Location, is_folder, join, open_filesystem
+from pseudolabel.sources.files import Location, is_folder, join
 from pseudolabel.sources.images import IMAGE_SUFFIXES
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing

@@ -1,7 +1,8 @@
 """Splits: the lists of image ids that data sets come with, one id per line."""
 
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import join, open_filesystem, read_text
+from pseudolabel.sources.files import join, read_text
 
 
 def read_split(folder: str, split: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import Location, join, open_filesystem, read_text
+from pseudolabel.sources.files import Location, join, read_text
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks

@@ -3,8 +3,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from pseudolabel.errors import PathError
+from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import BadSample, SourceError
-from pseudolabel.sources.files import Location, join, open_filesystem, read_bytes, read_text
+from pseudolabel.sources.files import Location, join, read_bytes, read_text
 
 
 def test_reads_files_and_ranges(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_what_cannot_be_read_is_a_bad_sample(tmp_path: Path, name: str, status: 
 
 
 def test_an_unknown_protocol_is_told() -> None:
-    with pytest.raises(SourceError, match="Protocol not known: nonsense"):
+    with pytest.raises(PathError, match="Protocol not known: nonsense"):
         open_filesystem("nonsense://a/b")
     with pytest.raises(BadSample, match="Protocol not known: nonsense") as caught:
         read_bytes(Location("nonsense://a/b"))

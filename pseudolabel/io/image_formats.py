@@ -1,0 +1,107 @@
+"""Which files are images: known by suffix without opening them, else by how their content begins."""
+
+import re
+import struct
+from functools import cache
+
+from PIL import Image
+
+# Named, because Image.open would also try EPS, which starts Ghostscript on the file, and icons, whose inner images
+# Pillow decodes whatever size they have. JPEG includes the MPO of phones. TGA has no signature and comes last.
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "HEIF"),
+    *("DIB", "PSD", "QOI", "DDS", "PCX", "SGI", "SUN", "FITS", "TGA"),
+)
+
+# What these say is believed: a file of such a name whose content is no image is a damaged image.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    *(".psd", ".qoi", ".dds", ".pcx", ".sgi", ".fits", ".tga"),
+)
+HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
+HEIF_REMEDY = "pip install pillow-heif"
+
+# Raw files begin like TIFF, and Pillow would read the small preview in them.
+_RAW = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef"),
+    *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"),
+)
+_REMEDIES = {
+    **dict.fromkeys(HEIF_SUFFIXES, HEIF_REMEDY),
+    **dict.fromkeys(_RAW, "camera raw; convert to TIFF or JPEG"),
+    ".jxl": "convert to PNG or JPEG",
+    ".tar": "unpack it, or --source.kind shards",
+    ".zip": "unpack it",
+}
+# Not opened to look, since they often lie beside a million images.
+_OTHERS = frozenset(
+    (
+        *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".ini"),
+        *(".npy", ".npz", ".mat", ".pkl", ".pt", ".pth", ".safetensors", ".parquet", ".h5", ".hdf5", ".db", ".lnk"),
+        *(".py", ".ipynb", ".sh", ".c", ".h", ".js", ".css", ".log", ".lock", ".pdf", ".doc", ".docx", ".svg", ".eps"),
+        *(".ps", ".ai", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".wav", ".mp3"),
+    )
+)
+
+HEAD = 32  # bytes that tell what a file is
+_HEIF = re.compile(rb"(?s).{4}ftyp(hei[cxsm]|hev[cmsx]|mif1|msf1)")
+# Pillow's own test is the two letters alone, with which many a text begins.
+_STRICT = {
+    "BMP": re.compile(rb"(?s)BM.{4}\0{4}"),
+    "PPM": re.compile(rb"P[1-6fF]\s+[\d#]"),
+}
+_BY_SUFFIX_ONLY = ("DIB", "PCX", "TGA")  # any file may begin so
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, in the order in which they are tried; HEIF where its plugin is."""
+    Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def by_suffix(suffix: str) -> bool | None:
+    """Whether files of this suffix are images; None where their content has to tell.
+
+    Args:
+        suffix: in small letters, with its dot; empty where there is none.
+    """
+    if suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and "HEIF" in formats()):
+        return True
+    return False if suffix in _OTHERS or suffix in _REMEDIES else None
+
+
+def remedy(suffix: str) -> str:
+    """What the user can do to have files of this suffix read; empty where there is nothing."""
+    return _REMEDIES.get(suffix, "")
+
+
+def by_content(head: bytes) -> bool:
+    """Whether a file is an image.
+
+    Args:
+        head: its first `HEAD` bytes, or all where there are fewer.
+    """
+    return any(_accepts(name, head) for name in formats() if name not in _BY_SUFFIX_ONLY)
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file is the HEIC of phones, whatever its name; `head` as for `by_content`."""
+    return _HEIF.match(head) is not None
+
+
+def _accepts(name: str, head: bytes) -> bool:
+    if name in _STRICT:
+        return _STRICT[name].match(head) is not None
+    accept = Image.OPEN[name][1]
+    try:
+        return accept is not None and accept(head) is True  # a text says that this Pillow was built without it
+    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow's accept is not made for short files
+        return False
