@@ -13,6 +13,7 @@ from pseudolabel.shards.folder import Folder, OutputError
 RUN = "run.json"
 INDEX = "index.json"
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
+NOTHING: dict[str, Any] = {}
 MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
 
@@ -89,22 +90,25 @@ class Ledger:
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
 
-    def start(self, settings: Mapping[str, Any], mended: bool = False) -> str:
+    def start(self, settings: Mapping[str, Any], mended: bool = False, about: Mapping[str, Any] = NOTHING) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
 
         Args:
-            settings: everything that the shards' bytes depend on; `inputs` digests the labels of the samples.
+            settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
             mended: labels may differ from those noted before; the units that they belong to are done again.
+            about: what else the run is told by, such as its batch size, noted for people.
 
         Raises:
             OutputError: if the folder holds another run's shards; the message shows the difference.
         """
         settings = json.loads(encode_json(settings))
         fingerprint = digest(_without_labels(settings))
-        before = self.settings() if self.units() else None  # without a finished shard nothing can be mixed
+        before = self._before()
         are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
         if before is None or (mended and are_relabelled):
-            self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
+            self.folder.write_bytes(
+                RUN, encode_json({"fingerprint": fingerprint, "settings": settings, "about": about})
+            )
         elif before != settings:
             raise self._refusal(before, settings, MENDED if are_relabelled else "")
         return fingerprint
@@ -115,9 +119,27 @@ class Ledger:
         Raises:
             OutputError: as `start` does.
         """
-        before = self.settings() if self.units() else None
+        before = self._before()
         if before is not None and (noted := {name: before.get(name) for name in settings}) != settings:
             raise self._refusal(noted, settings)
+
+    def changes(self, about: Mapping[str, Any]) -> list[str]:
+        """One line for each thing that the shards in the folder were begun with and this run does otherwise."""
+        noted = self._read_run().get("about") if self.units() else None
+        return [] if noted is None else differences(noted, json.loads(encode_json(about)))
+
+    def _before(self) -> dict[str, Any] | None:
+        """The settings that the finished shards were made with; without any nothing can be mixed."""
+        if not self.units():
+            return None
+        settings = self.settings()
+        if settings is not None and "about" not in self._read_run():
+            raise OutputError(
+                f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
+                "other things of a run: they can be read, but not added to. Choose another --out, or finish the run "
+                "with that version"
+            )
+        return settings
 
     def _refusal(self, before: Mapping[str, Any], now: Mapping[str, Any], hint: str = "") -> OutputError:
         return OutputError(
@@ -133,11 +155,13 @@ class Ledger:
         Raises:
             OutputError: if they cannot be read.
         """
-        if not self.folder.exists(RUN):
-            return None
+        return self._read_run()["settings"] if self.folder.exists(RUN) else None
+
+    def _read_run(self) -> dict[str, Any]:
         try:
-            return json.loads(self.folder.read_bytes(RUN))["settings"]
-        except (ValueError, KeyError, TypeError) as error:
+            run = json.loads(self.folder.read_bytes(RUN))
+            return {**run, "settings": run["settings"]}
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
                 f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out"
             ) from error

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
+from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
@@ -206,11 +207,14 @@ def open_job(
     retry_failed: bool = False,
     packing: Packing = TAR,
     left_out: LeftOut = NOTHING_LEFT_OUT,
+    about: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
 
     To retry, this rank's units with failed samples are reopened, and all ranks wait for each other, so that none takes
     the job for finished before the others have begun.
+
+    What `about` tells, such as the batch size, may differ from one start to the next; the first rank says so.
 
     Raises:
         OutputError: if the folder cannot be written, another run is at work there, or it holds other settings' shards.
@@ -218,7 +222,10 @@ def open_job(
     folder.prepare()
     with lock_output(folder, rank.index):
         ledger = Ledger(folder, kind)
-        fingerprint = ledger.start(settings, mended=retry_failed)
+        changes = ledger.changes(about) if rank.is_main else []
+        fingerprint = ledger.start(settings, retry_failed, about)
+        if changes:
+            print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
         _clear(ledger, packing, rank.share(units), retry_failed)
         if retry_failed:
             rank.meet()

@@ -59,11 +59,12 @@ def write_masks(
     # The labels are left out: every unit knows the CAM shard that it was made from.
     crf = resolve_engine(experiment.crf, rank.device)
     settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
+    folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}}
     workers = experiment.work.workers or rank.cores()
     cams.finished(units if rank.is_main else rank.share(units))  # read at once what the job will ask for one by one
     with (
         open_refiner(crf, rank.device, workers) as refiner,
-        open_job(Folder(experiment.out) / KIND, KIND, settings, units, cams.inputs_of, rank, retry_failed) as job,
+        open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
         waiting = list(rank.share(units))
         while waiting:

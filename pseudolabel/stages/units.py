@@ -13,6 +13,7 @@ from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores
+from pseudolabel.vocabulary import Vocabulary
 
 T = TypeVar("T")
 
@@ -99,3 +100,14 @@ class UnitDigests:
         if unit.number not in self._whole:
             self._whole[unit.number] = digest(list(map(self._describe, unit.entries)))
         return self._whole[unit.number]
+
+
+def word_digests(vocabulary: Vocabulary, with_synonyms: bool = False) -> dict[str, str]:
+    """Digests of the class names and of the names in prompts, in their order; synonyms where something reads them."""
+    words: dict[str, Any] = {
+        "names": vocabulary.names,
+        "prompts": [entry.prompt for entry in vocabulary.classes],
+    }
+    if with_synonyms:
+        words["synonyms"] = [entry.synonyms for entry in vocabulary.classes]
+    return {kind: digest(value)[:16] for kind, value in words.items()}

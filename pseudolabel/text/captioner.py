@@ -28,7 +28,8 @@ class Captioner:
         )
         if not isinstance(self.processor, ProcessorMixin):
             raise ModelError(
-                f"'{self.folder}' ({setting}) has no processor of images and sentences together; BLIP, BLIP-2 and GIT have"
+                f"'{self.folder}' ({setting}) has no processor of images and sentences together; BLIP, BLIP-2 "
+                "and GIT have"
             )
         # Not the model's: parts of BLIP-2 keep float32 beside it.
         self.dtype = resolve_dtype("auto", device)

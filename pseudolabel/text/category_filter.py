@@ -98,7 +98,8 @@ class CategoryFilter:
         Raises:
             ModelError: if a model cannot be loaded.
         """
-        config, rules = self.config, {}
+        config = self.config
+        rules: dict[str, Any] = {}
         if config.image != "none":
             rules["image"] = {"rule": config.image, "threshold": config.image_threshold, "template": config.template}
         if config.nouns != "none":

@@ -80,7 +80,7 @@ def test_links_are_followed_once_and_never_round(tmp_path: Path) -> None:
     root = tmp_path / "root"
     fill(tmp_path, {"root/star/a.jpg": JPEG, "store/b.jpg": JPEG, "store/deep/c.jpg": JPEG})
     for name, target in {
-        "root/star/up": "..", "root/star/self": "self", "root/star/gone.jpg": "/nonexistent.jpg", 
+        "root/star/up": "..", "root/star/self": "self", "root/star/gone.jpg": "/nonexistent.jpg",
         "root/a_linked": "star",
         "root/circle": tmp_path / "store", "root/twice": tmp_path / "store", "root/above": tmp_path,
         "root/one.jpg": tmp_path / "store/b.jpg", "store/back": root,
