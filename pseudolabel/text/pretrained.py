@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
+from pseudolabel.runtime.bars import library_bars
 
 
 def load_pretrained(
@@ -29,8 +30,9 @@ def load_pretrained(
     """
     dtype = resolve_dtype("auto", device)
     try:
-        model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
-        processor = processor_class.from_pretrained(folder)
+        with library_bars():
+            model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+            processor = processor_class.from_pretrained(folder)
     except (
         OSError,
         ValueError,
