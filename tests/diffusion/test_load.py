@@ -135,9 +135,7 @@ def change(path, name, number):
 def test_fingerprint_is_of_what_is_in_the_files(checkpoint, copy):
     assert fingerprint_of(copy) == fingerprint_of(checkpoint)
     assert fingerprint_of(copy, dtype="bfloat16", compile=True, revision="other") == fingerprint_of(checkpoint)
-    change(
-        copy / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", 0
-    )  # labelling has no use for it
+    change(copy / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", 0)  # labelling only encodes
     assert fingerprint_of(copy) == fingerprint_of(checkpoint)
 
 

@@ -142,7 +142,7 @@ def test_synonyms_count_where_captions_are_read_for_them(
     experiment: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:
     captions = tmp_path / "captions.jsonl"
-    captions.write_text("")
+    captions.write_text(json.dumps({"key": "val_000000", "class": "", "caption": "a heap"}))
     experiment = replace(
         experiment,
         method="diffseg",
