@@ -151,7 +151,7 @@ class DeviceRefiner:
             if len(batch) == 1:
                 return [
                     f"DenseCRF cannot take this image on {self.device}: {error}. --crf.engine pydensecrf may, with "
-                    "another --out"
+                    "--retry-failed"
                 ]
         half = len(batch) // 2
         return [*self._label(batch[:half]), *self._label(batch[half:])]

@@ -99,18 +99,14 @@ class CategoryFilter:
             ModelError: if a model cannot be loaded.
         """
         config = self.config
-        rules: dict[str, Any] = {}
+        rules: dict[str, Any] = {"image": config.image, "nouns": config.nouns}
         if config.image != "none":
-            rules["image"] = {"rule": config.image, "threshold": config.image_threshold, "template": config.template}
+            rules |= {"image_threshold": config.image_threshold, "template": config.template}
+        if config.nouns in ("similarity", "both"):
+            rules["noun_threshold"] = config.noun_threshold
         if config.nouns != "none":
-            rules["nouns"] = {
-                "rule": config.nouns,
-                "threshold": config.noun_threshold if config.nouns in ("similarity", "both") else None,
-                "leads": config.leads,
-                "max_new_tokens": self.captions.max_new_tokens,
-                "captioner": self._captioner.fingerprint(),
-                "spacy": pipeline_digest(self._pipeline),
-            }
+            rules |= {"leads": config.leads, "max_new_tokens": self.captions.max_new_tokens}
+            rules |= {"captioner": self._captioner.fingerprint(), "spacy": pipeline_digest(self._pipeline)}
         if config.image != "none" or config.nouns != "synonyms":
             rules["clip"] = self._clip.fingerprint()
         return rules
