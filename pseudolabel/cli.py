@@ -1,12 +1,16 @@
 """The commands. Each is a few lines: take the experiment, call a stage, report."""
 
 import inspect
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
-from itertools import pairwise
+from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
@@ -15,6 +19,9 @@ from rich.console import Console
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.io.terminal import escaped
+from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
@@ -45,10 +52,8 @@ def caption(experiment: Experiment) -> int:
     from pseudolabel.stages.caption import write_captions
     from pseudolabel.stages.units import current_rank
 
-    rank = current_rank()
-    count = write_captions(experiment, rank)
-    print(f"rank {rank.index}: {count} captions written -> {experiment.captions.source}")
-    return 0
+    captioned = write_captions(experiment, current_rank())
+    return captioned.report() if captioned is not None else 0
 
 
 def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
@@ -61,15 +66,14 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
-    from pseudolabel.stages.filter import score_classes, true_classes, write_classes
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
-    from pseudolabel.vocabulary import load_vocabulary
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
     if summary is not None and truth:
-        names = load_vocabulary(experiment.vocabulary).names[1:]
+        names = filter_vocabulary(experiment).names[1:]
         title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
         print_label_scores(score_classes(experiment, truth), names, title, Console())
     return report(summary)
@@ -84,9 +88,9 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also take up the failed samples of finished shards.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.labellers.table import kind_of
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     if kind_of(experiment) != "cams":
@@ -101,8 +105,8 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
         follow: work behind a `cams` run that is still writing, until its last shard.
         retry_failed: also take up shards with failed samples.
     """
-    from pseudolabel.stages.job import report
     from pseudolabel.stages.refine import write_masks
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     return report(write_masks(experiment, current_rank(), follow, retry_failed))
@@ -118,7 +122,7 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also take up the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
-    from pseudolabel.stages.job import report
+    from pseudolabel.stages.summary import report
     from pseudolabel.stages.units import current_rank
 
     # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
@@ -136,10 +140,12 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"],
     """
     from pseudolabel.evaluation.report import print_report
     from pseudolabel.stages.evaluate import evaluate as run
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
     from pseudolabel.stages.units import current_rank
 
-    print_report(run(experiment, kind, current_rank(), predictions), Console())
-    return 0
+    report = run(experiment, kind, current_rank(), predictions)
+    print_report(report, Console())
+    return 0 if report.scope is None or report.scope.is_whole else FAILED_SAMPLES_EXIT
 
 
 def reproduce(experiment: Experiment, table: TableName, *, data: str, limit: int = 0) -> int:
@@ -205,6 +211,32 @@ def verify(folder: str) -> int:
         print(fault)
     print(f"{folder}: {len(faults)} faults" if faults else f"{folder}: sound and whole")
     return 1 if faults else 0
+
+
+def failures(out: str, csv: str = "") -> int:
+    """List every sample that failed or was left out, with its key, the reason, and the file that names it.
+
+    Exit status 3 says that there are failures, 0 that there are none.
+
+    Args:
+        out: output folder of cams, refine, generate or filter, such as runs/voc, or a folder in it, such as
+            runs/voc/cams; or the folder of captions.
+        csv: write them to this file, too, with the columns kind, key, origin, status and message.
+    """
+    from pseudolabel.io.ownership import write_own
+    from pseudolabel.shards.failures import count, find_failures, to_csv
+    from pseudolabel.shards.folder import Folder
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
+
+    found = find_failures(Folder(out))
+    for kind, failure in found:
+        origin = "" if failure.origin in failure.message else f" [{failure.origin}]"
+        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
+    if csv:
+        write_own(csv, to_csv(found), "--csv")
+        print(escaped(f"{len(found):,} lines -> {csv}"))
+    print(escaped(f"{out}: {count(found)}"))
+    return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
 
 
 def train(
@@ -282,24 +314,42 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "segment": segment,
     "sheet": sheet,
     "verify": verify,
+    "failures": failures,
     "train": train,
     "test": score_segmenter,
     "pack-voc-test": pack_voc_test,
     "doctor": doctor,
 }
-FREE_OF_EXPERIMENT = ("shapes", "verify", "train", "test", "pack-voc-test", "doctor")
+FREE_OF_EXPERIMENT = ("shapes", "verify", "failures", "train", "test", "pack-voc-test", "doctor")
+OF_ONE_PROCESS = ("shapes", "evaluate", "segment", "sheet", "verify", "failures", "pack-voc-test", "doctor")
+_RESUME = "what is finished is kept; the same command goes on from there"
+INTERRUPTED = {
+    **dict.fromkeys(("caption", "filter", "cams", "refine", "generate", "reproduce", "segment"), _RESUME),
+    "train": "checkpoints are kept; the same command with --resume goes on from the newest",
+}
+
+
+class Parser(ArgumentParser):
+    """A parser that names the option that was meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with the message, and for an option that there is not with the most similar one."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
+        similar = get_close_matches(unknown, parser._option_string_actions, 1) if unknown.startswith("-") else []
+        super().error(f"{message}; did you mean {similar[0]}?" if similar else message, ex)
 
 
 def build_parser() -> ArgumentParser:
     """The parser of all commands; settings and their help come from the dataclasses and docstrings."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="pseudolabel",
         description="From images with image-level labels to pixel-level pseudo-masks with a frozen diffusion model.",
         epilog="Begin with 'pseudolabel doctor'; 'pseudolabel COMMAND --help' explains every setting.",
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, function in COMMANDS.items():
-        command = ArgumentParser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
+        command = Parser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
         if name not in FREE_OF_EXPERIMENT:
             command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
@@ -347,20 +397,36 @@ def _usage(name: str, function: Callable[..., int]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors that the user can mend end in one message and status 1, not in a traceback."""
+    """Run a command; errors that the user can fix end in one message and their status, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     end_with_launcher()
-    parser = build_parser()
-    parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
+        parser = build_parser()
+        parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+    advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
+    message = f"pseudolabel {parsed.command}: interrupted; {advice}"
+    with ended_by_interrupt(message) if arguments is None else nullcontext():
+        return _explain_errors(parsed.command, lambda: _run(parsed.command, parser.instantiate(parsed)[parsed.command]))
+
+
+def _explain_errors(command: str, run: Callable[[], int]) -> int:
+    if command in OF_ONE_PROCESS and stands_aside(command):
+        return 0
     try:
-        return _run(parsed.command, parser.instantiate(parsed)[parsed.command])
+        return run()
     except UserError as error:
-        print(f"pseudolabel {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        print(escaped(f"pseudolabel {command}: {error}", keep="\n"), file=sys.stderr)
+        return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
-        print(f"pseudolabel {parsed.command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
+        print(f"pseudolabel {command}: {error}; say: pip install 'pseudolabel[train]'", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _run(name: str, settings: Namespace) -> int:
@@ -373,10 +439,11 @@ def _run(name: str, settings: Namespace) -> int:
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:
-    """Let `--config NAME` and `--crf NAME` stand for files that ship with the package, where no such file is here."""
+    """Let `--config NAME`, `--crf=NAME` and so on stand for files that ship, where no such file is here."""
     resolved = list(arguments)
-    for place, (flag, value) in enumerate(pairwise(arguments), 1):
-        resolved[place] = resolve_shipped(flag, value)
+    for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
+        option, joined, value = argument.partition("=")
+        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(before, argument)
     return resolved
 
 

@@ -7,6 +7,8 @@ experiment, so that `cams`, `refine` and `evaluate` speak of the same data, mode
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pseudolabel.limits import check_numbers
+
 MethodName = Literal["diffsegmenter", "elbo", "diffseg", "freesegdiff"]
 
 # Layer weights of DiffSegmenter on Stable Diffusion: the paper's .3/.5/.1/.1 for maps of 8/16/32/64 at 512 pixels.
@@ -19,19 +21,24 @@ class SourceConfig:
 
     Args:
         kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
-            with columns `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars); and the
-            data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
+            with columns such as `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars);
+            and the data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
             `table`, `folder` and `shards` a name for reports.
         labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
             of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
-            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON or npz of image id
-            (or key) to class names or indices, `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with
-            `key` and `classes`, or a folder of such files, such as the one that `pseudolabel filter` writes.
+            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON, txt or npz of
+            image id (or key, file name or path) to class names, indices or one-hot vectors, COCO's JSON,
+            `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with `key` and `classes`, or a folder of
+            such files, such as the one that `pseudolabel filter` writes.
         masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
             vocabulary's indices for values; data sets that come with masks know where they are.
+        columns: for `table`, the columns of images, labels, keys and masks, such as `image=path,labels=tags`. Not named
+            they are `image` or `file_name`, `labels` or `label`, `key` and `mask`, of which the last two may be absent.
+        key_prefix: for `shards`, `shard` lets every key begin with the name of its shard, for shards that number their
+            samples each from 0.
         unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
         max_pixels: larger images are recorded and skipped before they are decoded.
         limit: take only the first so many images of the sorted list; 0 takes all.
@@ -42,6 +49,8 @@ class SourceConfig:
     split: str = "train"
     labels: str = "xml"
     masks: str = ""
+    columns: str = ""
+    key_prefix: Literal["", "shard"] = ""
     unlabelled: Literal["skip", "background"] = "skip"
     max_pixels: int = 100_000_000
     limit: int = 0
@@ -83,9 +92,11 @@ class DiffSegmenterConfig:
         self_attention_factors: the factors used where `self_attention` is `factors`.
         level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, as the
             paper's text has it).
-        class_tokens: read the `mean` of a class name's tokens or only the `last` (the released code).
-        modifiers: `ing_next` averages in a word ending in "ing" right after the class name, as released, `none` does
-            not.
+        class_tokens: which tokens of a class name are read and emphasised: the `mean` of all of them, the `last` one
+            alone, or `last_word` (the released code), which reads the last one and emphasises all of the last word.
+        modifiers: `ing_next` averages in a word ending in "ing" right after the class name; `ing_released` does it as
+            the released code, which takes punctuation for a part of words and reads the one token after the name;
+            `none` does not.
         class_weight: factor on the class tokens' text encoding relative to the empty prompt's; compel's `++` is 1.21.
         timestep_average: `mean_of_products` (Eq. 7 per timestep) or `product_of_means`.
         vae: encode the image to the posterior's `mean` or draw a `sample`.
@@ -97,8 +108,8 @@ class DiffSegmenterConfig:
     self_attention: Literal["highest", "all", "none", "factors"] = "highest"
     self_attention_factors: list[int] = field(default_factory=list)
     level_norm: Literal["after", "before", "none"] = "after"
-    class_tokens: Literal["mean", "last"] = "mean"
-    modifiers: Literal["ing_next", "none"] = "ing_next"
+    class_tokens: Literal["mean", "last", "last_word"] = "mean"
+    modifiers: Literal["ing_next", "ing_released", "none"] = "ing_next"
     class_weight: float = 1.21
     timestep_average: Literal["mean_of_products", "product_of_means"] = "mean_of_products"
     vae: Literal["mean", "sample"] = "mean"
@@ -137,7 +148,8 @@ class DiffSegConfig:
         threshold: tau; two maps are alike where their symmetric KL divergence is smaller.
         merging: `released` lets a seed average over proposals that others have taken already, `strict` (Algorithm 1)
             does not.
-        precision: number format in which the divergences of the first pass are compared.
+        precision: number format in which the divergences of the first pass are compared; logarithms keep their floor
+            in both, which the released float16 has not.
         clusters: number of clusters of K-means; 0 is the number of the image's labels, with background if there is one.
         fit: `crop` segments the centre square and leaves the rest out (255), `squash` segments the whole image.
         semantic: name the masks by cross-attention (Semantic DiffSeg) and merge those of one name.
@@ -165,13 +177,18 @@ class CaptionConfig:
             files, such as the one that `pseudolabel caption` writes.
         model: hub id or folder of the captioner, such as BLIP, BLIP-2 or GIT, or `shapes`, the small one that ships
             with the package.
-        max_new_tokens: length of a caption.
+        max_new_tokens: most tokens that a caption adds to the words it goes on from.
+        max_length: most tokens in all, those words and the token that begins a sentence included; the released code
+            stops at 20, which leaves `a photograph of dog` 15 new ones. 0 sets no such limit.
+        beams: width of beam search; 1 takes the likeliest token each time.
         batch: captions per forward pass.
     """
 
     source: str = "none"
     model: str = "Salesforce/blip-image-captioning-large"
     max_new_tokens: int = 20
+    max_length: int = 0
+    beams: int = 1
     batch: int = 16
 
 
@@ -236,6 +253,7 @@ class FreeSegDiffConfig:
     Args:
         timestep: the noise level that the U-Net is told.
         noise: whether noise of that level is added (the released code) or the latent is fed as it is.
+        vae: encode the image to the posterior's `mean` or draw a `sample` (the released code).
         features: what is clustered: cross-attention's `queries`, residual blocks' outputs (`resblock`), attention
             blocks' outputs (`attention`), or residual blocks and attention (`both`).
         backbone: hub id or folder of a vision transformer whose patch tokens are clustered instead of the diffusion
@@ -245,18 +263,22 @@ class FreeSegDiffConfig:
         clusters: K of K-means.
         restarts: K-means keeps the best of so many starts.
         clip: hub id or folder of the CLIP checkpoint that names regions, or `shapes`.
-        template: sentence with one `{}` for the class.
+        template: sentence with one `{}` for the class; the released code has the bare name, `{}`.
         background_words: the vocabulary's words for what is no class, such as grass, compete for regions; ours, the
             paper has classes only.
-        one_cluster_per_class: a class keeps only its best cluster, as released.
+        naming: a region is the candidate class that is nearest of all words, else background (`paper`); or candidates
+            share out the regions by softmax, each class at most one (`released`).
+        enlarge: how clusters get the image's size: each pixel takes the cluster that its centre lies in
+            (`nearest_exact`) or its upper left corner (`nearest`, the released code); torch has both under these names.
         refinement: DenseCRF over all regions at once (`multi_label`), for each cluster by itself (`per_cluster`, the
-            released code), or `none`.
+            released code; the first one keeps a pixel that several claim), or `none`.
         certainty: probability of a pixel's own label in the CRF's input.
         crf: the CRF's kernels; its background and ignored pixels play no part here.
     """
 
     timestep: int = 0
     noise: bool = False
+    vae: Literal["mean", "sample"] = "mean"
     features: Literal["queries", "resblock", "attention", "both"] = "queries"
     backbone: str = ""
     factors: list[int] = field(default_factory=lambda: [32])
@@ -266,7 +288,8 @@ class FreeSegDiffConfig:
     clip: str = "openai/clip-vit-base-patch32"
     template: str = "a photo of a {}"
     background_words: bool = True
-    one_cluster_per_class: bool = False
+    naming: Literal["paper", "released"] = "paper"
+    enlarge: Literal["nearest_exact", "nearest"] = "nearest_exact"
     refinement: Literal["multi_label", "per_cluster", "none"] = "multi_label"
     certainty: float = 0.7
     crf: CrfConfig = field(
@@ -328,8 +351,9 @@ class Experiment:
     Args:
         out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec
             URLs work.
-        vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a YAML
-            file with the class names, or the names with commas, such as `dog, red car`.
+        vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a file
+            with the class names (YAML, JSON, or one per line), or the names, such as `dog` or `dog, red car`. Left
+            empty, it is `voc`; for class folders one that ships and knows them all, or their names.
         source: where images and image-level labels come from.
         model: the diffusion model.
         method: how images are segmented; each method has its settings under its own name.
@@ -345,7 +369,7 @@ class Experiment:
     """
 
     out: str = "runs/pseudolabel"
-    vocabulary: str = "voc"
+    vocabulary: str = ""
     source: SourceConfig = field(default_factory=SourceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodName = "diffsegmenter"
@@ -358,3 +382,7 @@ class Experiment:
     work: WorkConfig = field(default_factory=WorkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        """Raises SettingError where a number makes no sense."""
+        check_numbers(self)

@@ -2,7 +2,13 @@
 
 
 class UserError(Exception):
-    """Something outside the code is wrong; the message names it, the value, and the mend."""
+    """Something outside the code is wrong; the message names it, the value, and the fix.
+
+    Attributes:
+        exit_status: of the command that it ends.
+    """
+
+    exit_status = 1
 
 
 class SettingError(UserError, ValueError):

@@ -1,19 +1,26 @@
 """Vocabularies: class names, the names used in prompts, synonyms and palettes."""
 
 import difflib
-from collections.abc import Sequence
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from pseudolabel import vocabulary_file
 from pseudolabel.errors import UserError
 from pseudolabel.records import BACKGROUND
 
 MAX_CLASSES = 254  # 0 is background and 255 is ignored in a uint8 mask
+_SHOWN = 12  # names in a message
+_RESERVED = {"background": "background is index 0 by itself", "ignore": "ignored pixels are 255 by themselves"}
+_FILE_NAME = re.compile(r"[/\\]|\.\w{1,5}$")  # what no class's name looks like
 
 
 class VocabularyError(UserError, ValueError):
@@ -41,6 +48,10 @@ class Vocabulary:
             label was given.
         background_words: what else images show, such as grass; the words compete with the classes where regions are
             named.
+
+    Raises:
+        VocabularyError: if there is no class or more than 254, a name is blank or stands for two classes, background is
+            listed as a class, or the template is no sentence with one place for the class.
     """
 
     name: str
@@ -48,6 +59,10 @@ class Vocabulary:
     template: str = "a photograph of {}"
     has_background: bool = True
     background_words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise VocabularyError(problem)
 
     def __len__(self) -> int:
         """Number of classes without background."""
@@ -74,7 +89,9 @@ class Vocabulary:
         return spellings
 
     def index(self, name: str) -> int:
-        """Index (1..N) of a class by name, prompt name or synonym; case, spaces, `-` and `_` do not matter.
+        """Index (1..N) of a class by name, prompt name or synonym.
+
+        Case, spaces, `-`, `_`, invisible characters and the way accents are encoded do not matter.
 
         Raises:
             VocabularyError: if no class is called so; the message offers the nearest name.
@@ -106,10 +123,16 @@ class Vocabulary:
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(_fold(name), self._index_of, n=1, cutoff=0.6)
-        hint = (
-            f"did you mean '{self.names[self._index_of[near[0]]]}'?" if near else f"known: {', '.join(self.names[1:])}"
-        )
-        return f"unknown class '{name}' in vocabulary '{self.name}'; {hint}"
+        hint = f"did you mean '{self.names[self._index_of[near[0]]]}'?" if near else f"known: {self.listed}"
+        shown = f"'{name:.80}'" if _fold(name) else ascii(name)
+        return f"unknown class {shown} in vocabulary '{self.name}'; {hint}"
+
+    @property
+    def listed(self) -> str:
+        """The names for a message, cut short where there are many."""
+        names = self.names[1:]
+        more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+        return ", ".join(names[:_SHOWN]) + more
 
     @cached_property
     def palette(self) -> np.ndarray:
@@ -118,7 +141,57 @@ class Vocabulary:
 
 
 def _fold(name: str) -> str:
-    return "".join(character for character in name.casefold() if character not in " -_")
+    """What two spellings of one name have in common; empty where nothing of it can be seen."""
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return "".join(letter for letter in composed if letter not in "-_" and not _is_invisible(letter))
+
+
+def _is_invisible(letter: str) -> bool:
+    return letter.isspace() or unicodedata.category(letter) == "Cf"  # such as the zero-width space
+
+
+def template_problem(template: object) -> str | None:
+    """Why a template is no sentence with one `{}` for the class, or None where it is one."""
+    if not isinstance(template, str):
+        return f"{template!r:.80} is no text; write a sentence with {{}} for the class"
+    if template.count("{}") != 1 or set(template.replace("{}", "")) & set("{}"):
+        return f"'{template}' needs exactly one {{}} for the class, and no other braces"
+    return None
+
+
+def _problems(vocabulary: Vocabulary) -> Iterator[str]:
+    """All that keeps a vocabulary from being used, as messages."""
+    classes = vocabulary.classes
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        yield f"{len(classes)} classes; a uint8 mask holds 1 to {MAX_CLASSES}"
+    if vocabulary.has_background not in (True, False):
+        yield f"background '{vocabulary.has_background}' must be true or false"
+    if problem := template_problem(vocabulary.template):
+        yield f"template {problem}"
+    for number, entry in enumerate(classes, 1):
+        for word in (entry.name, entry.prompt, *entry.synonyms):
+            if not _fold(word):
+                yield f"class {number} has a blank name ({word!a}); write what it is called"
+        if vocabulary.has_background and _fold(entry.name) in _RESERVED:
+            yield f"class {number} is '{entry.name}', but {_RESERVED[_fold(entry.name)]}; leave it out of the classes"
+    yield from _repeated(vocabulary)
+
+
+def _repeated(vocabulary: Vocabulary) -> Iterator[str]:
+    """Names that are listed twice, and prompts and synonyms that two classes share."""
+    owners: dict[str, str] = {}
+    for entry in vocabulary.classes:
+        if _fold(entry.name) in owners:
+            yield f"class '{entry.name}' is listed twice"
+        owners[_fold(entry.name)] = entry.name
+    for field in ("prompt", "synonyms"):
+        found: dict[str, str] = {}
+        for entry in vocabulary.classes:
+            value = getattr(entry, field)
+            for word in {_fold(word): word for word in ((value,) if field == "prompt" else value)}.values():
+                other = found.setdefault(_fold(word), entry.name)
+                if other != entry.name and _fold(word) not in owners:
+                    yield f"'{word}' stands for two classes, '{other}' and '{entry.name}'; keep it with one of them"
 
 
 def voc_palette() -> np.ndarray:
@@ -132,60 +205,94 @@ def voc_palette() -> np.ndarray:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Load a shipped vocabulary by name, such as `voc`, the user's own from a YAML file, or from names with commas.
+    """Load a shipped vocabulary by name, such as `voc`, the user's own from a file, or from the names themselves.
+
+    Args:
+        name: a shipped vocabulary; a file as `vocabulary_file.parse` describes; or class names with commas, such as
+            `dog, red car`. One name alone is a class, too, unless it looks like a file or is nearly the name of a
+            shipped vocabulary; a comma behind it makes it a class in any case: `vocal,`.
 
     Raises:
-        VocabularyError: if there is no such vocabulary or the file does not describe one.
+        VocabularyError: if there is no such vocabulary, or the file or the names do not make one.
     """
-    shipped = {Path(entry.name).stem: entry for entry in (resources.files(__package__) / "vocabularies").iterdir()}
-    if name in shipped:
-        text = shipped[name].read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
-    elif "," in name:
-        text = _typed([word.strip() for word in name.split(",") if word.strip()])
-    else:
-        raise VocabularyError(
-            f"no vocabulary '{name}': shipped are {', '.join(sorted(shipped))}; or give a YAML file, or names with "
-            "commas such as 'dog, red car'"
-        )
-    return _parse(name, text)
-
-
-def _typed(names: list[str]) -> str:
-    """A vocabulary of classes by name; what else its images show is what else photographs show."""
-    others = [word for word in load_vocabulary("voc").background_words if word not in names]
-    return yaml.safe_dump({"name": "custom", "classes": names, "background_words": others})
-
-
-def _parse(name: str, text: str) -> Vocabulary:
+    shipped = _shipped().get(name)
+    if shipped is not None:
+        return _parse(shipped.read_bytes(), f"{name}.yaml")
+    names = typed_names(name)
+    if names is not None:
+        try:
+            return vocabulary_of(names)
+        except VocabularyError as error:
+            raise VocabularyError(f"vocabulary '{name:.80}': {error}") from error
     try:
-        data = yaml.safe_load(text)
-        entries = [{"name": item} if isinstance(item, str) else item for item in data["classes"]]
-        classes = tuple(
-            ClassEntry(e["name"], e.get("prompt", e["name"]), tuple(e.get("synonyms", ()))) for e in entries
-        )
-        vocabulary = Vocabulary(
-            data.get("name", Path(name).stem),
-            classes,
-            data.get("template", Vocabulary.template),
-            data.get("background", Vocabulary.has_background),
-            tuple(data.get("background_words", ())),
-        )
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise VocabularyError(f"{name}: not a vocabulary ({error!r}); it needs 'classes', a list of names") from error
-    _check(name, vocabulary)
-    return vocabulary
+        return _parse(Path(name).read_bytes(), name)
+    except OSError as error:
+        raise VocabularyError(f"vocabulary '{name}' cannot be read: {error}") from error
 
 
-def _check(name: str, vocabulary: Vocabulary) -> None:
-    folded = [_fold(entry.name) for entry in vocabulary.classes]
-    repeated = sorted({entry for entry in folded if folded.count(entry) > 1})
-    if repeated:
-        raise VocabularyError(f"{name}: class '{repeated[0]}' is listed twice")
-    if not 1 <= len(folded) <= MAX_CLASSES:
-        raise VocabularyError(f"{name}: {len(folded)} classes; a uint8 mask holds 1 to {MAX_CLASSES}")
-    if not isinstance(vocabulary.has_background, bool):
-        raise VocabularyError(f"{name}: background '{vocabulary.has_background}' must be true or false")
-    if vocabulary.template.count("{}") != 1:
-        raise VocabularyError(f"{name}: template '{vocabulary.template}' needs exactly one {{}} for the class")
+def _parse(data: bytes, path: str) -> Vocabulary:
+    try:
+        fields = vocabulary_file.parse(data.decode("utf-8-sig"), path)
+        classes = tuple(ClassEntry(*entry) for entry in fields.classes)
+        return Vocabulary(**{"name": Path(path).stem, "classes": classes, **fields.others})
+    except UnicodeDecodeError as error:
+        raise VocabularyError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except ValueError as error:
+        raise VocabularyError(f"{path}: {error}") from error
+
+
+def typed_names(name: str) -> list[str] | None:
+    """The class names that were typed in place of a vocabulary; None where `name` is that of one, or of a file.
+
+    Raises:
+        VocabularyError: if it is none of these, such as a file that is not there.
+    """
+    if name in _shipped() or os.path.isfile(name):
+        return None
+    if "," in name:
+        return [word for word in name.split(",") if word.strip()]
+    near, as_class = _near_shipped(name), f"for a class of that name write '{name},'"
+    if not _fold(name) or _FILE_NAME.search(name):
+        raise VocabularyError(
+            f"no file or vocabulary '{name}': shipped are {', '.join(sorted(_shipped()))}; or give a YAML file, or "
+            f"class names such as 'dog, red car'{f'; {as_class}' if _fold(name) else ''}"
+        )
+    if near is not None:
+        raise VocabularyError(f"no vocabulary '{name}': did you mean '{near}'? Or {as_class}")
+    return [name]
+
+
+def _shipped() -> dict[str, Traversable]:
+    """The files of the vocabularies that ship, by name."""
+    return {Path(entry.name).stem: entry for entry in (resources.files(__package__) / "vocabularies").iterdir()}
+
+
+def _near_shipped(name: str) -> str | None:
+    """The shipped vocabulary that was probably meant: VOC, voc2012, vco."""
+    words = re.findall(r"[a-z]+", name.casefold())
+    for shipped in sorted(_shipped()):
+        letters = re.sub(r"[^a-z]", "", shipped)
+        typed = "".join(words)
+        alike = difflib.SequenceMatcher(None, typed, letters).ratio() >= 0.8 or sorted(typed) == sorted(letters)
+        if letters in words or (typed and alike):
+            return shipped
+    return None
+
+
+def vocabulary_of(names: Sequence[str], name: str = "custom") -> Vocabulary:
+    """A vocabulary of classes by name; what else its images show is what else photographs show.
+
+    Args:
+        names: of the classes, in the order of their indices.
+        name: of the vocabulary.
+
+    Raises:
+        VocabularyError: if a name cannot be used; the message says which.
+    """
+    try:
+        words = [vocabulary_file.read_text(word, f"class {number}") for number, word in enumerate(names, 1)]
+    except ValueError as error:
+        raise VocabularyError(str(error)) from error
+    own = {_fold(word) for word in words}
+    others = tuple(word for word in load_vocabulary("voc").background_words if _fold(word) not in own)
+    return Vocabulary(name, tuple(ClassEntry(word, word) for word in words), background_words=others)

@@ -35,6 +35,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.progress import open as open_with_bar
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.image_list import read_image_list
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.sources.images import mask_image, read_mask
 from pseudolabel.stages.progress import show_progress
@@ -42,6 +43,7 @@ from pseudolabel.vocabulary import load_vocabulary
 
 HOST = "http://host.robots.ox.ac.uk"
 LISTS = "ImageSets/Segmentation"
+NOT_OFFICIAL = "the archive that holds it is not the official one"
 LABEL_FILE = "image_labels.json"
 NAMES = load_vocabulary("voc").names
 CHUNK = 1 << 20
@@ -299,11 +301,11 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"no file '{path}': the archive that holds it is not the official one") from error
+        raise UserError(f"no file '{path}'; {NOT_OFFICIAL}") from error
 
 
 def read_list(voc: Path, split: str) -> list[str]:
-    return read(voc / LISTS / f"{split}.txt").decode().split()
+    return [*read_image_list(str(voc / LISTS / f"{split}.txt"), remedy=NOT_OFFICIAL)]
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,13 +1,21 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from pseudolabel.text.class_rules import classes_of_spellings
-from pseudolabel.vocabulary import Vocabulary, VocabularyError, load_vocabulary
+from pseudolabel.vocabulary import (
+    ClassEntry,
+    Vocabulary,
+    VocabularyError,
+    load_vocabulary,
+    typed_names,
+    vocabulary_of,
+)
 
 
 def write(path: Path, text: str) -> Vocabulary:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return load_vocabulary(str(path))
 
 
@@ -74,3 +82,91 @@ def test_background_words_are_no_classes() -> None:
 def test_typed_names_bring_background_words_that_are_none_of_them() -> None:
     words = load_vocabulary("voc").background_words
     assert load_vocabulary("dog, grass").background_words == tuple(word for word in words if word != "grass")
+
+
+ETOILE, CAFE = (
+    {form: unicodedata.normalize(form, word) for form in ("NFC", "NFD")} for word in ("étoile", "Ångström café")
+)
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_accents_are_compared_however_they_are_encoded(tmp_path: Path, written: str, asked: str) -> None:
+    vocabulary = write(tmp_path / "a.yaml", f"classes: [dog, {ETOILE[written]}, {CAFE[written]}]")
+    assert vocabulary.names[2:] == (ETOILE["NFC"], CAFE["NFC"])
+    assert vocabulary.index(ETOILE[asked]) == 2
+    assert vocabulary.index(CAFE[asked].upper()) == 3
+    assert vocabulary.index("\u200bdo\xadg\xa0") == 1
+    assert vocabulary.labels_of(["dog", CAFE[asked], ETOILE[asked]]) == [1, 3, 2]
+    with pytest.raises(VocabularyError, match="is listed twice"):
+        vocabulary_of([ETOILE[written], ETOILE[asked]])
+
+
+def test_the_known_names_of_a_message_are_few() -> None:
+    with pytest.raises(
+        VocabularyError, match=r"unknown class 'qqq' in vocabulary 'coco'; known: person, .*\(80 in all\)$"
+    ):
+        load_vocabulary("coco").index("qqq")
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("dog", ["dog"]),
+        ("dog,", ["dog"]),
+        ("red car", ["red car"]),
+        ("vocal,", ["vocal"]),
+        ("St. John", ["St. John"]),
+        ("coconut", ["coconut"]),
+        (", ".join(f"thing number {number}" for number in range(36)), [f"thing number {n}" for n in range(36)]),
+    ],
+)
+def test_names_typed_in_place_of_a_vocabulary(name: str, names: list[str]) -> None:
+    """36 names are longer than a file's name may be."""
+    assert load_vocabulary(name).names == ("background", *names)
+    assert [word.strip() for word in typed_names(name) or ()] == names
+
+
+def test_names_of_vocabularies_and_files_are_not_typed_classes(tmp_path: Path) -> None:
+    write(tmp_path / "mine", "dog\ncat\n")
+    for name in ("voc", str(tmp_path / "mine")):
+        assert typed_names(name) is None
+
+
+@pytest.mark.parametrize("name", ["vco", "VOC", "voc2012", "pascal-voc", "shape", "Cityscapes", "cocoa"])
+def test_what_was_probably_a_shipped_vocabulary_is_no_class(name: str) -> None:
+    with pytest.raises(
+        VocabularyError, match=f"no vocabulary '{name}': did you mean '.*for a class .* write '{name},'"
+    ):
+        load_vocabulary(name)
+    assert load_vocabulary(f"{name},").names == ("background", name)
+
+
+@pytest.mark.parametrize("name", ["my.yaml", "a/b", "names.txt", "a\\b", "", " "])
+def test_what_looks_like_a_file_is_no_class(name: str) -> None:
+    with pytest.raises(VocabularyError, match=r"no file or vocabulary .* shipped are .* or class names such as"):
+        load_vocabulary(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ("dog, cat, Dog", "vocabulary 'dog, cat, Dog': class 'Dog' is listed twice"),
+        ("background, dog", "class 1 is 'background', but background is index 0 by itself; leave it out"),
+        ("dog,__ignore__", "class 2 is '__ignore__', but ignored pixels are 255"),
+        (",", "0 classes; a uint8 mask holds 1 to 254"),
+        ("dog,\u200b", r"class 2 has a blank name \('\\u200b'\)"),
+        ("dog,a\nb", "class 2, 'a.nb', holds a line break"),
+    ],
+)
+def test_typed_names_that_make_no_vocabulary(names: str, reason: str) -> None:
+    with pytest.raises(VocabularyError, match=reason):
+        load_vocabulary(names)
+
+
+def test_a_vocabulary_made_in_python_is_checked() -> None:
+    assert vocabulary_of(["dog, black", "cat"]).names == ("background", "dog, black", "cat")
+    with pytest.raises(VocabularyError, match="class 1 is the number 7"):
+        vocabulary_of([7])  # type: ignore[list-item]
+    with pytest.raises(VocabularyError, match=r"needs exactly one {} for the class, and no other braces"):
+        Vocabulary("a", (ClassEntry("dog", "dog"),), template="a {kind} of {}")

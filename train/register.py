@@ -11,7 +11,9 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     import mmseg.models  # noqa: F401
 
 from pseudolabel_train import (
+    backbone,
     head,
+    image_list_dataset,
     loading,
     loss,
     metric,
@@ -24,7 +26,9 @@ from pseudolabel_train import (
 )
 
 __all__ = [
+    "backbone",
     "head",
+    "image_list_dataset",
     "loading",
     "loss",
     "metric",

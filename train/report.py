@@ -1,10 +1,10 @@
 """What an mIoU means nothing without: initialisation, training data, scales, CRF, split and numbers of images."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -12,10 +12,10 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
-from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import encode_json
+from pseudolabel.errors import UserError
+from pseudolabel.stages.metrics import check_metrics, record_metrics
 
-METRICS = "metrics.json"
+WORK_DIR = "--work-dir"
 META = "pseudolabel"  # of a checkpoint's `meta`
 UNKNOWN = {"initialisation": "unknown", "trained_on": "unknown"}
 
@@ -58,9 +58,22 @@ def report(runner: Runner, name: str, metrics: Mapping[str, float], training: Ma
     if "mIoU" in scores:
         words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in circumstances.items())
         print_log(f"mIoU {scores['mIoU']:.2f} ({words})", logger="current")
-    folder = Folder(runner.work_dir)
-    before = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
-    folder.write_bytes(METRICS, encode_json({**before, name: {**scores, **circumstances}}))
+    loop = runner.val_loop if name == "val" else runner.test_loop
+    if failed := failures(loop.evaluator.metrics):
+        circumstances["failures"] = failed
+    record_metrics(runner.work_dir, name, {**scores, **circumstances}, WORK_DIR)
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Make sure, before the Runner is built, that nothing in the work folder is written over that is a user's.
+
+    Raises:
+        UserError: if its `metrics.json` is not ours, or the config lies where MMEngine would write the one in effect.
+    """
+    check_metrics(cfg.work_dir, option=WORK_DIR)
+    written = Path(cfg.work_dir) / Path(cfg.filename).name
+    if written.exists() and written.samefile(cfg.filename):
+        raise UserError(f"MMEngine would write the config in effect over '{cfg.filename}'; choose another {WORK_DIR}")
 
 
 def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
@@ -68,13 +81,20 @@ def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
     loop = runner.val_loop if name == "val" else runner.test_loop
     test_cfg = runner.cfg.model.get("test_cfg") or {}
     crf = next((metric.crf_fields() for metric in loop.evaluator.metrics if getattr(metric, "crf", None)), None)
+    failed = failures(loop.evaluator.metrics)
     return {
         "split": describe_data(loop.dataloader.dataset),
         "images": len(loop.dataloader.dataset),
         "scales": list(test_cfg.get("scales", [1.0])),
         "flip": bool(test_cfg.get("flip", False)),
         "crf": crf,
+        **({"not_scored": len(failed)} if failed else {}),
     }
+
+
+def failures(metrics: Sequence[Any]) -> dict[str, str]:
+    """Why images were not scored, by name; what any of the metrics tells."""
+    return {key: said for metric in metrics for key, said in getattr(metric, "failures", {}).items()}
 
 
 def describe_training(runner: Runner) -> dict[str, Any]:
@@ -99,7 +119,7 @@ def describe_initialisation(cfg: Mapping[str, Any]) -> str:
     """Where the weights came from before training, by the config."""
     model = cfg["model"]
     parts = [model, model.get("backbone") or {}]
-    places = [cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
+    places = [None if cfg.get("resume") else cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
     places += [init.get("checkpoint") for part in parts if isinstance(init := part.get("init_cfg"), dict)]
     return next((str(place) for place in places if place), "random")
 

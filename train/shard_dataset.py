@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import dataset_metainfo, sample_results
+from pseudolabel_train.shard_classes import check_vocabulary
 from pseudolabel_train.shard_index import Span, Stamp, load_index
-from pseudolabel_train.shard_list import ShardError, find_shards, mend, warn_if_unfinished
+from pseudolabel_train.shard_list import ShardError, find_shards, hint, warn_if_unfinished
 
 OPEN_SHARDS = 128  # per process; each takes two of the 1024 descriptors that a process usually may have
 
@@ -37,7 +38,7 @@ class ShardDataset(Dataset):
         test_mode: taken because MMSegmentation's loaders give it; a sample that cannot be read is an error in any mode.
 
     Raises:
-        ShardError: if there are no shards, or they are remote, compressed, damaged, or hold CAMs.
+        ShardError: if there are no shards, or they are remote, compressed, damaged, hold CAMs, or are of other classes.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class ShardDataset(Dataset):
         test_mode: bool = False,
     ) -> None:
         self.shards, self.test_mode = shards, test_mode
-        self._metainfo = dataset_metainfo(load_vocabulary(vocabulary))
+        self.vocabulary = load_vocabulary(vocabulary)
+        self._metainfo = dataset_metainfo(self.vocabulary)
         self.pipeline = Compose(pipeline)
         self._ends: list[int] = []
         self._open = lru_cache(OPEN_SHARDS)(_Shard)
@@ -59,6 +61,7 @@ class ShardDataset(Dataset):
         if self._ends:
             return
         self.paths = [_local(path) for path in find_shards(self.shards)]
+        check_vocabulary(self.paths, self.vocabulary)
         indexes = [load_index(path) for path in self.paths]
         warn_if_unfinished({path: len(index) for path, index in zip(self.paths, indexes, strict=True)})
         self._stamps = [index.stamp for index in indexes]
@@ -68,7 +71,7 @@ class ShardDataset(Dataset):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """`classes` by label value and `palette`, background first."""
+        """`classes` and `palette` by label value, and `reduce_zero_label`; see `dataset_metainfo`."""
         return dict(self._metainfo)
 
     def __len__(self) -> int:
@@ -87,9 +90,7 @@ class ShardDataset(Dataset):
         number = bisect_right(self._ends, idx)
         first = self._ends[number - 1] if number else 0
         path = self.paths[number]
-        results = sample_results(
-            path, *self._open(path, self._stamps[number]).read(idx - first), self._metainfo["classes"]
-        )
+        results = sample_results(path, *self._open(path, self._stamps[number]).read(idx - first), self._metainfo)
         return {**results, "sample_idx": idx}
 
     def __getitem__(self, idx: int) -> Any:
@@ -134,7 +135,7 @@ class _Shard:
     def _bytes(self, key: str, span: Span) -> bytes:
         data = os.pread(self._descriptor, span.length, span.offset)
         if len(data) < span.length:
-            raise ShardError(f"'{self._path}': sample '{key}': the file ends inside it; {mend(self._path)}")
+            raise ShardError(f"'{self._path}': sample '{key}': the file ends inside it; {hint(self._path)}")
         return data
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from webdataset.tariterators import base_plus_ext
 
 from pseudolabel.shards.folder import Folder, OutputError
-from pseudolabel_train.shard_list import ShardError, image_and_mask, mend
+from pseudolabel_train.shard_list import SORT, ShardError, hint, image_and_mask
 
 _FORMAT = 1  # raise it where the rows change their meaning
 _BLOCK = 512
@@ -91,6 +91,10 @@ def load_index(path: str) -> ShardIndex:
                 if rows is not None:
                     return ShardIndex(rows)
             rows = _index(file, path, stamp)
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"no shard or folder '{path}'; write it with `pseudolabel generate`, or set `shards` of the data set"
+        ) from error
     except OSError as error:
         raise ShardError(f"shard '{path}' cannot be read: {error.strerror or error}") from error
     for cache in _caches(path):
@@ -141,14 +145,21 @@ def _write_cache(cache: Path, rows: np.ndarray) -> bool:
 def _index(file: BinaryIO, path: str, stamp: Stamp) -> np.ndarray:
     """Read a tar's headers; row 0 says what was indexed, the samples follow."""
     keys, spans = [b""], array("q", [*stamp, _FORMAT, 0])
-    for key, members in groupby(_members(file, path), itemgetter(0)):
+    remaining = _members(file, path)
+    for key, members in groupby(remaining, itemgetter(0)):
         places: dict[str, Span] = {}
         for _, suffix, span in members:
             if suffix in places:
-                raise ShardError(f"'{path}' holds '{key}.{suffix}' twice; {mend(path)}")
+                raise ShardError(f"'{path}' holds '{key}.{suffix}' twice; {hint(path)}")
             places[suffix] = span
-        for span in image_and_mask(path, key, places):
-            spans.extend(span)
+        try:
+            spans.extend(number for span in image_and_mask(path, key, places) for number in span)
+        except ShardError as error:
+            if any(other == key for other, _, _ in remaining):
+                raise ShardError(
+                    f"'{path}': the members of sample '{key}' lie apart in the tar, others are between them; {SORT}"
+                ) from error
+            raise
         keys.append(key.encode())
     rows = np.zeros(len(keys), _row_type(max(1, *map(len, keys))))
     rows["image"], rows["mask"] = np.frombuffer(spans, np.int64).reshape(-1, 2, 2).swapaxes(0, 1)
@@ -171,7 +182,7 @@ def _members(file: BinaryIO, path: str) -> Iterator[tuple[str, str, Span]]:
         raise ShardError(_explain(file, path, error)) from error
     file.seek(end)
     if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
-        raise ShardError(f"shard '{path}' is damaged or cut off at byte {end}; {mend(path)}")
+        raise ShardError(f"shard '{path}' is damaged or cut off at byte {end}; {hint(path)}")
 
 
 def _explain(file: BinaryIO, path: str, error: tarfile.TarError) -> str:
@@ -182,4 +193,4 @@ def _explain(file: BinaryIO, path: str, error: tarfile.TarError) -> str:
             return (
                 f"shard '{path}' is compressed with {name}, which rules out reading single samples; unpack it to .tar"
             )
-    return f"shard '{path}' is not a whole tar ({error}); {mend(path)}"
+    return f"shard '{path}' is not a whole tar ({error}); {hint(path)}"

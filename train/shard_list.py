@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -13,18 +14,21 @@ from pseudolabel.errors import UserError
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN, LedgerEntry
 from pseudolabel.sources.files import is_folder, join
-from pseudolabel.sources.shards import match_shards
+from pseudolabel.sources.shard_paths import match_shards
 
 EXAMPLE = "a folder that `pseudolabel refine` wrote, a .tar, or a pattern such as 'masks/masks-{000000..000009}.tar'"
-IMAGE_MEMBERS = ("jpg", "jpeg")
+IMAGE_MEMBERS = ("jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
 MASK_MEMBER = "png"
+_OURS = re.compile(r"masks-\d{6}\.tar")
 CAM_MEMBER = "cam.npz"
+
+SORT = "to sort a tar: `mkdir all && tar -xf OLD.tar -C all && tar --sort=name -cf NEW.tar -C all .`"
 
 Member = TypeVar("Member")
 
 
 class ShardError(UserError, ValueError):
-    """Shards cannot be trained on; the message names the shard and the mend."""
+    """Shards cannot be trained on; the message names the shard and the fix."""
 
 
 def find_shards(shards: str | Sequence[str]) -> list[str]:
@@ -56,26 +60,47 @@ def _nothing_found(names: Sequence[str]) -> str:
 
 
 def image_and_mask(path: str, key: str, members: Mapping[str, Member]) -> tuple[Member, Member]:
-    """The image (`.jpg`, `.jpeg`) and the pseudo-mask (`.png`) among a sample's members, by their extensions.
+    """The image and the pseudo-mask among a sample's members, by their extensions.
+
+    They are `.jpg` and `.png` in shards of ours; in others they may be any one member of an image format besides PNG,
+    and any one PNG, such as `.image.webp` and `.seg.png`. Of several, the one without further dots is meant.
 
     Raises:
-        ShardError: if one is missing, as in CAM shards.
+        ShardError: if one is missing, as in CAM shards, or several may be meant.
     """
-    image = next((members[name] for name in IMAGE_MEMBERS if name in members), None)
-    mask = members.get(MASK_MEMBER)
     if CAM_MEMBER in members:
         raise ShardError(f"'{path}' holds CAMs, not pseudo-masks; make masks of them with `pseudolabel refine` first")
+    image, mask = _one(members, IMAGE_MEMBERS), _one(members, (MASK_MEMBER,))
     if image is None or mask is None:
-        wanted = f".{IMAGE_MEMBERS[0]} and .{MASK_MEMBER}"
-        raise ShardError(
-            f"'{path}': sample '{key}' has members {sorted(members)}, but {wanted} are needed; {mend(path)}"
-        )
-    return image, mask
+        wanted = "one image (.jpg) and one mask (.png, a class index per pixel) are needed"
+        raise ShardError(f"'{path}': sample '{key}' has members {sorted(members)}, but {wanted}; {_rename(path)}")
+    return members[image], members[mask]
 
 
-def mend(path: str) -> str:
+def _one(members: Mapping[str, Member], formats: Sequence[str]) -> str | None:
+    """The name of the one member of these formats, or of the first format that is a member's whole extension."""
+    plain = next((name for name in formats if name in members), None)
+    found = [name for name in members if name.rpartition(".")[2] in formats]
+    return plain or (found[0] if len(found) == 1 else None)
+
+
+def _rename(path: str) -> str:
+    if is_ours(path):
+        return hint(path)
+    return f"name them KEY.jpg and KEY.png, side by side in the tar; {SORT}"
+
+
+def is_ours(path: str) -> bool:
+    """Whether a shard was written by a run of this package, by its name or what lies beside it."""
+    folder, _, name = path.rpartition("/")
+    return bool(_OURS.fullmatch(name)) or Folder(folder or ".").exists(RUN)
+
+
+def hint(path: str) -> str:
     """What to do about a shard that is not as it was written."""
-    return f"find all that is wrong with `pseudolabel verify {path.rpartition('/')[0] or '.'}`, and write it anew"
+    if not is_ours(path):
+        return "download or copy it again, or write it again"
+    return f"find all that is wrong with `pseudolabel verify {path.rpartition('/')[0] or '.'}`, and write it again"
 
 
 def warn_if_unfinished(counts: Mapping[str, int]) -> None:
@@ -142,4 +167,4 @@ def _read_index(folder: Folder) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"'{folder.path}/{INDEX}' is damaged ({error!r}); {mend(f'{folder.path}/{INDEX}')}") from error
+        raise ShardError(f"'{folder.path}/{INDEX}' is damaged ({error!r}); {hint(f'{folder.path}/{INDEX}')}") from error

@@ -18,7 +18,8 @@ from pseudolabel.shards.tar import read_tar
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.epoch_counter import EpochCounter
 from pseudolabel_train.loading import dataset_metainfo, sample_results
-from pseudolabel_train.shard_list import ShardError, count_samples, find_shards, image_and_mask, mend
+from pseudolabel_train.shard_classes import check_vocabulary
+from pseudolabel_train.shard_list import ShardError, count_samples, find_shards, hint, image_and_mask
 
 _INITIAL = 100  # samples in the shuffle buffer before the first is drawn; it goes on filling while samples leave it
 
@@ -56,8 +57,8 @@ class ShardStream(IterableDataset):
             small one, and the DataLoader's length is exact.
 
     Raises:
-        ShardError: if there are no shards or samples, or nothing tells their number; while reading, if a shard cannot
-            be read, holds another number of samples, or holds CAMs.
+        ShardError: if there are no shards or samples, nothing tells their number, or they are of other classes; while
+            reading, if a shard cannot be read, holds another number of samples, or holds CAMs.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class ShardStream(IterableDataset):
     ) -> None:
         if buffer < 1 or batch_size < 1:
             raise ShardError(f"buffer={buffer} and batch_size={batch_size} must be 1 or more")
+        self.vocabulary = load_vocabulary(vocabulary)
         self.paths = find_shards(shards)
+        check_vocabulary(self.paths, self.vocabulary)
         self.counts = count_samples(self.paths, samples)
         self.total = int(self.counts.sum())
         if not self.total:
@@ -81,12 +84,12 @@ class ShardStream(IterableDataset):
         self.shuffle, self.buffer, self.seed, self.batch_size = shuffle, buffer, seed, batch_size
         self.rank, self.ranks = get_dist_info()  # asked here, because workers do not know
         self.pipeline = Compose(pipeline)
-        self._metainfo = dataset_metainfo(load_vocabulary(vocabulary))
+        self._metainfo = dataset_metainfo(self.vocabulary)
         self._epochs = EpochCounter()
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """`classes` by label value and `palette`, background first."""
+        """`classes` and `palette` by label value, and `reduce_zero_label`; see `dataset_metainfo`."""
         return dict(self._metainfo)
 
     def __len__(self) -> int:
@@ -105,7 +108,7 @@ class ShardStream(IterableDataset):
             draw = random.Random(f"{self.seed} {epoch} {self.rank} {worker}")
             samples = webdataset.shuffle(self.buffer, initial=_INITIAL, rng=draw)(samples)
         for path, key, image, mask in samples:
-            data = self.pipeline(sample_results(path, key, image, mask, self._metainfo["classes"]))
+            data = self.pipeline(sample_results(path, key, image, mask, self._metainfo))
             if data is None:
                 raise ShardError(
                     f"a transform of the pipeline gives nothing for '{path}/{key}'; take that transform out"
@@ -147,7 +150,7 @@ class ShardStream(IterableDataset):
         except ShardError:
             raise
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-            raise ShardError(f"shard '{path}' cannot be read after sample {found}: {error}; {mend(path)}") from error
+            raise ShardError(f"shard '{path}' cannot be read after sample {found}: {error}; {hint(path)}") from error
         if found < stop or found > count:
             told = f"{found} samples" if found < stop else f"more than {count} samples"
-            raise ShardError(f"shard '{path}' holds {told} where {count} are listed; {mend(path)}")
+            raise ShardError(f"shard '{path}' holds {told} where {count} are listed; {hint(path)}")

@@ -5,6 +5,7 @@ predictions and then once more on the bytes of the finished archive.
 """
 
 import gzip
+import hashlib
 import io
 import os
 import struct
@@ -19,6 +20,9 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.image_list import ImageNames, read_image_list
+from pseudolabel.io.ownership import own_files_beside
+from pseudolabel.io.walk import find_images
 from pseudolabel.stages.progress import show_progress
 from pseudolabel.vocabulary import voc_palette
 
@@ -63,8 +67,11 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
 
     Raises:
         UserError: if there is no such folder or list, if any prediction is at fault (all faults are counted, the first
-            of each kind named), or if the archive cannot be written.
+            of each kind named), if the archive cannot be written, or if it would replace a file that is not ours.
     """
+    predictions, voc, archive = predictions.expanduser(), voc.expanduser(), archive.expanduser()
+    files_beside, name = own_files_beside(str(archive))
+    files_beside.check([name])
     ids = read_ids(voc, split)
     if not archive.name.endswith((".tar.gz", ".tgz")):
         raise UserError(f"the server takes a tar.gz, not '{archive}'; let --out end in .tar.gz")
@@ -81,6 +88,7 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
             raise UserError(
                 f"the archive does not read back as it was written; try another disk for --out: {report(faults)}"
             )
+        files_beside.note({name: hashlib.sha256(unfinished.read_bytes()).hexdigest()})
         os.replace(unfinished, archive)
     except OSError as error:
         raise UserError(f"'{archive}' cannot be written: {error}; choose another --out") from error
@@ -100,19 +108,20 @@ def read_ids(voc: Path, split: str) -> list[str]:
     path = folder / f"{split}.txt"
     if not folder.is_dir():
         raise UserError(f"no folder '{folder}'; give the folder that holds ImageSets, such as VOCdevkit/VOC2012")
-    try:
-        ids = sorted(path.read_text(encoding="utf-8-sig").split())
-    except (OSError, UnicodeDecodeError) as error:
-        lists = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "nothing"
-        raise UserError(
-            f"the list '{path}' cannot be read ({error}); --split can be {lists}. VOC's test list and images come in "
-            "VOC2012test.tar, see scripts/prepare_voc.py --test"
-        ) from error
-    repeated = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
-    if repeated or not ids:
-        fault = f"names '{repeated[0]}' twice" if repeated else "is empty"
-        raise UserError(f"'{path}' {fault}; one image id per line is needed, take the list from VOC's own archive")
-    return ids
+    lists = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "nothing"
+    return sorted(
+        read_image_list(
+            str(path),
+            _images_of(voc),
+            remedy=f"--split can be {lists}. VOC's test list and images come in VOC2012test.tar, see "
+            "scripts/prepare_voc.py --test",
+        )
+    )
+
+
+def _images_of(voc: Path) -> ImageNames:
+    folder = voc / "JPEGImages"
+    return ImageNames(find_images(str(folder))[0] if folder.is_dir() else [])
 
 
 def find_faults(files: Files, ids: list[str], voc: Path, listed: str) -> list[Fault]:
@@ -124,14 +133,15 @@ def find_faults(files: Files, ids: list[str], voc: Path, listed: str) -> list[Fa
         voc: the data set's folder; of its JPEGs only the headers are read.
         listed: name of the list of ids, for messages.
     """
-    names = [f"{name}.png" for name in ids]
+    images, names = _images_of(voc), [f"{name}.png" for name in ids]
     missing, further = [name for name in names if name not in files], sorted(set(files) - set(names))
     faults = [Fault(f"no '{name}'", f"every image of {listed} needs a prediction") for name in missing]
     faults += [Fault(f"'{name}'", f"{listed} does not list it; take it out of the folder") for name in further]
     failures = len(faults)
     with show_progress("check", len(ids)) as meter:
         for done, (image, name) in enumerate(zip(ids, names, strict=True), 1):
-            found = _faults_of_file(name, files[name], voc / "JPEGImages" / f"{image}.jpg") if name in files else []
+            jpeg = voc / "JPEGImages" / (images.find(image) or f"{image}.jpg")
+            found = _faults_of_file(name, files[name], jpeg) if name in files else []
             faults += found
             failures += bool(found)
             meter.update(done, failures)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,10 +16,15 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.weight_file import explain
 from pseudolabel_train.report import META
 
 PREFIX = "weights:"
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+LAST = "last_checkpoint"
+_NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+# PyTorch's words for what it will not build, whose name is no tensor's or container's.
+_GLOBAL = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|unrecognized function|but got) (\S*\w)")
 
 # deeplab-pytorch's names for the parts of a residual network, such as `layer3.block1.reduce.conv.weight`.
 _DEEPLAB_STEM = re.compile(r"layer1\.conv1\.(conv|bn)\.(.+)")
@@ -37,8 +43,9 @@ def read_weights(place: str) -> StateDict:
 
     Args:
         place: path or http(s) URL of a `.safetensors` file or of a file of `torch.save`; such a file may hold tensors,
-            plain containers and MMEngine's logs, nothing that would have to be executed. URLs are downloaded once, into
-            torch's own cache, and the hash in their name, where there is one, is checked.
+            plain containers and MMEngine's logs, nothing that would have to be executed. MMEngine's `last_checkpoint`
+            is followed. URLs are downloaded once, into torch's own cache, and the hash in their name, where there is
+            one, is checked.
 
     Returns:
         Tensor by parameter name, on the CPU, in MMSegmentation's names where they were deeplab-pytorch's.
@@ -49,26 +56,47 @@ def read_weights(place: str) -> StateDict:
     return _unwrap(_read(place), place)
 
 
-def load_trained(model: nn.Module, place: str) -> dict[str, Any]:
-    """Fill a whole segmenter with trained weights.
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint of a whole segmenter.
 
-    Returns:
-        The circumstances of their training that `ReportHook` left in the checkpoint; empty for others' checkpoints.
+    Attributes:
+        place: where it was read.
+        weights: tensor by parameter name.
+        training: the circumstances that `ReportHook` left in the checkpoint; empty for others' checkpoints.
+    """
+
+    place: str
+    weights: StateDict
+    training: dict[str, Any]
+
+
+def read_trained(place: str) -> Trained:
+    """Read a checkpoint as `read_weights` does, with what it says of its training.
 
     Raises:
-        WeightsError: if they cannot be read or are another model's; the message names what does not fit.
+        WeightsError: if it cannot be read.
     """
     content = _read(place)
-    weights = _unwrap(content, place)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    training = dict(meta.get(META, {})) if isinstance(meta, Mapping) else {}
+    return Trained(place, _unwrap(content, place), training)
+
+
+def load_trained(model: nn.Module, trained: Trained) -> None:
+    """Fill a whole segmenter with trained weights.
+
+    Raises:
+        WeightsError: if they are another model's; the message names what does not fit.
+    """
+    weights = trained.weights
     own = model.state_dict()
     faults = [f"lacks '{name}'" for name in own if name not in weights]
     faults += [f"has '{name}' besides" for name in weights if name not in own]
     faults += _misshapen(own, weights)
     if faults:
-        raise WeightsError(_explain(place, faults, "the config builds another model"))
+        raise WeightsError(_explain(trained.place, faults, "the config builds another model"))
     model.load_state_dict(weights)
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    return dict(meta.get(META, {})) if isinstance(meta, Mapping) else {}
 
 
 def check_initial(model: nn.Module, place: str) -> None:
@@ -111,30 +139,87 @@ def load_from_weights(filename: str, map_location: str | None = None) -> StateDi
 def _read(place: str) -> object:
     if place.startswith(("http://", "https://")):
         return _download(place)
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"no weights in '{place}': there is no such file")
+    path = check_file(place)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise WeightsError(
-            f"'{place}' holds more than weights, and reading it would run code from it; save the state dict alone, "
-            "best with safetensors.torch.save_file"
-        ) from error
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"'{place}' cannot be read as weights: {error}") from error
+        raise WeightsError(f"'{path}' {_explain_pickle(path, error)}") from error
+    except (EOFError, LookupError) as error:  # what old checkpoints end in where they are cut off
+        raise WeightsError(f"'{path}' is cut off or damaged; download or copy it again") from error
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"'{path}' cannot be read as weights: {error}; download or copy it again") from error
+
+
+def check_file(place: str) -> Path:
+    """The file of weights at a local path, without reading it all.
+
+    MMEngine's `last_checkpoint`, a text that names a checkpoint, is followed.
+
+    Raises:
+        WeightsError: if there is none, or it is something else, such as a web page; the message says what.
+    """
+    path = Path(place).expanduser()
+    if path.name == LAST and path.is_file():
+        path = follow(path)
+    if not path.exists():
+        raise WeightsError(f"no weights in '{place}': there is no such file")
+    try:
+        what = explain(path)
+    except OSError as error:
+        raise WeightsError(f"'{path}' cannot be read: {error.strerror}") from error
+    if what:
+        raise WeightsError(f"'{path}' {what}")
+    return path
+
+
+def follow(last: Path) -> Path:
+    """The checkpoint that a `last_checkpoint` names; where its folder was moved, the one of that name beside it.
+
+    Raises:
+        WeightsError: if it is at neither place; the message lists those that are beside it.
+    """
+    named = Path(last.read_text(errors="replace").strip() or "nothing")
+    beside = last.with_name(named.name)
+    if found := next((path for path in (named, beside) if path.is_file()), None):
+        return found
+    others = ", ".join(path.name for path in checkpoints(last.parent)) or "none"
+    raise WeightsError(f"'{last}' names '{named}', which is not there; checkpoints beside it: {others}")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that MMEngine left in a work folder, newest first."""
+    numbered = [(int(found[1]), path) for path in folder.glob("*.pth") if (found := _NUMBERED.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _explain_pickle(path: Path, error: UnpicklingError) -> str:
+    """Why PyTorch does not take a pickle as weights; it also says so of what is no pickle at all."""
+    found = _GLOBAL.findall(str(error))
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(path) or found
+    except (ValueError, RuntimeError, UnpicklingError):  # it lists those of zips alone
+        pass
+    if found:
+        return (
+            f"holds more than weights ({', '.join(sorted(found)[:3])}), and reading it would run code from it; save "
+            "the state dict alone, best with safetensors.torch.save_file"
+        )
+    return "is no checkpoint, or damaged: it is no file of torch.save or safetensors; download or copy it again"
 
 
 def _download(url: str) -> object:
+    name = url.rpartition("/")[2]
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
     except UnpicklingError as error:
-        raise WeightsError(f"'{url}' holds more than weights; reading it would run code from it") from error
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+        what = (explain(cached) if cached.is_file() else None) or _explain_pickle(cached, error)
+        raise WeightsError(f"'{url}', fetched to '{cached}', {what}") from error
     except (URLError, OSError, RuntimeError) as error:
-        name = url.rpartition("/")[2]
         raise WeightsError(
             f"the initial weights '{url}' cannot be fetched ({error}); download {name} where there is a network and "
             f"say --init PATH/{name}"

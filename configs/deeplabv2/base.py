@@ -16,7 +16,7 @@ model = dict(
         seg_pad_val=255,
     ),
     backbone=dict(
-        type="ResNet",
+        type="DeepLabResNet",  # ResNet whose stem pools with ceil_mode, as the released weights were trained
         depth=101,
         strides=(1, 2, 1, 1),
         dilations=(1, 1, 2, 4),
@@ -48,8 +48,8 @@ augmentation = [
     dict(type="PackSegInputs"),
 ]
 train_pipeline = [dict(type="LoadShardSample"), *augmentation]
-full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), *augmentation]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadMask"), *augmentation]
+test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadMask"), dict(type="PackSegInputs")]
 
 optim_wrapper = dict(
     type="OptimWrapper",

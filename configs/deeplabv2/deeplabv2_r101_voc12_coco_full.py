@@ -4,7 +4,8 @@ _base_ = ["./deeplabv2_r101_voc12_coco.py"]
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type="PascalVOCDataset",
+        type="ImageListDataset",
+        vocabulary="voc",
         data_root={{_base_.data_root}},
         data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClassAug"),
         ann_file="ImageSets/Segmentation/train_aug.txt",

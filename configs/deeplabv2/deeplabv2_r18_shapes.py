@@ -12,6 +12,7 @@ iterations = 700
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
+        type="ResNet",
         depth=18,
         num_stages=3,
         out_indices=(2,),
@@ -24,9 +25,6 @@ model = dict(
     ),
     decode_head=dict(in_channels=64, dilations=(1, 2, 3, 4), num_classes=7),
 )
-classes = ("background", "circle", "square", "triangle", "star", "cross", "heart")
-palette = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128]]
-
 augmentation = [
     dict(
         type="RandomChoice",
@@ -36,7 +34,7 @@ augmentation = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
-full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), *augmentation]
+full_supervision_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadMask"), *augmentation]
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -53,8 +51,8 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="BaseSegDataset",
-        metainfo=dict(classes=classes, palette=palette),
+        type="ImageListDataset",
+        vocabulary="shapes",
         data_root=data_root,
         data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
         ann_file="ImageSets/Segmentation/val.txt",

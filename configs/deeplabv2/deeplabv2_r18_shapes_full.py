@@ -4,8 +4,8 @@ _base_ = ["./deeplabv2_r18_shapes.py"]
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type="BaseSegDataset",
-        metainfo=dict(classes={{_base_.classes}}, palette={{_base_.palette}}),
+        type="ImageListDataset",
+        vocabulary="shapes",
         data_root={{_base_.data_root}},
         data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
         ann_file="ImageSets/Segmentation/train.txt",

@@ -13,6 +13,7 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import SettingError, UserError
+from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import weights_digest
 from pseudolabel.runtime.bars import library_bars
 from pseudolabel.shipped import resolve
@@ -109,6 +110,8 @@ def fingerprint(config: ModelConfig) -> str:
 
 
 def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
+    if os.path.isdir(folder) and (others := explain_folder(folder)):
+        return f"cannot load the diffusion model '{config.name}' (--model.name):\n{others}"
     if os.path.isdir(folder):
         mend = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "

@@ -80,7 +80,9 @@ def print_label_scores(scores: dict[str, LabelScores], names: Collection[str], t
 
 
 def _table(*headings: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # As text, for names of splits may hold brackets, which are markup elsewhere.
+    shown = Text(title) if title is not None else None
+    table = Table(title=shown, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(headings[0])
     for heading in (*headings[1:], "precision", "recall", "F1"):
         table.add_column(heading, justify="right")

@@ -1,7 +1,7 @@
 """The scores of one evaluation, as they go into metrics.json and onto the terminal."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from rich import box
@@ -12,7 +12,9 @@ from rich.text import Text
 
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.hungarian import Hungarian
-from pseudolabel.evaluation.threshold_sweep import STEPS, THRESHOLDS, ThresholdSweep
+from pseudolabel.evaluation.scope import Scope
+from pseudolabel.evaluation.threshold_sweep import THRESHOLDS, ThresholdSweep
+from pseudolabel.limits import STEPS
 
 ORACLE_ORIGIN = "the scored images themselves"
 OFFICIAL = "Hungarian matching per image; segments left over are false alarms of labels the image has not (as released)"
@@ -72,6 +74,7 @@ class Report:
         oracle: only of CAMs.
         fixed: only of CAMs.
         curve: only of CAMs.
+        scope: which of the listed images these are.
     """
 
     kind: Literal["cams", "masks"]
@@ -86,6 +89,7 @@ class Report:
     oracle: Oracle | None = None
     fixed: Fixed | None = None
     curve: Curve | None = None
+    scope: Scope | None = None
 
     @classmethod
     def of_masks(
@@ -135,7 +139,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report for metrics.json: plain types, None for NaN, and without oracle, fixed and curve of masks."""
-        return {field: _plain(value) for field, value in asdict(self).items() if value is not None}
+        return _to_dict(self)
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,7 @@ class SegmentReport:
         miou_matched: the same without those false alarms.
         miou_per_image: mean over the images of the mean IoU over the labels that an image has, without false alarms.
         per_class: scores by class name, background first.
+        scope: which of the listed images these are.
     """
 
     kind: Literal["segments"]
@@ -172,6 +177,7 @@ class SegmentReport:
     miou_matched: float
     miou_per_image: float
     per_class: dict[str, SegmentClassScores]
+    scope: Scope | None = None
 
     @classmethod
     def of_segments(
@@ -211,7 +217,7 @@ class SegmentReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report for metrics.json: plain types, None for NaN."""
-        return {field: _plain(value) for field, value in asdict(self).items()}
+        return _to_dict(self)
 
 
 def _scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
@@ -223,6 +229,12 @@ def _scores(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
         "accuracy": confusion.accuracy,
         "per_class": {name: ClassScores(*scores) for name, *scores in rows},
     }
+
+
+def _to_dict(report: Report | SegmentReport) -> dict[str, Any]:
+    fields = asdict(replace(report, scope=None))
+    scores = {field: _plain(value) for field, value in fields.items() if value is not None}
+    return scores | (report.scope.to_dict() if report.scope is not None else {})
 
 
 def _plain(value: Any) -> Any:
@@ -245,6 +257,8 @@ def print_report(report: Report | SegmentReport, console: Console) -> None:
     )
     console.print(_headline(report))
     console.print(_class_table(report))
+    for line in report.scope.lines() if report.scope is not None else ():
+        console.print(Text(line), soft_wrap=True)
 
 
 def _headline(report: Report | SegmentReport) -> Table:

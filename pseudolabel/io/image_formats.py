@@ -58,13 +58,15 @@ _BY_SUFFIX_ONLY = ("DIB", "PCX", "TGA")  # any file may begin so
 def formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read, in the order in which they are tried; HEIF where its plugin is."""
     Image.init()
+    known = set(Image.OPEN)
     try:
         import pillow_heif
     except ImportError:
-        pass
+        known -= {"HEIF"}
     else:
         pillow_heif.register_heif_opener()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+        known |= {"HEIF"}
+    return tuple(name for name in _FORMATS if name in known)
 
 
 def by_suffix(suffix: str) -> bool | None:

@@ -5,16 +5,12 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fsspec.core import url_to_fs
-
 from pseudolabel.errors import UserError
+from pseudolabel.io.filesystem import open_filesystem
+from pseudolabel.io.image_formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
-# In the order in which they are taken where one id has several files.
-_SUFFIXES = (
-    *("jpg", "jpeg", "png", "jfif", "jpe", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"),
-    *("avif", "heic", "heif"),
-)
-_SUFFIX = rf"\.(?:{'|'.join(_SUFFIXES)})"
+_SUFFIXES = (*IMAGE_SUFFIXES, *HEIF_SUFFIXES)
+_SUFFIX = f"(?:{'|'.join(map(re.escape, _SUFFIXES))})"
 _ENDS_IN_SUFFIX = re.compile(rf"(.+){_SUFFIX}", re.IGNORECASE)
 _GAP = re.compile(r"\s*[,;\t]\s*|\s+")
 _IMAGE_AND_REST = re.compile(rf"(.+?{_SUFFIX})(?:{_GAP.pattern})(.+)", re.IGNORECASE)
@@ -117,11 +113,11 @@ def stem(file: str) -> str:
 def _read_text(path: str, remedy: str) -> str:
     """Bytes that are no UTF-8 stay as surrogates, as Python gives the names of files that hold them."""
     try:
-        fs, name = url_to_fs(path)
+        fs, name = open_filesystem(path)
         data = fs.cat_file(name)
     except FileNotFoundError as error:
         raise ImageListError(f"no file '{path}'; {remedy}") from error
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, UserError) as error:
         raise ImageListError(f"the list '{path}' cannot be read ({error}); {remedy}") from error
     try:
         text: str = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8-sig"), "surrogateescape")
@@ -192,5 +188,5 @@ def _composed(name: str) -> str:
 
 
 def _preference(file: str) -> tuple[int, str]:
-    suffix = file.rpartition(".")[2].lower()
+    suffix = file[len(stem(file)) :].lower()
     return (_SUFFIXES.index(suffix) if suffix in _SUFFIXES else len(_SUFFIXES), file)

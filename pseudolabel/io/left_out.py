@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_NAMED = ("object(s)", "image(s)")  # begin reasons of what is listed in a file and no file itself
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -28,5 +30,6 @@ class LeftOut:
         if not self.total:
             return ""
         most_first = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
-        noun = "file" if self.total == 1 else "files"
-        return f"{self.total:,} {noun} left out: {', '.join(f'{count:,} {reason}' for reason, count in most_first)}"
+        is_named = all(reason.startswith(_NAMED) for reason in self.reasons)
+        noun = "" if is_named else " file" if self.total == 1 else " files"
+        return f"{self.total:,}{noun} left out: {', '.join(f'{count:,} {reason}' for reason, count in most_first)}"

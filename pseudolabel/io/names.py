@@ -9,6 +9,8 @@ def printable(name: str) -> str:
     Args:
         name: a file name or path as Python's file functions give it, or a message that holds one.
     """
+    if name.isascii():
+        return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as JSON can hold it

@@ -106,7 +106,7 @@ def _local_files(root: str, outside: str) -> Iterator[_File]:
             yield prefix[:-1], UNREADABLE_FOLDER
             continue
         for child in children:
-            name, why = prefix + child.name, reason or _by_name(child.name)
+            name, why = prefix + child.name, reason or why_left_out(child.name)
             kind = _kind(child)
             if kind == "folder":
                 folders.append((f"{name}/", f"{place.rstrip('/')}/{child.name}", why))
@@ -139,11 +139,11 @@ def _remote_files(fs: fsspec.AbstractFileSystem, root: str, outside: str) -> Ite
     for path, info in fs.find(root, detail=True).items():
         name = path[len(root) :].lstrip("/")
         why = f"in '{apart.split('/')[-2]}'" if apart and path.startswith(apart) else ""
-        why = why or next(filter(None, map(_by_name, name.split("/"))), "")
+        why = why or next(filter(None, map(why_left_out, name.split("/"))), "")
         yield name, why or ("" if info.get("type", "file") == "file" else LINK)
 
 
-def _by_name(name: str) -> str:
+def why_left_out(name: str) -> str:
     """Why a file or folder of this name is left out."""
     if name in _OF_THE_SYSTEM:
         return f"in {name}"

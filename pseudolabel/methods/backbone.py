@@ -25,10 +25,10 @@ class PatchFeatures:
             ModelError: if it cannot be loaded.
         """
         self.folder, setting = resolve(name, "clip"), "--freesegdiff.backbone"
-        model, self.processor = load_pretrained(
+        self._whole, self.processor = load_pretrained(
             self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting
         )
-        self.model = getattr(model, "vision_model", model)
+        self.model = getattr(self._whole, "vision_model", self._whole)
         self.image_size, self.patch_size = self.model.config.image_size, self.model.config.patch_size
 
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from pseudolabel.config import FreeSegDiffConfig
 from pseudolabel.diffusion.features import FeatureKind, FeatureLayer, feature_layers, record_features
@@ -107,6 +108,24 @@ def _rotate(points: torch.Tensor) -> torch.Tensor:
     return torch.linalg.qr(centred.mT, mode="r").R.mT
 
 
+def enlarge_clusters(clusters: np.ndarray, size: tuple[int, int], config: FreeSegDiffConfig) -> np.ndarray:
+    """Clusters at an image's size, each pixel with the one that its centre or its upper left corner lies in.
+
+    Args:
+        clusters: uint8 (side, side).
+        size: (height, width).
+        config: says which.
+
+    Returns:
+        uint8 (height, width).
+    """
+    height, width = size
+    if config.enlarge == "nearest_exact":
+        return np.asarray(Image.fromarray(clusters).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = (np.arange(pixels) * own // pixels for own, pixels in zip(clusters.shape, size, strict=True))
+    return clusters[rows[:, None], columns]
+
+
 def cut_out(image: np.ndarray, regions: np.ndarray) -> list[np.ndarray]:
     """The image once for each of its regions, black outside; nothing is cropped.
 
@@ -120,28 +139,45 @@ def cut_out(image: np.ndarray, regions: np.ndarray) -> list[np.ndarray]:
     return [np.where((regions == number)[..., None], image, np.uint8(0)) for number in np.unique(regions)]
 
 
-def name_regions(
-    similarities: torch.Tensor, size: int, candidates: Collection[int], one_cluster_per_class: bool
-) -> list[int]:
-    """The class of each region: that of the nearest word, if the image may hold it.
+def name_regions(similarities: torch.Tensor, size: int, candidates: Collection[int]) -> list[int]:
+    """The class of each region: that of the nearest word, if the image may hold it (the paper).
 
     Args:
         similarities: float32 (regions, words) cosines of masked images and words; the first `size` words are those of
             the vocabulary's classes, any others stand for background.
         size: number of classes of the vocabulary.
         candidates: vocabulary indices (1..N) that the image may hold.
-        one_cluster_per_class: of several regions of a class only the one most like it keeps it.
 
     Returns:
         Vocabulary indices; 0, background, where the nearest word is no candidate.
     """
-    best = similarities.max(1)
-    words = [int(index) + 1 for index in best.indices]
-    names = [word if word <= size and word in candidates else BACKGROUND for word in words]
-    if not one_cluster_per_class:
-        return names
-    winners = {names[number]: number for number in best.values.argsort().tolist()}  # the last one is the best
-    return [name if winners[name] == number else BACKGROUND for number, name in enumerate(names)]
+    words = [word + 1 for word in similarities.argmax(1).tolist()]
+    return [word if word <= size and word in candidates else BACKGROUND for word in words]
+
+
+def share_regions(similarities: torch.Tensor, scale: float, candidates: Collection[int]) -> list[int]:
+    """The class of each region as the released code has it: every class keeps one region, every region one class.
+
+    A region's cosines become shares by softmax over all words. Each candidate class keeps only the region in which its
+    share is largest; each region then takes the largest share that it is left with. So a region whose nearest word is
+    no candidate may still get a class, and a class may lose its one region to another class. Of equal shares the first
+    counts.
+
+    Args:
+        similarities: float32 (regions, words) cosines, as in `name_regions`.
+        scale: factor on them before the softmax.
+        candidates: vocabulary indices (1..N) that the image may hold.
+
+    Returns:
+        Vocabulary indices; 0, background, where nothing is left.
+    """
+    shares = (scale * similarities).softmax(1)
+    words = [index - 1 for index in candidates]
+    best, kept = shares.max(0), torch.zeros_like(shares)
+    kept[best.indices[words], words] = best.values[words]
+    left = kept.max(1)
+    pairs = zip(left.values.tolist(), left.indices.tolist(), strict=True)
+    return [word + 1 if share > 0 else BACKGROUND for share, word in pairs]
 
 
 def _check(model: DiffusionModel, config: FreeSegDiffConfig) -> None:

@@ -9,6 +9,8 @@ from pseudolabel.config import CrfConfig, FreeSegDiffConfig
 from pseudolabel.records import BACKGROUND
 from pseudolabel.refine.densecrf import refine_probabilities
 from pseudolabel.refine.engines import CPU
+from pseudolabel.refine.failures import crf_failures
+from pseudolabel.sources.entry import BadSample
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarra
     if config.refinement == "none":
         return labels
     return refine_together(named.image, labels, config.certainty, config.crf, device)
+
+
+def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | str:
+    """What `refine_regions` gives, or why DenseCRF fails on this image."""
+    try:
+        with crf_failures(device, "--freesegdiff.crf.engine"):
+            return refine_regions(named, device)
+    except BadSample as error:
+        return str(error)
 
 
 def refine_together(
@@ -70,7 +81,9 @@ def refine_singly(
     config: CrfConfig,
     device: torch.device = CPU,
 ) -> np.ndarray:
-    """Let each named region follow the image's edges by itself, against all others; later ones overwrite earlier ones.
+    """Let each named region follow the image's edges by itself, against all others.
+
+    A pixel that several come to claim stays with the first of them, as in FreeSeg-Diff's released code.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -87,5 +100,5 @@ def refine_singly(
     for number, name in zip(np.unique(regions), names, strict=True):
         if name != BACKGROUND:
             inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
-            labels[inside == 1] = name
+            labels[(inside == 1) & (labels == BACKGROUND)] = name
     return labels

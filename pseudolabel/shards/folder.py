@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -14,10 +15,15 @@ from pseudolabel.errors import UserError
 from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
+LONGEST_IN_TEMPORARY = 200  # bytes of a file's name; file systems take 255 with prefix and suffix
 
 
 class OutputError(UserError):
-    """The output folder cannot be used; the message says what is safe and what to mend."""
+    """The output folder cannot be used; the message says what is safe and what to do."""
+
+
+class FullDiskError(OutputError):
+    """Nothing more can be written: the file system is full, or read-only."""
 
 
 class Folder:
@@ -44,7 +50,7 @@ class Folder:
         """
         with self._explained():
             self._fs.makedirs(self._root, exist_ok=True)
-        name = f"{TEMPORARY_PREFIX}probe-{os.getpid()}"
+        name = f"{TEMPORARY_PREFIX}probe-{uuid4().hex}"  # ranks on other machines may have the same process id
         self.write_bytes(name, b"")
         with self._explained():
             self._fs.rm_file(self._name(name))
@@ -100,14 +106,53 @@ class Folder:
         with self.write(name) as file:
             file.write(data)
 
+    def append(self, name: str, lines: bytes) -> None:
+        """Add whole lines to a file, synced on a local disk; what a killed writer left of a line is closed off first.
+
+        Raises:
+            OutputError: if the folder is full or cannot be written.
+        """
+        if self.local is None:
+            before = self.read_bytes(name) if self.exists(name) else b""
+            self.write_bytes(name, before + lines)
+            return
+        with self._explained(), open(self.local / name, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                lines = lines if file.read() == b"\n" else b"\n" + lines
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def claim(self, name: str) -> bool:
+        """Create an empty file; False where it is there already, so that one of several processes does something.
+
+        Behind a URL two processes may both get True within the same moment.
+        """
+        with self._explained():
+            if self.local is not None:
+                try:
+                    (self.local / name).touch(exist_ok=False)
+                except FileExistsError:
+                    return False
+                return True
+        if self.exists(name):
+            return False
+        self.write_bytes(name, b"")
+        return True
+
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:
         """A file that appears under its name only once it is complete and, on a local disk, synced.
+
+        The name may lead through folders below this one, which are created.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
         """
         with self._explained():
+            if "/" in name:
+                self._fs.makedirs(self._name(name).rpartition("/")[0], exist_ok=True)
             if self.local is None:
                 with self._upload(name) as file:
                     yield file
@@ -132,23 +177,27 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise OutputError(self._explain(error)) from error
+            kind = FullDiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else OutputError
+            raise kind(self._explain(error)) from error
 
     def _explain(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"no space left in '{self.path}'; every finished shard is safe. Free some space and run the same "
+                f"no space left in '{self.path}'; every finished file is safe. Free some space and run the same "
                 "command again: it goes on where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return f"'{self.path}' cannot be written ({error.strerror}); choose another --out or change its permissions"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            return f"'{self.path}' is a file, or lies below one; choose another --out"
         return f"'{self.path}' cannot be used: {error}"
 
 
 @contextmanager
 def _replace(target: Path) -> Iterator[BinaryIO]:
     """Write beside the target, sync, rename over it, sync the folder; nothing is left behind where writing fails."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{target.name}-")
+    name = target.name if len(os.fsencode(target.name)) <= LONGEST_IN_TEMPORARY else ""  # such long names no shard has
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

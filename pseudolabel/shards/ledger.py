@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ RUN = "run.json"
 INDEX = "index.json"
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
+WAIT_SECONDS = 0.1  # between looks for what the first rank does
 MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
 
@@ -81,7 +83,8 @@ def digest(value: Any) -> str:
 
 def encode_json(value: Any) -> bytes:
     """The same bytes for the same content."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # in JSON an escape: a file name that is no UTF-8 ends no run
 
 
 class Ledger:
@@ -90,12 +93,22 @@ class Ledger:
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
 
-    def start(self, settings: Mapping[str, Any], mended: bool = False, about: Mapping[str, Any] = NOTHING) -> str:
+    def start(
+        self,
+        settings: Mapping[str, Any],
+        mended: bool = False,
+        is_main: bool = True,
+        about: Mapping[str, Any] = NOTHING,
+    ) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
+
+        What a run has left in which no sample was done stands in nobody's way: the first rank removes it, and the
+        others wait until it has.
 
         Args:
             settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
             mended: labels may differ from those noted before; the units that they belong to are done again.
+            is_main: whether this is the first rank of the run.
             about: what else the run is told by, such as its batch size, noted for people.
 
         Raises:
@@ -103,14 +116,21 @@ class Ledger:
         """
         settings = json.loads(encode_json(settings))
         fingerprint = digest(_without_labels(settings))
-        before = self._before()
-        are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
-        if before is None or (mended and are_relabelled):
-            self.folder.write_bytes(
-                RUN, encode_json({"fingerprint": fingerprint, "settings": settings, "about": about})
-            )
-        elif before != settings:
-            raise self._refusal(before, settings, MENDED if are_relabelled else "")
+        while True:
+            before = self._before()
+            if before == settings:
+                return fingerprint
+            are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
+            if before is None or (mended and are_relabelled):
+                break
+            if self._holds_samples() and self.settings() == before:  # else the first rank has begun meanwhile
+                raise self._refusal(before, settings, MENDED if are_relabelled else "")
+            if is_main:
+                self._discard()
+                break
+            time.sleep(WAIT_SECONDS)
+        run = {"fingerprint": fingerprint, "settings": settings, "about": about}
+        self.folder.write_bytes(RUN, encode_json(run))
         return fingerprint
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -120,26 +140,49 @@ class Ledger:
             OutputError: as `start` does.
         """
         before = self._before()
-        if before is not None and (noted := {name: before.get(name) for name in settings}) != settings:
+        if before is None or (noted := {name: before.get(name) for name in settings}) == settings:
+            return
+        if self._holds_samples():
             raise self._refusal(noted, settings)
 
+    def about(self) -> dict[str, Any]:
+        """What else the run in the folder was told by when it began; nothing of runs of earlier versions.
+
+        Raises:
+            OutputError: if it cannot be read.
+        """
+        return self._read_run().get("about", {})
+
     def changes(self, about: Mapping[str, Any]) -> list[str]:
-        """One line for each thing that the shards in the folder were begun with and this run does otherwise."""
-        noted = self._read_run().get("about") if self.units() else None
-        return [] if noted is None else differences(noted, json.loads(encode_json(about)))
+        """One line for each thing that the run was begun with and that is now otherwise."""
+        return differences(self.about(), json.loads(encode_json(about)))
 
     def _before(self) -> dict[str, Any] | None:
         """The settings that the finished shards were made with; without any nothing can be mixed."""
         if not self.units():
             return None
         settings = self.settings()
-        if settings is not None and "about" not in self._read_run():
+        if settings is not None and "about" not in self._read_run() and self._holds_samples():
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
                 "other things of a run: they can be read, but not added to. Choose another --out, or finish the run "
                 "with that version"
             )
         return settings
+
+    def _holds_samples(self) -> bool:
+        """Whether a sample of a run was done; where an entry cannot be read, its shard may hold some."""
+        units = self.units()
+        entries = self.read(units)
+        return len(entries) < len(units) or any(entry.samples for entry in entries.values())
+
+    def _discard(self) -> None:
+        """Remove the shards and entries of a run in which no sample was done."""
+        if self.folder.exists(INDEX):
+            self.folder.remove(INDEX)
+        for entry in self.read(self.units()).values():
+            self.folder.remove(entry_name(self.kind, entry.unit))
+            self.folder.remove(entry.shard)
 
     def _refusal(self, before: Mapping[str, Any], now: Mapping[str, Any], hint: str = "") -> OutputError:
         return OutputError(

@@ -1,10 +1,11 @@
 """Cityscapes: street scenes with fine masks (Cordts et al. 2016), in the 27 classes of unsupervised segmentation."""
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.walk import find_images
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.entry import Entry, key_of
 from pseudolabel.sources.files import Location, find_folder, join
-from pseudolabel.sources.folder import image_names
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import ListedMasks, MaskFiles, labels_by_value, open_mask_folder
 from pseudolabel.vocabulary import Vocabulary
@@ -36,15 +37,18 @@ def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     """
     root = config.path.rstrip("/") or "/"
     images = find_folder(root, [f"leftImg8bit/{config.split}"], _MEND)
-    names = [name.removesuffix(_IMAGE) for name in image_names(images) if name.endswith(_IMAGE)]
+    found, left_out = find_images(images)
+    names = [name.removesuffix(_IMAGE) for name in found if name.endswith(_IMAGE)]
+    left_out += LeftOut({f"not named *{_IMAGE}": len(found) - len(names)})
     entries = {name: _entry(join(images, f"{name}{_IMAGE}"), name) for name in names}
     if config.masks:
-        return Listing(list(entries.values()), open_mask_folder(config.masks))
+        masks = open_mask_folder(config.masks, entries=list(entries.values()))
+        return Listing(list(entries.values()), masks, left_out)
     folder = find_folder(root, [f"gtFine/{config.split}"], _MEND)
     places = {entry.key: Location(join(folder, f"{name}{_MASK}")) for name, entry in entries.items()}
     labels = dict.fromkeys((*range(_FIRST_ID), IGNORE), IGNORE)
     labels |= labels_by_value(dict(enumerate(_NAMES, _FIRST_ID)), vocabulary, "cityscapes27")
-    return Listing(list(entries.values()), MaskFiles(ListedMasks(places), labels=labels))
+    return Listing(list(entries.values()), MaskFiles(ListedMasks(places), labels=labels), left_out)
 
 
 def _entry(path: str, name: str) -> Entry:

@@ -6,13 +6,14 @@ Caesar et al. 2018 labelled them; the lists of images to score on are Ji et al.'
 from collections.abc import Sequence
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.walk import find_images
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.entry import Entry, key_of
 from pseudolabel.sources.files import find_folder, join
-from pseudolabel.sources.folder import image_names
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, open_mask_folder
-from pseudolabel.sources.split import read_split
+from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
 _MEND_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in --source.path"
@@ -72,19 +73,19 @@ def list_coco_stuff(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     root = config.path.rstrip("/") or "/"
     part, _, is_list = config.split.partition("/")
     images = find_folder(root, [part, f"images/{part}"], _MEND_IMAGES)
+    left_out = LeftOut()
     if is_list:
-        origins = read_split(find_folder(root, ["curated"], _MEND_LIST), config.split)
+        entries = list(entries_of(read_split(find_folder(root, ["curated"], _MEND_LIST), config.split, images), images))
     else:
-        origins = {name.removesuffix(".jpg"): join(images, name) for name in image_names(images)}
-    entries = [
-        Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), (), origin) for name, origin in origins.items()
-    ]
-    return Listing(entries, _open_masks(config.masks, root, part, images, vocabulary))
+        names, left_out = find_images(images)
+        paths = {name: join(images, name) for name in names}
+        entries = [Entry(key_of(name), path, (), path) for name, path in paths.items()]
+    if config.masks:
+        return Listing(entries, open_mask_folder(config.masks, images, entries), left_out)
+    return Listing(entries, _open_maps(root, part, images, vocabulary), left_out)
 
 
-def _open_masks(folder: str, root: str, part: str, images: str, vocabulary: Vocabulary) -> MaskFiles:
-    if folder:
-        return open_mask_folder(folder, images)
+def _open_maps(root: str, part: str, images: str, vocabulary: Vocabulary) -> MaskFiles:
     maps = find_folder(root, [f"stuffthingmaps/{part}", f"annotations/{part}"], _MEND_MASKS)
     names = {value: name for name, values in SUPER_CATEGORIES.items() for value in values}
     labels = {**labels_by_value(names, vocabulary, "coco27"), IGNORE: IGNORE}

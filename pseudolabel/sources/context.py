@@ -8,12 +8,12 @@ import scipy.io
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.records import BACKGROUND
-from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
+from pseudolabel.sources.entry import BadSample, Entry, SourceError
 from pseudolabel.sources.files import find_folder, is_file, is_folder, join, read_text
 from pseudolabel.sources.images import check_size, decoding
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, open_mask_folder
-from pseudolabel.sources.split import read_split
+from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
 _MEND_IMAGES = (
@@ -42,17 +42,14 @@ def list_context(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     lists = join(root, "ImageSets/SegmentationContext")
     if not is_file(join(lists, f"{config.split}.txt")):
         lists = join(root, "ImageSets/Main")
-    entries = [
-        Entry(key_of(f"{name}.jpg"), join(images, f"{name}.jpg"), (), origin)
-        for name, origin in read_split(lists, config.split).items()
-    ]
-    return Listing(entries, _open_masks(config.masks, root, images, vocabulary))
+    entries = list(entries_of(read_split(lists, config.split, images), images))
+    return Listing(entries, _open_masks(config.masks, root, images, entries, vocabulary))
 
 
-def _open_masks(folder: str, root: str, images: str, vocabulary: Vocabulary) -> MaskFiles:
+def _open_masks(folder: str, root: str, images: str, entries: list[Entry], vocabulary: Vocabulary) -> MaskFiles:
     matlab, converted = join(root, "trainval"), join(root, "SegmentationClassContext")
     if folder or (not is_folder(matlab) and is_folder(converted)):
-        return open_mask_folder(folder or converted, images)
+        return open_mask_folder(folder or converted, images, entries)
     if not is_folder(matlab):
         raise SourceError(f"no folder '{matlab}'; {_MEND_MASKS}")
     names = _read_names(join(root, "labels.txt"))

@@ -2,12 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.names import printable
+from pseudolabel.io.parquet import Cell
+
+TWO_IMAGES = "two_images"
+UNDECODABLE_NAME = "undecodable_name"
+IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME)  # what remains where labels are taken from elsewhere
 
 
 class SourceError(UserError, ValueError):
     """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
+
+
+class NoLabelsError(SourceError):
+    """None of a source's labels is a class of the vocabulary, or there are none."""
 
 
 class BadSample(Exception):
@@ -29,6 +40,7 @@ class Entry:
         origin: the file and line (or the shard and member) that named the image, for messages.
         problem: `(status, message)` of a fault found while listing, such as an unknown class; else None.
         offset, length: the image's bytes inside `path` where that is a tar shard; else None.
+        cell: the image's bytes inside `path` where that is a Parquet file; else None.
     """
 
     key: str
@@ -38,21 +50,32 @@ class Entry:
     problem: tuple[str, str] | None = None
     offset: int | None = None
     length: int | None = None
+    cell: Cell | None = None
+
+    @property
+    def image_name(self) -> str:
+        """The image's path, its member's name inside the shard, or its key, which is made of its name in Parquet."""
+        if self.cell is not None:
+            return self.key
+        return self.path if self.offset is None else self.origin.removeprefix(f"{self.path}: ")
 
 
 def key_of(path: str | Path) -> str:
-    """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, `..` refused.
+    """A tar-safe key from a relative path: the suffix dropped, dots and separators made safe, bytes escaped.
 
-    WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`.
+    WebDataset takes everything before the first dot of the basename as the key, so `a.b.jpg` becomes `a_b`. Accents are
+    composed (NFC), whichever way the file system has them.
 
     Raises:
         SourceError: if nothing remains of the name.
     """
     # Text instead of pathlib, which takes longer than all the rest of listing a table.
-    parts = [part for part in str(path).split("/") if part not in ("", ".", "..")]
+    parts = [part for part in printable(str(path)).split("/") if part not in ("", ".", "..")]
     if not parts:
         raise SourceError(f"'{path}' gives no key; name the file or set a key column")
     dot = parts[-1].rfind(".")
     if 0 < dot < len(parts[-1]) - 1:
         parts[-1] = parts[-1][:dot]
-    return "/".join(parts).replace(".", "_")
+    key = normalize("NFC", "/".join(parts).replace(".", "_"))
+    # WebDataset's readers pass over what lies in such a folder.
+    return f"-{key}" if key.startswith("__") and len(parts) > 1 and parts[0].endswith("__") else key

@@ -9,13 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pseudolabel.io.image_formats import HEAD, HEIF_REMEDY, formats, is_heif
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.vocabulary import voc_palette
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-
-# Named, because Image.open would also try EPS, which starts Ghostscript on the file. JPEG includes the MPO of phones.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 _MASK_FORMATS = ("PNG", "TIFF", "BMP")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -76,12 +73,27 @@ def decode_image(data: bytes, origin: str, max_pixels: int) -> tuple[Image.Image
         BadSample: `too_large` before anything is decoded, `truncated` where the file ends early, else `unreadable`.
     """
     with _STRICT_PILLOW, decoding(origin):
-        image = _open(data, _IMAGE_FORMATS, origin, max_pixels)
+        image = _open(data, formats(), origin, max_pixels)
         turn = _turn(image)
         is_plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and turn is None
-        rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+        rgb = _upright_rgb(image, turn)
     return rgb, data if is_plain_jpeg else None
+
+
+def upright_rgb(image: Image.Image, origin: str, max_pixels: int) -> Image.Image:
+    """What `decode_image` makes of the same image in a file: upright 8-bit RGB without metadata.
+
+    Args:
+        image: of any mode; it is left as it is.
+        origin: its name for messages.
+        max_pixels: largest width * height that is taken.
+
+    Raises:
+        BadSample: as `decode_image` does.
+    """
+    check_size(*image.size, origin, max_pixels)
+    with _STRICT_PILLOW, decoding(origin):
+        return _upright_rgb(image, _turn(image))
 
 
 def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.ndarray:
@@ -140,10 +152,12 @@ def decoding(origin: str) -> Iterator[None]:
         raise BadSample("truncated" if cut else "unreadable", f"{origin}: {error or type(error).__name__}") from error
 
 
-def _open(data: bytes, formats: tuple[str, ...], origin: str, max_pixels: int | None) -> ImageFile.ImageFile:
+def _open(data: bytes, kinds: tuple[str, ...], origin: str, max_pixels: int | None) -> ImageFile.ImageFile:
     if not data:
         raise BadSample("unreadable", f"{origin}: the file is empty")
-    image = Image.open(io.BytesIO(data), formats=formats)
+    if is_heif(data[:HEAD]) and "HEIF" not in kinds:
+        raise BadSample("unreadable", f"{origin}: a HEIC image; to read it: {HEIF_REMEDY}")
+    image = Image.open(io.BytesIO(data), formats=kinds)
     check_size(*image.size, origin, max_pixels)
     image.load()  # verify() does not see truncation
     return image
@@ -167,6 +181,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return None
+
+
+def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    rgb = _to_rgb(image if turn is None else image.transpose(turn))
+    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+    return rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

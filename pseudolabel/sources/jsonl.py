@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_file, is_folder, read_text
+from pseudolabel.sources.files import files_in, is_file, read_text
 
 
 def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iterator[list[Any]]:
@@ -21,23 +20,34 @@ def read_lines(source: str, fields: Sequence[str], what: str, mend: str) -> Iter
     Raises:
         SourceError: if there is no such file, or a line lacks a field; the message names file and line.
     """
+    for origin, record in read_records(source, what, mend):
+        missing = [field for field in fields if field not in record]
+        if missing:
+            raise SourceError(f"{origin}: not a {what}, for it has no '{missing[0]}'; {mend}")
+        yield [record[field] for field in fields]
+
+
+def read_records(source: str, what: str, mend: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object of every line, with its file and line for messages; arguments and errors are those of `read_lines`."""
+    decode = json.JSONDecoder().decode  # json.loads asks for options a million times
     for path in _files(source, what, mend):
         # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
         for number, line in enumerate(read_text(path, mend).split("\n"), 1):
-            if line.strip():
-                try:
-                    found = json.loads(line)
-                    yield [found[field] for field in fields]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise SourceError(f"{path}, line {number}: not a {what} ({error!r}); {mend}") from error
+            if not line.strip():
+                continue
+            origin = f"{path}, line {number}"
+            try:
+                record = decode(line)
+            except (ValueError, RecursionError) as error:
+                raise SourceError(f"{origin}: not a {what}, for it is not JSON ({error}); {mend}") from error
+            if not isinstance(record, dict):
+                raise SourceError(f"{origin}: not a {what}, but a JSON {type(record).__name__}; {mend}")
+            yield origin, record
 
 
 def _files(source: str, what: str, mend: str) -> list[str]:
     if is_file(source):
         return [source]
-    if is_folder(source):
-        fs, name = open_filesystem(source)
-        files = sorted(fs.unstrip_protocol(path) for path in fs.glob(f"{name.rstrip('/')}/*.jsonl"))
-        if files:
-            return files
+    if files := files_in(source, ".jsonl"):
+        return files
     raise SourceError(f"no {what}s in '{source}'; {mend}")

@@ -4,18 +4,32 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from pseudolabel.sources.entry import BadSample, Entry, SourceError, key_of
+from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
-from pseudolabel.sources.jsonl import read_lines
-from pseudolabel.sources.labels import LabelReader
+from pseudolabel.sources.image_ids import describe_ids, match_ids
+from pseudolabel.sources.jsonl import read_records
+from pseudolabel.sources.labels import LabelReader, Problem
 from pseudolabel.vocabulary import Vocabulary
 
+LABEL_FIELDS = (
+    "names",
+    "labels",
+    "classes",
+    "label",
+    "class",
+)  # names first: in shards of ours `classes` need not be 0-based
+_ID_FIELDS = ("key", "image", "file_name")
+_MOST_LISTS = 20  # in one file; more objects than these are images
 _MEND = (
-    "set --source.labels to xml, masks, none, or the path of a JSON, JSONL or npz file or of a folder of JSONL files"
+    "set --source.labels to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
+    "files"
 )
 _UNPICKLE = (
     "pickled arrays are not opened, since they can run code; convert a file you trust with "
@@ -28,95 +42,194 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> li
     """The entries with a label file's labels instead of their own; images that it leaves out are bad samples.
 
     Raises:
-        SourceError: if the file cannot be used, or labels none of the images.
+        SourceError: if the file cannot be used.
+        NoLabelsError: if it labels none of the images.
     """
-    labels = {key_of(f"{name}.jpg"): found for name, found in load_label_file(path, len(vocabulary)).items()}
-    if entries and not any(entry.key in labels for entry in entries):
-        raise SourceError(
-            f"'{path}' labels none of the images, such as '{entries[0].key}'; it may belong to another data set"
+    labels = load_label_file(path, len(vocabulary))
+    ids = {key: name for name, key in match_ids(labels, (entry.key for entry in entries), path).items()}
+    if entries and not ids:
+        raise NoLabelsError(
+            f"'{path}' labels none of the images: it has {describe_ids(labels)}, and the images are "
+            f"{describe_ids(entry.key for entry in entries)}; it may belong to another data set"
         )
     reader = LabelReader(vocabulary)
 
     def label(entry: Entry) -> Entry:
-        if entry.key not in labels:
+        name = ids.get(entry.key)
+        if name is None:
             message = f"labels: '{path}' has none for '{entry.key}'; write [] for an image without objects"
             return replace(entry, classes=(), problem=("missing", message))
-        classes, problem = reader.read(labels[entry.key], f"{path} '{entry.key}'")
-        return replace(entry, classes=classes, problem=problem or entry.problem)
+        classes, problem = reader.read_all(labels[name], f"{path} '{name}'")
+        return replace(entry, classes=classes, problem=problem or _problem_of_image(entry))
 
-    return [label(entry) for entry in map(without_labels, entries)]
+    return [label(entry) for entry in entries]
 
 
 def without_labels(entry: Entry) -> Entry:
-    """The entry as if nobody had labelled it; that its image is missing remains."""
-    problem = entry.problem if entry.problem is not None and entry.problem[0] == "missing" else None
-    return replace(entry, classes=(), problem=problem)
+    """The entry without its labels; a problem of the image itself remains."""
+    return replace(entry, classes=(), problem=_problem_of_image(entry))
 
 
-def load_label_file(path: str, classes: int) -> dict[str, object]:
+def _problem_of_image(entry: Entry) -> Problem | None:
+    return entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
+
+
+def load_label_file(path: str, classes: int) -> dict[str, list[object]]:
     """Load the labels of every image.
 
-    A JSON file is an object from image id to a list of class names or of 0-based class indices without background. One
-    with several such objects by name, as DiffSegmenter's authors have published, is followed by the names of those
-    whose union is wanted: `lists.json#image_similarity+text_similarity`. JSONL files, one or a folder of them, hold
-    lines of `key` and `classes`, as `pseudolabel filter` writes them. An npz file holds one-hot vectors of all classes
-    without background: either one array per image id, or the arrays `ids` (n,) and `labels` (n, classes).
+    A JSON file is an object from image id to a list of class names or of 0-based class indices without background, to a
+    one-hot vector, or to an object with such a list under `names`, `labels`, `classes` or `label`. One with several
+    objects of image to labels by name, as DiffSegmenter's authors have published, is followed by the names of those
+    whose union is wanted: `lists.json#image_similarity+text_similarity`. COCO's JSON (and Roboflow's) gives each image
+    the categories of its annotations. A JSON list, JSONL files, or a folder of them hold objects with `key` (or `image`
+    or `file_name`) and labels, as `pseudolabel filter` writes them. A text file holds lines of an id and its labels
+    with blanks between. An npz file holds one-hot vectors of all classes without background: either one array per image
+    id, or the arrays `ids` (n,) and `labels` (n, classes).
 
     Args:
         path: local path or fsspec URL.
         classes: number of classes without background, the length of a one-hot vector.
 
     Returns:
-        Labels by image id, as `LabelReader.read` takes them.
+        By image id, all the labels that the file gives it, each as `LabelReader.read` takes them.
 
     Raises:
         SourceError: if the file is missing, pickled, or of another layout.
     """
-    if is_folder(path) or path.lower().endswith(".jsonl"):
-        return dict(read_lines(path, ("key", "classes"), "label line", _MEND))
+    suffix = path.rpartition(".")[2].lower()
+    if is_folder(path) or suffix == "jsonl":
+        return _by_record(read_records(path, "label line", _MEND), "label line")
     chosen = re.fullmatch(r"(.*\.json)#(.+)", path, re.IGNORECASE)
     if chosen:
         return _load_lists(chosen[1], chosen[2].split("+"))
-    suffix = path.rpartition(".")[2].lower()
     if suffix == "json":
-        return _load_labels(path)
+        return _load_json_labels(path)
+    if suffix == "txt":
+        return _load_lines(path)
     if suffix in ("npz", "npy"):
         return _load_npz(path, classes)
     raise SourceError(f"labels '{path}' cannot be read; {_MEND}")
 
 
-def _load_labels(path: str) -> dict[str, object]:
-    labels = _load_json(path)
-    lists = [name for name, value in labels.items() if isinstance(value, dict)]
-    if lists:
-        raise SourceError(f"'{path}' holds several lists of labels; choose: {path}#{'+'.join(lists)}, or some of them")
+def _by_record(records: Iterable[tuple[str, dict[str, Any]]], what: str) -> dict[str, list[object]]:
+    labels: dict[str, list[object]] = {}
+    for origin, record in records:
+        name = next((record[field] for field in _ID_FIELDS if field in record), None)
+        if not isinstance(name, str):
+            found = f"the number {name}; put it in quotes" if isinstance(name, (int, float)) else "none"
+            raise SourceError(f"{origin}: not a {what}: {' or '.join(_ID_FIELDS)} has to name the image, found {found}")
+        field = find_label_field(record)
+        if field is None:
+            raise SourceError(f"{origin}: not a {what}, for it has no {' or '.join(LABEL_FIELDS)}")
+        labels.setdefault(name, []).append(record[field])
     return labels
 
 
-def _load_lists(path: str, names: list[str]) -> dict[str, object]:
-    """Union of the named lists, image by image."""
+def find_label_field(record: Mapping[str, object]) -> str | None:
+    """The field of an image's JSON object that holds its labels; None if it has none."""
+    return next((field for field in LABEL_FIELDS if field in record), None)
+
+
+def _load_json_labels(path: str) -> dict[str, list[object]]:
+    labels = _load_json(path)
+    if isinstance(labels, list):
+        records = [(f"{path}, item {number}", record) for number, record in enumerate(labels, 1)]
+        if all(isinstance(record, dict) for record in labels):
+            return _by_record(records, "label")
+        raise SourceError(f"'{path}' holds a JSON list, not of objects with key and labels")
+    if {"images", "annotations"} <= labels.keys():
+        return _load_coco(path, labels)
+    strange = {name: value for name, value in labels.items() if isinstance(value, dict) and not find_label_field(value)}
+    if strange:
+        raise SourceError(f"'{path}' holds {_describe_objects(path, strange)}")
+    return {name: [_nested(value)] for name, value in labels.items()}
+
+
+def _nested(value: object) -> object:
+    """An image's labels, which may lie in an object."""
+    field = find_label_field(value) if isinstance(value, dict) else None
+    return value[field] if isinstance(value, dict) and field is not None else value
+
+
+def _describe_objects(path: str, objects: dict[str, dict[str, object]]) -> str:
+    """What to do about objects that are no image's labels: choose between lists of images, or write other fields."""
+    are_lists = all(isinstance(labels, list) for value in objects.values() for labels in value.values())
+    if are_lists and len(objects) <= _MOST_LISTS:
+        return f"several lists of labels; choose: {path}#{'+'.join(objects)}, or some of them"
+    name, value = next(iter(objects.items()))
+    return (
+        f"no labels for '{name}' under {' or '.join(LABEL_FIELDS)}, but {', '.join(value) or 'nothing'}; write a list "
+        "of labels for each image"
+    )
+
+
+def _load_coco(path: str, content: dict[str, Any]) -> dict[str, list[object]]:
+    """The names of the categories of each image's annotations, crowds too."""
+    try:
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        found: dict[object, set[str]] = {}
+        for annotation in content["annotations"]:
+            found.setdefault(annotation["image_id"], set()).add(names[annotation["category_id"]])
+        labels: dict[str, list[object]] = {}
+        for image in content["images"]:
+            labels.setdefault(image["file_name"], []).append(sorted(found.get(image["id"], ())))
+    except (KeyError, TypeError) as error:
+        raise SourceError(
+            f"'{path}' looks like COCO's JSON, but its images, annotations and categories do not fit together "
+            f"({error!r}): images need id and file_name, annotations image_id and category_id, categories id and name"
+        ) from error
+    return labels
+
+
+def _load_lines(path: str) -> dict[str, list[object]]:
+    labels: dict[str, list[object]] = {}
+    for number, line in enumerate(read_text(path, _MEND).splitlines(), 1):
+        name, *rest = re.split(r"[\s,;]+", line.strip(), maxsplit=1)
+        if not name:
+            continue
+        if rest == ["-1"]:
+            raise SourceError(
+                f"{path}, line {number}: -1 says that an image lacks one class, as in VOC's ImageSets/Main; a label "
+                "file lists the labels of each image"
+            )
+        text = rest[0] if rest else ""
+        labels.setdefault(name, []).append(text if re.search(r"[,;|]", text) else text.split())
+    return labels
+
+
+def _load_lists(path: str, names: list[str]) -> dict[str, list[object]]:
+    """The named lists, image by image."""
     lists = _load_json(path)
     union: dict[str, list[object]] = {}
     for name in names:
-        chosen = lists.get(name)
+        chosen = lists.get(name) if isinstance(lists, dict) else None
         if not isinstance(chosen, dict):
             raise SourceError(f"'{path}' holds no list '{name}' of image to labels; it has {', '.join(lists)}")
         for image, labels in chosen.items():
-            union.setdefault(image, []).extend(labels)
-    return {**union}
+            union.setdefault(image, []).append(labels)
+    return union
 
 
-def _load_json(path: str) -> dict[str, object]:
+def _load_json(path: str) -> Any:
     try:
-        labels = json.loads(read_text(path, _MEND))
-    except json.JSONDecodeError as error:
+        labels = json.loads(read_text(path, _MEND), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"'{path}' is not JSON: {error}") from error
-    if not isinstance(labels, dict):
+    if not isinstance(labels, (dict, list)):
         raise SourceError(f"'{path}' holds a JSON {type(labels).__name__}; an object of image id to labels is needed")
     return labels
 
 
-def _load_npz(path: str, classes: int) -> dict[str, object]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields, of which JSON's parser would keep the last of several alike."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"'{repeated}' comes twice in one object; keep one of them")
+    return found
+
+
+def _load_npz(path: str, classes: int) -> dict[str, list[object]]:
     try:
         loaded = np.load(io.BytesIO(read_bytes(Location(path))), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -131,7 +244,7 @@ def _load_npz(path: str, classes: int) -> dict[str, object]:
         raise SourceError(f"'{path}': {_UNPICKLE if pickled else error}") from error
     if set(arrays) == {"ids", "labels"}:
         arrays = _by_id(path, arrays["ids"], arrays["labels"])
-    return {name: _indices(path, name, vector, classes) for name, vector in arrays.items()}
+    return {name: [_one_hot(path, name, vector, classes)] for name, vector in arrays.items()}
 
 
 def _by_id(path: str, ids: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -141,11 +254,12 @@ def _by_id(path: str, ids: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarr
     return dict(zip(names, labels, strict=True))
 
 
-def _indices(path: str, name: str, vector: np.ndarray, classes: int) -> list[int]:
-    """0-based class indices of a one-hot vector; anything else is refused, since its meaning would be a guess."""
+def _one_hot(path: str, name: str, vector: np.ndarray, classes: int) -> list[bool]:
+    """A one-hot vector, and nothing else: other arrays are refused, since their meaning would be a guess."""
     if vector.shape != (classes,) or not np.isin(vector, (0, 1)).all():
         raise SourceError(
             f"'{path}': '{name}' is {vector.dtype} {vector.shape}; a one-hot vector of the {classes} classes without "
             "background is needed"
         )
-    return [int(index) for index in np.flatnonzero(vector)]
+    found: list[bool] = vector.astype(bool).tolist()
+    return found

@@ -12,6 +12,7 @@ from pseudolabel.vocabulary import Vocabulary, VocabularyError
 
 UNKNOWN_CLASS = "unknown_class"
 UNCLEAR_LABELS = "unclear_labels"
+LABEL_PROBLEMS = (UNKNOWN_CLASS, UNCLEAR_LABELS)
 
 _SEPARATORS = re.compile(r"[,;|]")
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.0*)?")

@@ -15,8 +15,10 @@ class Listing:
         entries: one per image.
         masks: reads an entry's ground-truth mask; None where the whole source has no masks.
         left_out: what the source was pointed at and does not take.
+        no_labels: why none of the labels that come with the images can be used; empty where some can.
     """
 
     entries: list[Entry]
     masks: MaskReader | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
+    no_labels: str = ""

@@ -23,31 +23,47 @@ def rasterise(outline: Any, height: int, width: int) -> np.ndarray:
     Raises:
         ValueError: if the outline is of neither form or does not fit the image.
     """
+    read = check_outline(outline, height, width)
+    if isinstance(outline, list):
+        from pycocotools import mask as coco
+
+        return coco.decode(coco.merge(coco.frPyObjects(read, height, width))).view(bool)
+    return np.repeat(np.arange(len(read)) % 2 == 1, read).reshape(width, height).T
+
+
+def check_outline(outline: Any, height: int, width: int) -> list[Any]:
+    """The polygons or the run lengths of an outline, checked as `rasterise` needs them but not drawn.
+
+    Raises:
+        ValueError: if the outline is of neither form or does not fit the image.
+    """
     if isinstance(outline, list) and outline:
-        return _fill(outline, height, width)
+        return [_polygon(polygon, height, width) for polygon in outline]
     if isinstance(outline, dict) and outline.get("size") == [height, width] and "counts" in outline:
-        return _unroll(outline["counts"], height, width)
+        return _runs(outline["counts"], height, width)
     raise ValueError(f"an outline must be polygons or run lengths of size [{height}, {width}], not {outline!r:.80}")
 
 
-def _fill(polygons: list[Any], height: int, width: int) -> np.ndarray:
-    from pycocotools import mask as coco
-
-    for polygon in polygons:
+def _polygon(polygon: Any, height: int, width: int) -> list[float]:
+    try:
         points = np.asarray(polygon, np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2:
-            raise ValueError(f"a polygon needs at least three pairs of x and y, not {polygon!r:.80}")
-        # pycocotools walks along every edge in fifths of a pixel and keeps all of them.
-        if not (np.abs(points) <= 2 * max(height, width)).all():
-            raise ValueError(f"a polygon leaves the image of {width} x {height} far behind: {polygon!r:.80}")
-    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).view(bool)
+    except TypeError as error:
+        raise ValueError(f"a polygon holds numbers, not {polygon!r:.80}") from error
+    if points.ndim != 1 or points.size < 6 or points.size % 2:
+        raise ValueError(f"a polygon needs at least three pairs of x and y, not {polygon!r:.80}")
+    # pycocotools walks along every edge in fifths of a pixel and keeps all of them.
+    if not (np.abs(points) <= 2 * max(height, width)).all():
+        raise ValueError(f"a polygon leaves the image of {width} x {height} far behind: {polygon!r:.80}")
+    numbers: list[float] = points.tolist()
+    return numbers
 
 
-def _unroll(counts: Any, height: int, width: int) -> np.ndarray:
+def _runs(counts: Any, height: int, width: int) -> list[int]:
     runs = _decompress(counts) if isinstance(counts, str) else counts
-    if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+    is_list = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
+    if not is_list or sum(runs) != height * width:
         raise ValueError(f"run lengths must be whole numbers that add up to {height * width} pixels: {counts!r:.80}")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    return runs
 
 
 def _decompress(counts: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,27 +63,44 @@ def write_shapes(
         on_scene: called after each scene with the number of scenes done and of all.
 
     Raises:
-        SourceError: if the folder holds anything else, or no scene is asked for.
+        SourceError: if the folder holds anything else or cannot be written, or no scene is asked for.
     """
     if min(train, val, seed) < 0 or train + val == 0:
         raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
-    plan = Plan(train, val, seed)
-    _clear(out)
+    plan, out = Plan(train, val, seed), out.expanduser()
+    try:
+        _clear(out, plan)
+        _write(out, plan, on_scene)
+    except OSError as error:
+        raise SourceError(f"'{out}' cannot be written: {error.strerror or error}; choose another --out") from error
+
+
+def _write(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:
     for folder in (_LISTS, *_PLACES.values()):
         (out / folder).mkdir(parents=True, exist_ok=True)
     (out / MARKER).write_text(json.dumps({"format": _FORMAT, **vars(plan)}) + "\n", encoding="utf-8")
     _write_scenes(out, plan, on_scene)
 
 
-def _clear(out: Path) -> None:
-    """Remove the files of an earlier Shapes data set, lists first; files that a user laid beside them stay."""
+def _clear(out: Path, plan: Plan) -> None:
+    """Remove the files of an earlier Shapes data set, lists first; files that a user laid beside them stay.
+
+    Raises:
+        SourceError: if one of these has a name that the new data set needs.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    plan = _read_marker(out)
+    before = _read_marker(out)
+    own = _scene_files(out, before)
+    if strange := [path for path in set(_scene_files(out, plan)) - set(own) if os.path.lexists(path)]:
+        raise SourceError(f"'{min(strange)}' is no file of the Shapes data set in '{out}'; choose another --out")
     lists = [out / _LISTS / f"{split}.txt" for split in (*SPLITS, "trainval")]
-    scenes = [out / _PLACES[suffix] / f"{name}.{suffix}" for _, name, _ in plan.scenes() for suffix in _PLACES]
-    for path in (*lists, out / LABEL_FILE, out / CAPTION_FILE, *scenes):
+    for path in (*lists, out / LABEL_FILE, out / CAPTION_FILE, *own):
         path.unlink(missing_ok=True)
+
+
+def _scene_files(out: Path, plan: Plan) -> list[Path]:
+    return [out / _PLACES[suffix] / f"{name}.{suffix}" for _, name, _ in plan.scenes() for suffix in _PLACES]
 
 
 def _read_marker(out: Path) -> Plan:
@@ -92,7 +110,9 @@ def _read_marker(out: Path) -> Plan:
             raise ValueError("another format")
         return Plan(**marker)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"'{out}' holds something else than a Shapes data set; give a new or empty folder") from error
+        raise SourceError(
+            f"'{out}' holds something else than a Shapes data set; choose another --out, a new or empty folder"
+        ) from error
 
 
 def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:

@@ -12,16 +12,18 @@ import numpy as np
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.names import printable
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
+from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.label_file import label_by_file, without_labels
+from pseudolabel.sources.labels import LABEL_PROBLEMS
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskReader
 from pseudolabel.sources.shards import list_shards
@@ -29,6 +31,10 @@ from pseudolabel.sources.table import list_table
 from pseudolabel.sources.voc import list_voc
 from pseudolabel.vocabulary import Vocabulary
 
+_ONLY_IGNORED = (
+    "hold only 0 and 255, and 255 stands for ignored pixels, so that they name no class; write 1 for the pixels of the "
+    "first class, 2 for the second (values // 255 for one class)"
+)
 _THREADS = 8  # read masks for their labels; Pillow decodes outside of Python's lock
 
 # A new layout of data is one file with one such function, and one line here.
@@ -83,7 +89,7 @@ class Source:
             raise BadSample(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
-        data = read_bytes(Location(entry.path, entry.offset, entry.length))
+        data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
         image, original = decode_image(data, _describe(entry), self.max_pixels)
         return Sample(entry.key, image, entry.classes, original)
 
@@ -114,12 +120,19 @@ class Source:
             labels = np.where(labels == BACKGROUND, np.uint8(IGNORE), labels)
         return LabelMap(entry.key, labels)
 
+    def lacks_ground_truth(self, entry: Entry) -> str:
+        """The message for an image of which `ground_truth` gives None: where its mask was looked for."""
+        places = self.masks.places(entry) if self.masks is not None else []
+        tried = ": tried " + ", ".join(f"'{printable(place)}'" for place in places) if places else ""
+        return f"no ground truth for '{entry.key}'{tried}"
+
 
 def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
     """List a data set; no image is opened, and masks only where labels are taken from them.
 
     Raises:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
+        NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
     if not config.path:
         raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
@@ -129,10 +142,10 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing.entries, config)
-        if config.labels == "none":
+        entries = _sort(listing, config)
+        if config.labels in ("none", "masks"):
             entries = [without_labels(entry) for entry in entries]
-        elif config.labels not in ("xml", "masks"):
+        elif config.labels != "xml":
             entries = label_by_file(entries, config.labels, vocabulary)
     source = Source(
         entries=entries[: config.limit or None],
@@ -143,7 +156,27 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         background_where_unlabelled=config.unlabelled == "background",
         left_out=listing.left_out,
     )
-    return _label_by_masks(source, config.path) if config.labels == "masks" else source
+    if config.labels == "masks":
+        return _label_by_masks(source, config.path)
+    if config.labels == "xml" and listing.no_labels:
+        raise NoLabelsError(listing.no_labels)
+    if config.labels != "none":
+        _check_labels(source.entries, config, vocabulary)
+    return source
+
+
+def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabulary) -> None:
+    """Make sure that some label is a class, where there are labels: else every image would fail, one by one."""
+    if any(entry.classes for entry in entries):
+        return
+    problems = (entry.problem[1] for entry in entries if entry.problem and entry.problem[0] in LABEL_PROBLEMS)
+    first = next(problems, None)
+    if first is not None:
+        raise NoLabelsError(
+            f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
+            "name the data's own classes with --vocabulary, take labels from elsewhere with --source.labels FILE, or "
+            f"leave them out with --source.labels none. The first: {first}"
+        )
 
 
 def _label_by_masks(source: Source, path: str) -> Source:
@@ -151,20 +184,36 @@ def _label_by_masks(source: Source, path: str) -> Source:
     if not source.has_ground_truth:
         raise SourceError(f"'{path}' has no masks to take labels from; name their folder with --source.masks")
 
-    def label(entry: Entry) -> Entry:
+    def label(entry: Entry) -> tuple[Entry, bool | None]:
+        """The labelled entry, and whether its mask holds no class but ignored pixels; None where it was not read."""
         if entry.problem is not None:
-            return entry
+            return entry, None
         try:
             truth = source.ground_truth(entry)
         except BadSample as error:
-            return replace(entry, problem=(error.status, f"labels: {error}"))
+            return replace(entry, problem=(error.status, f"labels: {error}")), None
         if truth is None:
-            return replace(entry, problem=("missing", f"labels: '{entry.key}' has no mask"))
+            return replace(entry, problem=("missing", f"labels: {source.lacks_ground_truth(entry)}")), None
         classes = (int(value) for value in np.unique(truth.labels) if value not in (BACKGROUND, IGNORE))
-        return replace(entry, classes=tuple(classes))
+        return replace(entry, classes=tuple(classes)), _names_no_class(truth.labels)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return replace(source, entries=list(pool.map(label, source.entries)))
+        labelled = list(pool.map(label, source.entries))
+    seen = [names_none for _, names_none in labelled if names_none is not None]
+    if seen and all(seen):
+        raise SourceError(f"no labels can be taken from the masks: all of them {_ONLY_IGNORED}")
+    problems = [entry.problem for entry, _ in labelled if entry.problem is not None]
+    if not seen and len({status for status, _ in problems}) == 1 and problems[0][1].startswith("labels: "):
+        raise SourceError(
+            f"no labels can be taken from the masks of '{path}'; the first of {len(problems)}: {problems[0][1]}"
+        )
+    return replace(source, entries=[entry for entry, _ in labelled])
+
+
+def _names_no_class(labels: np.ndarray) -> bool:
+    """Whether some of a mask is ignored, and the rest is background."""
+    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1))
+    return values[-1] == IGNORE and {*values.tolist()} <= {BACKGROUND, IGNORE}
 
 
 @contextmanager
@@ -179,20 +228,40 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _sort(entries: list[Entry], config: SourceConfig) -> list[Entry]:
-    if not entries:
+def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
+    if not listing.entries:
+        found = f": {listing.left_out}" if listing.left_out.total else ""
         raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}); mend --source.path"
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check --source.path"
         )
-    entries = sorted(entries, key=attrgetter("key"))
-    for before, entry in pairwise(entries):
-        if before.key == entry.key:
-            raise SourceError(
-                f"key '{entry.key}' belongs to two images: {before.path} ({before.origin}) and {entry.path} "
-                f"({entry.origin}); remove or rename one of them"
-            )
+    entries = sorted(listing.entries, key=attrgetter("key"))
+    shared = [(before, entry) for before, entry in pairwise(entries) if before.key == entry.key]
+    if shared:
+        first, second = shared[0]
+        further = len({entry.key for _, entry in shared}) - 1
+        others = f", and {further} more keys do so" if further else ""
+        raise SourceError(
+            f"key '{first.key}' belongs to two images: {_describe(first)} and {_describe(second)}{others}; "
+            f"{_remedy_for_keys(config)}"
+        )
     return entries
 
 
+def _remedy_for_keys(config: SourceConfig) -> str:
+    if config.kind == "shards" and not config.key_prefix:
+        return "if they are different images, tell them apart by their shards with --source.key_prefix shard"
+    if config.kind == "table":
+        return "give the rows keys of their own in a column named key, or remove one of them"
+    if config.kind in ("voc", "context"):
+        return "rename or remove one of them: the image, its line in the list, its mask and its annotation"
+    if config.kind == "folder":
+        return (
+            "where one is the other's mask, move the masks into a folder of their own and name it with --source.masks; "
+            "else rename or remove one of them"
+        )
+    return "rename or remove one of them"
+
+
 def _describe(entry: Entry) -> str:
-    return entry.path if entry.path == entry.origin else f"{entry.path} ({entry.origin})"
+    path = printable(entry.path)
+    return path if path == entry.origin else f"{path} ({entry.origin})"

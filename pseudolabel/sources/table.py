@@ -1,143 +1,81 @@
-"""Tables: one row per image in CSV, JSON lines or Parquet."""
+"""Tables: one row per image, or per image and label, in CSV, JSON lines or Parquet."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import replace
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.io.filesystem import open_filesystem
+from pseudolabel.sources.columns import Columns, parse_columns
 from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import Location, join, read_text
+from pseudolabel.sources.files import Location, is_file, join
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
+from pseudolabel.sources.table_rows import Embedded, read_rows
 from pseudolabel.vocabulary import Vocabulary
-
-_REQUIRED = ("image", "labels")
-_OPTIONAL = ("key", "mask")
-_REQUIRED_SET = set(_REQUIRED)
-_MEND = "--source.path needs a table with columns image and labels"
-
-
-class _Row(NamedTuple):
-    """One row as it stands in the table."""
-
-    origin: str
-    image: object
-    labels: object
-    key: object
-    mask: object
 
 
 def list_table(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
-    """List the rows of a table with the columns `image` and `labels`, and where wanted `key` and `mask`.
+    """List the images of a table with the columns `image` and `labels`, and where wanted `key` and `mask`.
 
-    `image` and `mask` are absolute, URLs, or relative to the table's folder. `labels` is a list, or text separated by
-    `,` `;` or `|`; blank means that the image has none. `key` names the sample and must be tar-safe; where it is left
+    `image` may be called `file_name`, and `labels` `label`; `config.columns` names any others. `image` and `mask` are
+    absolute, URLs, or relative to the table's folder, or in Parquet bytes, as Hugging Face's `datasets` writes them.
+    `labels` is what `LabelReader.read` takes, in Parquet also a ClassLabel; blank means that the image has none. Rows
+    of one image are one sample with the labels of all. `key` names the sample and must be tar-safe; where it is left
     out, the image's path does.
 
     Raises:
-        SourceError: if the file is missing or broken, a column is missing, or a row names no image.
+        SettingError: if `config.columns` is no list of columns.
+        SourceError: if the file is missing or broken, a column is missing, a row names no image, or two rows name
+            different masks for one.
     """
     path = config.path
     folder = path[: path.rfind("/") + 1]
+    required = ("image", "labels") if config.labels == "xml" else ("image",)
     reader = LabelReader(vocabulary)
     entries: list[Entry] = []
+    places: dict[str, int] = {}
     masks: dict[str, Location] = {}
-    for row in _reader_of(path)(path):
-        image = _text(row.image, "image", row.origin)
-        key = key_of(image) if row.key in (None, "") else _checked_key(str(row.key), row.origin)
+    for row in read_rows(path, Columns(parse_columns(config.columns), required)):
+        name, location = _locate(row.image, "image", row.origin, path, folder)
+        key = key_of(name) if row.key in (None, "") else _checked_key(str(row.key), row.origin)
         classes, problem = reader.read(row.labels, row.origin)
-        entries.append(Entry(key, join(folder, image), classes, row.origin, problem))
+        entry = Entry(key, location.path, classes, row.origin, problem, cell=location.cell)
+        place = places.setdefault(key, len(entries))
+        if place < len(entries) and _is_same_image(entries[place], entry):
+            entries[place] = _united(entries[place], entry)
+        else:
+            entries.append(entry)
         if row.mask not in (None, ""):
-            masks[key] = Location(join(folder, _text(row.mask, "mask", row.origin)))
-    return Listing(entries, choose_masks(masks, config.masks))
-
-
-def _reader_of(path: str) -> Callable[[str], Iterator[_Row]]:
-    for suffix, reader in _READERS.items():
-        if path.lower().endswith(suffix):
-            return reader
-    raise SourceError(f"'{path}' is no table; {_MEND}, its name ending in {', '.join(_READERS)}")
-
-
-def _read_csv(path: str) -> Iterator[_Row]:
-    rows = csv.reader(io.StringIO(read_text(path, _MEND), newline=""), strict=True)
-    try:
-        header = next(rows, [])
-        places = [header.index(name) if name in header else None for name in _columns(path, header)]
-        for row in rows:
-            if not row:
-                continue
-            origin = f"{path} line {rows.line_num}"
-            if len(row) != len(header):
+            _, mask = _locate(row.mask, "mask", row.origin, path, folder)
+            if masks.setdefault(key, mask) != mask:
                 raise SourceError(
-                    f"{origin}: {len(row)} cells but {len(header)} columns; put quotes around cells with commas"
+                    f"{row.origin}: mask '{mask.path}' of '{key}', for which another row names '{masks[key].path}'; "
+                    "keep one"
                 )
-            yield _Row(origin, *(None if place is None else row[place] for place in places))
-    except csv.Error as error:
-        raise SourceError(f"{path} line {rows.line_num}: {error}") from error
+    return Listing(entries, choose_masks(masks, config.masks, entries))
 
 
-def _read_jsonl(path: str) -> Iterator[_Row]:
-    # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
-    decode = json.JSONDecoder().decode  # json.loads asks for options a million times
-    for number, line in enumerate(read_text(path, _MEND).split("\n"), 1):
-        if not line.strip():
-            continue
-        origin = f"{path} line {number}"
-        try:
-            row = decode(line)
-        except json.JSONDecodeError as error:
-            raise SourceError(f"{origin}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise SourceError(f"{origin}: a JSON {type(row).__name__} where an object with image and labels is needed")
-        if not row.keys() >= _REQUIRED_SET:
-            _columns(origin, list(row))
-        yield _Row(origin, *map(row.get, _REQUIRED + _OPTIONAL))
+def _is_same_image(one: Entry, other: Entry) -> bool:
+    return one.path == other.path and one.cell == other.cell
 
 
-def _read_parquet(path: str) -> Iterator[_Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise SourceError(f"'{path}': Parquet needs pyarrow: pip install 'pseudolabel[parquet]'") from error
-    fs, name = open_filesystem(path)
-    number = 0
-    try:
-        with fs.open(name, "rb") as file:
-            table = parquet.ParquetFile(file)
-            wanted = [
-                column for column in _columns(path, table.schema_arrow.names) if column in table.schema_arrow.names
-            ]
-            for batch in table.iter_batches(columns=wanted):
-                columns = {column: batch.column(column).to_pylist() for column in wanted}
-                empty = [None] * batch.num_rows
-                for cells in zip(*(columns.get(column, empty) for column in _REQUIRED + _OPTIONAL), strict=True):
-                    number += 1
-                    yield _Row(f"{path} row {number}", *cells)
-    except FileNotFoundError as error:
-        raise SourceError(f"no file '{path}'; {_MEND}") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(f"'{path}' is not a readable Parquet file: {error}") from error
+def _united(one: Entry, other: Entry) -> Entry:
+    """One sample with the labels of both; a problem of either remains."""
+    problem = one.problem or other.problem
+    classes = () if problem else tuple(sorted({*one.classes, *other.classes}))
+    return replace(one, classes=classes, problem=problem)
 
 
-_READERS: dict[str, Callable[[str], Iterator[_Row]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
-
-
-def _columns(origin: str, found: list[str]) -> tuple[str, ...]:
-    """The columns to read, in the order of `_Row`, once the required ones are there."""
-    for name in _REQUIRED:
-        if name not in found:
-            raise SourceError(f"{origin}: no column '{name}'; found {', '.join(found) or 'none'}; add it or rename one")
-    return _REQUIRED + _OPTIONAL
+def _locate(value: object, column: str, origin: str, table: str, folder: str) -> tuple[str, Location]:
+    """The name of an image or mask, and where it is."""
+    if isinstance(value, Embedded):
+        return value.name, Location(table, cell=value.cell)
+    name = _text(value, column, origin)
+    place = join(folder, name)
+    if "\\" in name and "://" not in name and not is_file(place):
+        slashed = name.replace("\\", "/")  # as Windows writes paths
+        if is_file(join(folder, slashed)):
+            name, place = slashed, join(folder, slashed)
+    return name, Location(place)
 
 
 def _text(value: object, column: str, origin: str) -> str:

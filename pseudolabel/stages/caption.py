@@ -2,34 +2,75 @@
 
 import hashlib
 import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.io.reasons import first_by_reason, reason_lines
+from pseudolabel.io.terminal import escaped
 from pseudolabel.records import Sample
 from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import Failure, encode_json
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.progress import show_progress
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.units import Rank
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captioner import Captioner
-from pseudolabel.text.captions import load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.text.captions import load_captions, match_captions
+from pseudolabel.vocabulary import Vocabulary
 
 IMAGES_PER_FILE = 256
 READ_AHEAD = 32
 
 
-def write_captions(experiment: Experiment, rank: Rank) -> int:
+@dataclass(frozen=True)
+class Captioned:
+    """What came of the images that had no captions yet.
+
+    Attributes:
+        out: folder of the captions.
+        written: number of captions.
+        statuses: how many images failed, by status.
+        first_failures: the first of each status.
+    """
+
+    out: str
+    written: int
+    statuses: dict[str, int] = field(default_factory=dict)
+    first_failures: dict[str, list[str]] = field(default_factory=dict)
+
+    def __add__(self, other: "Captioned") -> "Captioned":
+        firsts = [(status, text) for one in (self, other) for status in one.statuses for text in one.first(status)]
+        statuses = dict(Counter(self.statuses) + Counter(other.statuses))
+        return Captioned(self.out, self.written + other.written, statuses, first_by_reason(firsts))
+
+    def first(self, status: str) -> list[str]:
+        return self.first_failures.get(status, [])
+
+    def report(self) -> int:
+        """Print how many captions were written and the first failures by reason; give the exit status."""
+        for line in reason_lines(self.statuses, self.first_failures):
+            print(line)
+        failed = sum(self.statuses.values())
+        rest = f", {failed:,} images failed; fix them and give the same command again" if failed else ""
+        print(escaped(f"captions: {self.written:,} written{rest} -> {self.out}"))
+        return FAILED_SAMPLES_EXIT if failed else 0
+
+
+def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
     """Caption this rank's share of the images that have no captions yet, into the folder `captions.source`.
 
-    Images that cannot be read get the empty caption and are tried again the next time; `cams` records them. A run that
-    was stopped loses the file it was at.
+    Images that cannot be read get the empty caption with the reason beside it, and are tried again the next time. A run
+    that was stopped loses the file it was at.
 
     Returns:
-        How many captions this rank wrote.
+        What came of all ranks' images, for the rank that ends last; None for the others.
 
     Raises:
         SettingError: if `captions.source` names no folder.
@@ -37,18 +78,42 @@ def write_captions(experiment: Experiment, rank: Rank) -> int:
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
         raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
+    if rank.is_main and source.left_out.total:
+        print(source.left_out)
     folder = Folder(target)
     folder.prepare()
     with lock_output(folder, rank.index):
+        claim = rank.open_claim(folder)
         found = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
-        known = {pair for pair, caption in found.items() if caption}
+        own = match_captions(found, source.entries, vocabulary, target)
+        known = {pair for pair, caption in own.items() if caption}
         # The cut does not depend on what is known, which other ranks may be adding to.
         share = list(batched(source.entries, IMAGES_PER_FILE))[rank.index :: rank.count]
         missing = [tuple(entry for entry in chunk if _classes(entry, vocabulary, known)) for chunk in share]
         chunks = [chunk for chunk in missing if chunk]
-        return _write_chunks(experiment, rank, source, vocabulary, folder, chunks, known) if chunks else 0
+        failures = [_failure(entry, *entry.problem) for chunk in share for entry in chunk if entry.problem is not None]
+        written = _write_chunks(experiment, rank, source, vocabulary, folder, chunks, known, failures) if chunks else 0
+        statuses = dict(Counter(failure.status for failure in failures))
+        first = first_by_reason((failure.status, f"{failure.key}: {failure.message}") for failure in failures)
+        return _gather(folder, rank, claim, Captioned(target, written, statuses, first))
+
+
+def _gather(folder: Folder, rank: Rank, claim: str, own: Captioned) -> Captioned | None:
+    """What came of all ranks' images, where they have all ended; for one of them alone."""
+    if not claim:
+        return own
+    folder.write_bytes(f"{claim}-{rank.index}", encode_json(asdict(own)))
+    ended = [f"{claim}-{index}" for index in range(rank.count)]
+    if not set(ended) <= set(folder.names()) or not folder.claim(claim):
+        return None
+    parts = [Captioned(**json.loads(folder.read_bytes(name))) for name in ended]
+    return sum(parts[1:], parts[0])
+
+
+def _failure(entry: Entry, status: str, message: str) -> Failure:
+    return Failure(entry.key, entry.origin, status, message)
 
 
 def _classes(entry: Entry, vocabulary: Vocabulary, known: set[tuple[str, str]]) -> list[int]:
@@ -66,14 +131,16 @@ def _write_chunks(
     folder: Folder,
     chunks: list[tuple[Entry, ...]],
     known: set[tuple[str, str]],
+    failures: list[Failure],
 ) -> int:
-    captioner, written, seen, failed = Captioner(experiment.captions, rank.device), 0, 0, 0
+    """Give the number of captions; what cannot be read is added to `failures`."""
+    captioner, written, seen = Captioner(experiment.captions, rank.device), 0, 0
 
-    def read(entry: Entry) -> tuple[Entry, Sample | None]:
+    def read(entry: Entry) -> tuple[Entry, Sample | Failure]:
         try:
             return entry, source.read(entry)
-        except BadSample:
-            return entry, None
+        except BadSample as error:
+            return entry, _failure(entry, error.status, str(error))
 
     entries = (entry for chunk in chunks for entry in chunk)
     samples = prefetch(read, entries, experiment.work.loaders, READ_AHEAD)
@@ -83,13 +150,14 @@ def _write_chunks(
             lines: list[str] = []
             for _ in chunk:
                 entry, sample = next(samples)
-                seen, failed = seen + 1, failed + (sample is None)
+                seen += 1
                 classes = _classes(entry, vocabulary, known)
-                if sample is not None:
+                if isinstance(sample, Sample):
                     pairs += [(sample, index) for index in classes]
                 else:
-                    lines += [_line(entry.key, vocabulary.names[index], "") for index in classes]
-                meter.update(seen, failed)
+                    failures.append(sample)
+                    lines += [_line(entry.key, vocabulary.names[index], "", sample) for index in classes]
+                meter.update(seen, len(failures))
             lines += _caption(captioner, pairs, vocabulary)
             data = "".join(lines).encode()
             folder.write_bytes(f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl", data)
@@ -106,5 +174,8 @@ def _caption(captioner: Captioner, pairs: list[tuple[Sample, int]], vocabulary: 
     ]
 
 
-def _line(key: str, name: str, caption: str) -> str:
-    return json.dumps({"key": key, "class": name, "caption": caption}, ensure_ascii=False) + "\n"
+def _line(key: str, name: str, caption: str, failure: Failure | None = None) -> str:
+    line: dict[str, object] = {"key": key, "class": name, "caption": caption}
+    if failure is not None:
+        line["failure"] = asdict(failure)
+    return json.dumps(line, ensure_ascii=False) + "\n"

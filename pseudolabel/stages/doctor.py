@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pseudolabel.shipped import NAME, resolve
 
@@ -105,7 +106,7 @@ _STYLES = {State.OK: "green", State.NOTE: "yellow", State.MISSING: "bold red"}
 def _table(title: str, findings: list[Finding]) -> Table:
     table = Table("what", "found", "state", title=title, title_justify="left", show_header=False, min_width=60)
     for finding in findings:
-        table.add_row(finding.name, finding.found, finding.state.value, style=_STYLES[finding.state])
+        table.add_row(finding.name, Text(finding.found), finding.state.value, style=_STYLES[finding.state])
     return table
 
 

@@ -18,19 +18,26 @@ from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.packing import JSONL
 from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import Entry
+from pseudolabel.sources.entry import Entry, NoLabelsError
 from pseudolabel.sources.jsonl import read_lines
 from pseudolabel.sources.source import open_source
-from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.job import open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, word_digests
+from pseudolabel.stages.summary import Summary
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary
 
 KIND = "filter"
 RULES = {"image": "by_image", "nouns": "by_nouns", "union": "classes"}  # the fields of a line that hold their classes
+
+
+def filter_vocabulary(experiment: Experiment) -> Vocabulary:
+    """The classes to choose from; the names of folders are labels, and none of them is looked at."""
+    return choose_vocabulary(replace(experiment, source=replace(experiment.source, labels="none")))
 
 
 def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
@@ -47,12 +54,13 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = filter_vocabulary(experiment)
     source = open_source(replace(experiment.source, labels="none", unlabelled="background"), vocabulary)
     guesser = CategoryFilter(experiment.filter, experiment.captions, rank.device)
     units = cut_units(source.entries, experiment.work.unit)
     keys_of = UnitDigests(attrgetter("key"))
-    settings, about = _settings(experiment, guesser, units, keys_of, vocabulary), _describe(experiment, rank.device)
+    settings = _settings(experiment, guesser, units, keys_of, vocabulary)
+    about = _describe(experiment, rank.device, vocabulary)
     folder = Folder(experiment.out) / KIND
 
     def guess(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Guess]]:
@@ -84,17 +92,17 @@ def _settings(
             "count": sum(len(unit.entries) for unit in units),
             "sha256": digest([keys_of(unit) for unit in units]),
         },
-        "vocabulary": word_digests(vocabulary, with_synonyms=experiment.filter.nouns in ("synonyms", "both")),
+        "vocabulary": describe_words(vocabulary, with_synonyms=experiment.filter.nouns in ("synonyms", "both")),
         "filter": guesser.settings(),
         "work": {"unit": experiment.work.unit},
     }
 
 
-def _describe(experiment: Experiment, device: torch.device) -> dict[str, Any]:
+def _describe(experiment: Experiment, device: torch.device, vocabulary: Vocabulary) -> dict[str, Any]:
     """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
     chosen = experiment.filter
     return {
-        "vocabulary": experiment.vocabulary,
+        "vocabulary": vocabulary.name,
         "filter": {"clip": chosen.clip, "spacy": chosen.spacy},
         "captions": {"model": experiment.captions.model, "batch": experiment.captions.batch},
         "dtype": str(resolve_dtype("auto", device)).removeprefix("torch."),
@@ -129,7 +137,10 @@ def true_classes(experiment: Experiment) -> dict[str, Classes]:
     labels = experiment.source.labels.rstrip("/")
     if labels in ("none", (Folder(experiment.out) / KIND).path):
         return {}
-    source = open_source(experiment.source, load_vocabulary(experiment.vocabulary))
+    try:
+        source = open_source(experiment.source, filter_vocabulary(experiment))
+    except NoLabelsError:
+        return {}
     found = {entry.key: entry.classes for entry in source.entries if entry.problem is None}
     return found if any(found.values()) else {}
 
@@ -140,7 +151,7 @@ def score_classes(experiment: Experiment, truth: dict[str, Classes]) -> dict[str
     Raises:
         SourceError: if the files are not there.
     """
-    vocabulary, folder = load_vocabulary(experiment.vocabulary), Folder(experiment.out) / KIND
+    vocabulary, folder = filter_vocabulary(experiment), Folder(experiment.out) / KIND
     fields = ("key", *RULES.values())
     lines = read_lines(folder.path, fields, "filtered image", "run 'pseudolabel filter' first")
     pairs: dict[str, list[tuple[list[int], Classes]]] = {rule: [] for rule in RULES}

@@ -4,10 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pseudolabel.config import Experiment
-from pseudolabel.stages.job import Summary
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of
 from pseudolabel.stages.refine import check_crf, write_masks
+from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank
 
 
@@ -16,19 +16,31 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
 
     Methods that give masks or segments by themselves are done with one job.
 
-    A failure of either is raised once the other has come to a halt; finished shards stay. In a retry the masks come
-    after the CAMs, because until then the CAM shards of the last run would be taken for finished ones.
+    An error of labelling is raised once the image at hand is refined, and one of refining once labelling is over;
+    finished shards stay. In a retry the masks come after the CAMs, because until then the CAM shards of the last run
+    would be taken for finished ones.
     """
     if kind_of(experiment) != "cams":
         return (write_labels(experiment, rank, retry_failed),)
     check_crf(experiment, rank)
     if retry_failed:
         return write_labels(experiment, rank, retry_failed), write_masks(experiment, rank, retry_failed=True)
-    cams_over = threading.Event()
+    cams_begun, cams_over, failed = threading.Event(), threading.Event(), threading.Event()
+
+    def refine_behind() -> Summary | None:
+        cams_begun.wait()  # or it would go by the settings of an earlier run in which no sample was done
+        if failed.is_set():
+            return None
+        return write_masks(experiment, rank, follow=True, is_abandoned=cams_over.is_set, is_stopped=failed.is_set)
+
     with ThreadPoolExecutor(1, thread_name_prefix="refine") as background:
-        masks = background.submit(write_masks, experiment, rank, follow=True, is_abandoned=cams_over.is_set)
+        masks = background.submit(refine_behind)
         try:
-            cams = write_labels(experiment, rank)
+            cams = write_labels(experiment, rank, on_open=cams_begun.set)
+        except BaseException:  # an interrupt, too
+            failed.set()
+            raise
         finally:
             cams_over.set()
+            cams_begun.set()
         return cams, masks.result()

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import sys
 import threading
 import time
@@ -13,46 +12,23 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.reasons import first_by_reason
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
+from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
+from pseudolabel.stages.summary import OK, SKIPPED, Summary
 from pseudolabel.stages.units import Rank, Unit
 
 T = TypeVar("T")
 InputsOf = Callable[[Unit[T], frozenset[str]], str]
 
-OK = "ok"
-SKIPPED = "unlabelled"  # left out by choice, not a failure
-SUMMARY = "summary.json"
 LOOK_EVERY_SECONDS = 2.0
 LOOK_PAUSE = 20.0  # times as long as a look has taken
-FAILED_SAMPLES_EXIT = 3
 NOTHING_LEFT_OUT = LeftOut()
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a finished job ended; `exit_status` is 0 where every sample was labelled or skipped by choice."""
-
-    kind: str
-    out: str
-    samples: int
-    statuses: dict[str, int]
-    shards: int
-    seconds: float
-    samples_per_second: float
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> int:
-        return sum(count for status, count in self.statuses.items() if status not in (OK, SKIPPED))
-
-    @property
-    def exit_status(self) -> int:
-        return FAILED_SAMPLES_EXIT if self.failed else 0
 
 
 @dataclass
@@ -66,6 +42,7 @@ class Job(Generic[T]):
             done again.
         packing: of the shards.
         left_out: what the source was pointed at and does not take; the summary tells it.
+        claim: file that the one of several ranks creates that writes the summary.
     """
 
     ledger: Ledger
@@ -76,6 +53,7 @@ class Job(Generic[T]):
     meter: Meter
     packing: Packing = TAR
     left_out: LeftOut = field(default_factory=LeftOut)
+    claim: str = ""
     started: float = field(default_factory=time.monotonic)
     _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # all that has been read
     _done: dict[int, Unit[T]] = field(default_factory=dict)
@@ -171,7 +149,7 @@ class Job(Generic[T]):
         self._look_every = max(LOOK_EVERY_SECONDS, LOOK_PAUSE * (time.monotonic() - self._looked))
 
     def finish(self) -> Summary | None:
-        """Where every unit of every rank is done: write the index and the summary. Else None; a later rank does it."""
+        """Where every unit of every rank is done: write the index and the summary, by one rank alone. Else None."""
         numbers = {unit.number for unit in self.units}
         if not numbers <= self.ledger.units():
             return None
@@ -179,6 +157,8 @@ class Job(Generic[T]):
         entries = [stored[unit.number] for unit in self.units if self._is_whole(stored.get(unit.number), unit)]
         if len(entries) < len(self.units):
             return None
+        if self.claim and not self.ledger.folder.claim(self.claim):
+            return None  # another rank that ended at the same time does it
         self.ledger.write_index(entries, self.fingerprint)
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
@@ -191,6 +171,9 @@ class Job(Generic[T]):
             seconds=round(seconds, 2),
             samples_per_second=round(self._written * self.rank.count / seconds, 3),
             left_out=dict(self.left_out.reasons),
+            first_failures=first_by_reason(
+                (failure.status, f"{failure.key}: {failure.message}") for entry in entries for failure in entry.failures
+            ),
         )
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary
@@ -221,17 +204,18 @@ def open_job(
     """
     folder.prepare()
     with lock_output(folder, rank.index):
+        check_shard_folder(folder, kind)
         ledger = Ledger(folder, kind)
-        changes = ledger.changes(about) if rank.is_main else []
-        fingerprint = ledger.start(settings, retry_failed, about)
-        if changes:
+        fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main, about=about)
+        if rank.is_main and (changes := ledger.changes(about)):
             print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
+        claim = rank.open_claim(folder)
         _clear(ledger, packing, rank.share(units), retry_failed)
         if retry_failed:
             rank.meet()
         total = sum(len(unit.entries) for unit in units)
         with show_progress(kind, total, show=rank.is_main) as meter:
-            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing, left_out)
+            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing, left_out, claim)
             job.look(0)
             meter.restart()
             yield job
@@ -250,22 +234,3 @@ def _clear(ledger: Ledger, packing: Packing, units: Sequence[Unit[T]], retry_fai
 def failed_keys(entry: LedgerEntry) -> frozenset[str]:
     """Keys of the samples that failed; the ones left out by choice are not among them."""
     return frozenset(failure.key for failure in entry.failures if failure.status != SKIPPED)
-
-
-def report(summary: Summary | None) -> int:
-    """Print the summary as the last line, for people and as JSON for programs; give the exit status."""
-    if summary is None:
-        return 0
-    print(json.dumps(asdict(summary), ensure_ascii=False))
-    if summary.left_out:
-        print(LeftOut(summary.left_out))
-    if summary.failed:
-        print(
-            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed; their messages are in the "
-            f"ledger ({summary.out}/{summary.kind}-*.json). Mend them and add --retry-failed."
-        )
-    else:
-        skipped = summary.statuses.get(SKIPPED, 0)
-        left_out = f", {skipped} without labels left out" if skipped else ""
-        print(f"{summary.kind}: all {summary.samples} samples done{left_out} -> {summary.out}")
-    return summary.exit_status

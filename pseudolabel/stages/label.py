@@ -1,6 +1,6 @@
 """The labelling stage: images with labels in, shards of what the method makes of them out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,43 +14,52 @@ from pseudolabel.errors import SettingError
 from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
+from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.job import Summary, open_job
+from pseudolabel.stages.job import open_job
 from pseudolabel.stages.labellers.table import LABELLERS, Labeller, kind_of
 from pseudolabel.stages.samples import work_through
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, word_digests
-from pseudolabel.text.captions import Captions, check_complete, load_captions
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.stages.summary import Summary
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
+from pseudolabel.stages.vocabulary import choose_vocabulary
+from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
+from pseudolabel.vocabulary import Vocabulary
 
 
-def write_labels(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
+def write_labels(
+    experiment: Experiment, rank: Rank, retry_failed: bool = False, on_open: Callable[[], object] = lambda: None
+) -> Summary | None:
     """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments as the method has it.
 
     Args:
         experiment: everything that is to be done.
         rank: who this process is.
         retry_failed: also take up the failed samples of finished units.
+        on_open: called once the output folder is this run's, and its settings are noted there.
 
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
     experiment = resolve_engines(experiment, rank.device)
-    vocabulary = load_vocabulary(experiment.vocabulary)
+    vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     kind = kind_of(experiment)
     # Regions need no labels.
     unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
     captions = _captions(experiment, source, vocabulary)
+    check_shard_folder(Folder(experiment.out) / kind, kind)
     model = load_model(experiment.model, rank.device)
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)
     inputs = Inputs(vocabulary, captions)
-    settings, about = run_settings(experiment, model, labeller, units, inputs), describe_run(experiment, model)
+    settings = run_settings(experiment, model, labeller, units, inputs)
+    about = describe_run(experiment, model, vocabulary)
     folder, left_out = Folder(experiment.out) / kind, source.left_out
     with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, TAR, left_out, about) as job:
+        on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
             work_through(job, source, experiment.work.loaders, labeller, members)
@@ -96,7 +105,7 @@ def run_settings(
             "sha256": digest([inputs.digest(unit) for unit in units]),
         },
         "unlabelled": experiment.source.unlabelled,
-        "vocabulary": word_digests(inputs.vocabulary),
+        "vocabulary": describe_words(inputs.vocabulary),
         "model": {"image_size": model.image_size, "weights": fingerprint(experiment.model)},
         "method": experiment.method,
         experiment.method: labeller.settings(),
@@ -105,11 +114,11 @@ def run_settings(
     }
 
 
-def describe_run(experiment: Experiment, model: DiffusionModel) -> dict[str, Any]:
+def describe_run(experiment: Experiment, model: DiffusionModel, vocabulary: Vocabulary) -> dict[str, Any]:
     """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
     chosen = experiment.model
     return {
-        "vocabulary": experiment.vocabulary,
+        "vocabulary": vocabulary.name,
         "model": {
             "name": chosen.name,
             "revision": chosen.revision,
@@ -125,7 +134,10 @@ def describe_run(experiment: Experiment, model: DiffusionModel) -> dict[str, Any
 def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
     if experiment.captions.source == "none":
         return None
-    captions = load_captions(experiment.captions.source)
+    path = experiment.captions.source
+    written = load_captions(path)
+    captions = match_captions(written, source.entries, vocabulary, path)
+    check_images(written, captions, source.entries, path)
     if experiment.method != "diffseg":  # which takes an image's own caption where there is one
-        check_complete(captions, source.entries, vocabulary, experiment.captions.source)
+        check_complete(captions, source.entries, vocabulary, path)
     return captions

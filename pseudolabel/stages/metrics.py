@@ -1,17 +1,39 @@
 """`metrics.json`: the scores of an output folder, each kind under its own name."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import encode_json
 
 METRICS = "metrics.json"
 
 
-def record_metrics(out: str, name: str, scores: dict[str, Any]) -> None:
-    """Put scores into OUT/metrics.json under their name; what others have put there stays."""
+def check_metrics(out: str, plots: Iterable[str] = (), option: str = "--out") -> None:
+    """Make sure, before there are scores, that they can be recorded.
+
+    Args:
+        out: the output folder.
+        plots: names of files that are to lie beside OUT/metrics.json.
+        option: the one that names the folder, for messages.
+
+    Raises:
+        NotOursError: if one of the files is there and this package did not write it.
+    """
+    OwnFiles(Folder(out), option=option).check((METRICS, *plots))
+
+
+def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "--out") -> None:
+    """Put scores into OUT/metrics.json under their name; what other commands have put there stays.
+
+    Raises:
+        NotOursError: if the file is there and this package did not write it.
+    """
     folder = Folder(out)
     folder.prepare()
+    files = OwnFiles(folder, option=option)
+    files.check([METRICS])
     before = json.loads(folder.read_bytes(METRICS)) if folder.exists(METRICS) else {}
-    folder.write_bytes(METRICS, encode_json({**before, name: scores}))
+    files.write({METRICS: encode_json({**before, name: scores})})

@@ -10,12 +10,17 @@ from pseudolabel.refine.engines import crf_settings, resolve_engine
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
 from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.stages.job import Job, Summary, open_job
+from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.refiners import Refiner, open_refiner
+from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Rank, Unit
 
 KIND = "masks"
 LOOK_AGAIN_SECONDS = 1.0
+
+
+class StoppedError(UserError):
+    """The work was stopped from outside."""
 
 
 class NoCamsError(UserError):
@@ -39,6 +44,7 @@ def write_masks(
     follow: bool = False,
     retry_failed: bool = False,
     is_abandoned: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Summary | None:
     """Refine this rank's share of the CAM shards of `experiment.out`.
 
@@ -48,8 +54,10 @@ def write_masks(
         follow: wait for CAM shards that are still being written; without it they must all be there.
         retry_failed: also take up units with failed samples.
         is_abandoned: asked while waiting; where it says yes, nobody will write those shards any more.
+        is_stopped: asked before every image; where it says yes, the work ends there.
 
     Raises:
+        StoppedError: where `is_stopped` said so; finished shards stay.
         NoCamsError: if CAM shards are missing.
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
@@ -59,7 +67,7 @@ def write_masks(
     # The labels are left out: every unit knows the CAM shard that it was made from.
     crf = resolve_engine(experiment.crf, rank.device)
     settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
-    folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}}
+    folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
     workers = experiment.work.workers or rank.cores()
     cams.finished(units if rank.is_main else rank.share(units))  # read at once what the job will ask for one by one
     with (
@@ -71,7 +79,7 @@ def write_masks(
             is_last_look = not follow or is_abandoned()  # asked before looking, or shards written meanwhile are missed
             ready = cams.finished(waiting)
             for unit in job.choose(list(ready)):
-                _refine_unit(job, unit, cams.ledger.folder, ready[unit], refiner)
+                _refine_unit(job, unit, cams.ledger.folder, ready[unit], refiner, is_stopped)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
                 if is_last_look:
@@ -129,13 +137,22 @@ class CamShards:
         return entry.sha256 if entry is not None else ""
 
 
-def _refine_unit(job: Job[int], unit: Unit[int], folder: Folder, cams: LedgerEntry, refiner: Refiner) -> None:
+def _refine_unit(
+    job: Job[int],
+    unit: Unit[int],
+    folder: Folder,
+    cams: LedgerEntry,
+    refiner: Refiner,
+    is_stopped: Callable[[], bool],
+) -> None:
     began = time.monotonic()
     with folder.open(cams.shard) as file:
         samples = list(read_tar(file))
     done: dict[str, Members] = {}
     failures = list(cams.failures)
     for key, result in refiner(samples):
+        if is_stopped():
+            raise StoppedError("refinement was stopped; every finished shard is safe")
         if isinstance(result, str):
             failures.append(Failure(key, f"{folder.path}/{cams.shard}", "crf", result))
         else:

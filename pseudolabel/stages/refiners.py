@@ -14,7 +14,8 @@ from pseudolabel.config import CrfConfig
 from pseudolabel.methods.score_maps import at_image_size, check_maps, enlarge
 from pseudolabel.records import BACKGROUND, LabelMap
 from pseudolabel.refine.densecrf import refine
-from pseudolabel.refine.engines import fits_device
+from pseudolabel.refine.engines import CPU, fits_device
+from pseudolabel.refine.failures import crf_failure, crf_failures
 from pseudolabel.refine.image import fed_image
 from pseudolabel.refine.lattice import LatticeOverflowError
 from pseudolabel.refine.scores import choose_labels, with_background
@@ -64,7 +65,11 @@ def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | str:
     if isinstance(decoded, str):
         return decoded
     cams, image = decoded.cams, decoded.image
-    labels, _ = refine(image, at_image_size(cams.scores.maps, cams.scores.size), cams.scores.classes, crf)
+    try:
+        with crf_failures(CPU):
+            labels, _ = refine(image, at_image_size(cams.scores.maps, cams.scores.size), cams.scores.classes, crf)
+    except BadSample as error:
+        return str(error)
     return decoded.encode(labels)
 
 
@@ -149,10 +154,7 @@ class DeviceRefiner:
                 return self._label_at_once(batch)
         except (LatticeOverflowError, torch.OutOfMemoryError) as error:
             if len(batch) == 1:
-                return [
-                    f"DenseCRF cannot take this image on {self.device}: {error}. --crf.engine pydensecrf may, with "
-                    "--retry-failed"
-                ]
+                return [str(crf_failure(error, self.device))]
         half = len(batch) // 2
         return [*self._label(batch[:half]), *self._label(batch[half:])]
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from pseudolabel.config import Experiment
 from pseudolabel.evaluation.report import Report, SegmentReport
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, digest, encode_json
 from pseudolabel.shipped import NAME
@@ -19,7 +21,8 @@ from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.labellers.table import kind_of, method_settings
-from pseudolabel.stages.metrics import METRICS
+from pseudolabel.stages.metrics import METRICS, check_metrics
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.stages.tables import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.stages.tables.data import on_papers_data, on_shapes
 from pseudolabel.stages.tables.names import TableName
@@ -61,6 +64,7 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
     table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
     is_shapes = experiment.model.name == NAME
     place = (on_shapes if is_shapes else on_papers_data)(data, limit)
+    check_metrics(folder.path)
     lines, status = [], 0
     for number, row in enumerate(table.rows):
         line: dict[str, Any] = {"row": row.name, "data": row.data, "published": dict(row.published)}
@@ -70,11 +74,18 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
             summary = write_labels(own, rank)
             status = max(status, summary.exit_status if summary else 0)
             if rank.is_main:
-                line |= {"run": _score(own, rank), **method_settings(own)}
+                report = _score(own, rank)
+                line |= {"run": {"images": report.images, **read_scores(report)}, **method_settings(own)}
+                if report.scope is not None and not report.scope.is_whole:
+                    status = FAILED_SAMPLES_EXIT
+                    print("\n".join([f"{row.name} on {row.data}:", *report.scope.lines()]))
                 line["data"] = "Shapes" if is_shapes else row.data
         lines.append(line)
     if rank.is_main:
-        folder.write_bytes(METRICS, encode_json({"title": table.title, "protocol": table.protocol, "rows": lines}))
+        folder.prepare()
+        OwnFiles(folder).write(
+            {METRICS: encode_json({"title": table.title, "protocol": table.protocol, "rows": lines})}
+        )
         _print(table, lines, experiment)
     return status if rank.is_main else 0  # another's status would make the launcher end the one that scores
 
@@ -106,17 +117,16 @@ def _all_classes(experiment: Experiment, folder: Folder) -> str:
     names = list(vocabulary.names[1:])
     file = f"all-{digest([asdict(experiment.source)])[:8]}.json"
     folder.prepare()
-    folder.write_bytes(file, json.dumps({entry.key: names for entry in source.entries}).encode())
+    OwnFiles(folder).write({file: json.dumps({entry.key: names for entry in source.entries}).encode()})
     return f"{folder.path}/{file}"
 
 
-def _score(experiment: Experiment, rank: Rank) -> dict[str, float | None]:
+def _score(experiment: Experiment, rank: Rank) -> Report | SegmentReport:
     """Score a row once the other ranks have written their shards of it, too."""
     kind = kind_of(experiment)
     while not (Folder(experiment.out) / kind).exists(INDEX):
         time.sleep(LOOK_AGAIN_SECONDS)
-    report = evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
-    return {"images": report.images, **read_scores(report)}
+    return evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
 
 
 def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
@@ -137,7 +147,7 @@ def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
 
 
 def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
-    shown = RichTable(title=f"{table.title}\nmodel {experiment.model.name}", caption=table.protocol)
+    shown = RichTable(title=Text(f"{table.title}\nmodel {experiment.model.name}"), caption=table.protocol)
     for heading in ("method", "data"):
         shown.add_column(heading)
     for score in table.scores:

@@ -1,43 +1,76 @@
-"""Segmenting a user's own images: masks, pictures and areas, beside one another in one folder."""
+"""Segmenting a user's own images: masks, overlays and areas, beside one another in one folder."""
 
+import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
 
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SettingError
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.names import printable
+from pseudolabel.io.ownership import OwnFiles
+from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
+from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shipped import NAME
-from pseudolabel.sources.entry import BadSample, key_of
-from pseudolabel.sources.images import IMAGE_SUFFIXES, decode_image
-from pseudolabel.stages.job import FAILED_SAMPLES_EXIT
+from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.progress import Meter, show_progress
+from pseudolabel.stages.segment_inputs import list_images, shown
+from pseudolabel.stages.segment_settings import digest_settings
 from pseudolabel.stages.segmenter import Segmenter
+from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.views.segmentation import Segmentation
 
 TOGETHER = 16  # images whose model passes share batches
+MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one says that all are there
+
+ONLY_SHAPES = (
+    "note: the small model that ships knows only Shapes; on other images it shows the steps, not sense. For real ones: "
+    "--model.name stable-diffusion-v1-5/stable-diffusion-v1-5"
+)
 
 
 @dataclass
 class Outcome:
-    """What came of the images: the folder, how many were written, and what is wrong with the others, by path."""
+    """What came of the images.
 
-    out: Path
+    Attributes:
+        out: the output folder.
+        written: how many were segmented now.
+        done_before: how many an earlier run with the same settings has segmented.
+        failures: why the others were not, by path.
+        left_out: files that were passed over.
+    """
+
+    out: str
     written: int = 0
-    faults: dict[str, str] = field(default_factory=dict)
+    done_before: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def report(self) -> int:
-        """Print what came of the images; give the exit status, 0 where all were written."""
-        for fault in self.faults.values():
-            print(f"not segmented: {fault}", file=sys.stderr)
-        print(f"{self.written} images segmented, {len(self.faults)} not -> {self.out}")
-        return FAILED_SAMPLES_EXIT if self.faults else 0
+        """Print what came of the images; give the exit status, 0 where none failed."""
+        for message in self.failures.values():
+            print(f"not segmented: {message}", file=sys.stderr)
+        if self.left_out.total:
+            print(self.left_out)
+        before = f", {self.done_before} left out, done before with these settings" if self.done_before else ""
+        print(f"{self.written} images segmented, {len(self.failures)} not{before} -> {self.out}")
+        return FAILED_SAMPLES_EXIT if self.failures else 0
 
 
 def segment_images(experiment: Experiment, paths: list[str], classes: str | None, sharpen: bool) -> Outcome:
     """Segment images and the images below folders, into `OUT/NAME.png`, `.overlay.png` and `.json`.
+
+    NAME is the image's path below the folder that was given, without its suffix. What a run with the same settings has
+    done with the same image is left out; with other settings it is done again.
 
     Args:
         experiment: model, method and output folder.
@@ -46,90 +79,123 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
         sharpen: refine class activation maps with DenseCRF.
 
     Raises:
-        UserError: if a path does not exist, there is no image, two images would get the same name, or a mask would be
-            written over its image.
+        UserError: if a path does not exist, there is no image, or nothing can be written.
+        NotOursError: if a file would be written over that this package did not write.
     """
-    images = find_images(paths)
-    outcome = Outcome(Path(experiment.out))
-    _check_kept(images, outcome.out)
-    if experiment.model.name == NAME:
-        print("note: the small model that ships knows only Shapes; on other images it shows the steps, not sense. "
-              "For real ones: --model.name stable-diffusion-v1-5/stable-diffusion-v1-5", file=sys.stderr)  # fmt: skip
-    segmenter = Segmenter(experiment, sharpen)
-    with show_progress("segment", len(images)) as meter:
-        for batch in batched(images.items(), TOGETHER):
-            _segment(segmenter, dict(batch), classes, experiment, outcome, meter)
-    return outcome
+    listed = list_images(paths)
+    folder = Folder(experiment.out)
+    settings = digest_settings(experiment, classes, sharpen)
+    run = _Run(experiment, classes, OwnFiles(folder), settings, Outcome(folder.path, left_out=listed.left_out))
+    run.outcome.failures |= listed.failures
+    images = run.choose(listed.images)
+    run.files.check(name + suffix for name in images for suffix in (MASK, OVERLAY, DESCRIPTION))
+    folder.prepare()
+    images = run.drop_impossible(images)
+    if images:
+        run.work(images, sharpen)
+    return run.outcome
 
 
-def find_images(paths: Iterable[str]) -> dict[str, Path]:
-    """Images by key, which is the path below the folder that was named, or the file's name.
+@dataclass
+class _Run:
+    experiment: Experiment
+    classes: str | None
+    files: OwnFiles
+    settings: str
+    outcome: Outcome
 
-    What an earlier run has written into a folder is left out.
+    def choose(self, images: Mapping[str, Path]) -> dict[str, Path]:
+        """The images that are not done, each with names of its own for what is written."""
+        chosen: dict[str, Path] = {}
+        taken: dict[str, Path] = {}
+        for name, path in images.items():
+            targets = [name + suffix for suffix in (MASK, OVERLAY, DESCRIPTION)]
+            if others := [target for target in targets if target in taken]:
+                other = shown(taken[others[0]])
+                message = f"'{shown(path)}' would be written as '{others[0]}', like '{other}'; rename one of them"
+                self.outcome.failures[str(path)] = message
+                continue
+            taken |= dict.fromkeys(targets, path)
+            if self._is_done(name, path):
+                self.outcome.done_before += 1
+            else:
+                chosen[name] = path
+        return chosen
 
-    Raises:
-        UserError: if a path does not exist, there is no image, or two images have one key.
-    """
-    found: dict[str, Path] = {}
-    for root in map(Path, paths):
-        if not root.exists():
-            raise UserError(f"no file or folder '{root}'; give images, or folders that hold them")
-        for file in _images_below(root) if root.is_dir() else [root]:
-            key = key_of(file.relative_to(root) if root.is_dir() else file.name)
-            if key in found and found[key] != file:
-                raise UserError(f"'{found[key]}' and '{file}' would both be written as '{key}'; rename one of them")
-            found[key] = file
-    if not found:
-        raise UserError(f"no images in {', '.join(map(repr, paths))}; known are {', '.join(IMAGE_SUFFIXES)}")
-    return found
+    def drop_impossible(self, images: Mapping[str, Path]) -> dict[str, Path]:
+        """The images without those whose files cannot get their names."""
+        possible = {}
+        for name, path in images.items():
+            obstacles = (self.files.obstacle(name + suffix) for suffix in (MASK, OVERLAY, DESCRIPTION))
+            if obstacle := next(filter(None, obstacles), ""):
+                self.outcome.failures[str(path)] = f"'{shown(path)}': {obstacle}"
+            else:
+                possible[name] = path
+        return possible
 
+    def work(self, images: Mapping[str, Path], sharpen: bool) -> None:
+        if self.experiment.model.name == NAME:
+            print(ONLY_SHAPES, file=sys.stderr)
+        segmenter = Segmenter(self.experiment, sharpen)
+        with show_progress("segment", len(images)) as meter:
+            for batch in batched(images.items(), TOGETHER):
+                try:
+                    self._segment(segmenter, dict(batch), meter)
+                except FullDiskError:
+                    self.outcome.report()
+                    raise
+                except torch.OutOfMemoryError as error:
+                    raise SettingError(
+                        f"out of memory with --work.batch {self.experiment.work.batch}; give a smaller one, or "
+                        f"--model.dtype bfloat16. What is written stays, and the same command goes on. ({error})"
+                    ) from error
 
-def _images_below(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return [path for path in found if not _is_ours(path)]
+    def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
+        made_from = {name: self._made_from(path) for name, path in batch.items() if path.exists()}
+        for name, result in segmenter.segment(batch, self.classes):
+            path = batch[name]
+            if isinstance(result, BadSample):
+                message = str(result)
+                self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
+                continue
+            try:
+                self._write(name, path, result, made_from[name])
+            except FullDiskError:
+                raise
+            except OutputError as error:
+                self.outcome.failures[str(path)] = f"'{shown(path)}': {error}"
+            else:
+                self.outcome.written += 1
+            meter.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
 
+    def _write(self, name: str, path: Path, result: Segmentation, made_from: dict[str, Any]) -> None:
+        described = {"method": self.experiment.method, "model": self.experiment.model.name, **result.to_dict()}
+        self.files.write(
+            {
+                name + MASK: _png(result.mask),
+                name + OVERLAY: _png(result.overlay()),
+                name + DESCRIPTION: encode_json({"image": printable(str(path)), **described, "made_from": made_from}),
+            }
+        )
 
-def _is_ours(path: Path) -> bool:
-    """Whether this is a mask or a picture, with our description of another file's segmentation beside it."""
-    try:
-        described = json.loads((path.parent / f"{path.stem.removesuffix('.overlay')}.json").read_text(encoding="utf-8"))
-        return "method" in described and Path(described["image"]).name != path.name
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _check_kept(images: dict[str, Path], out: Path) -> None:
-    for key, path in images.items():
-        if path.resolve() == (out / f"{key}.png").resolve():
-            raise UserError(f"the mask of '{path}' would be written over it; choose another --out than '{out}'")
-
-
-def _segment(
-    segmenter: Segmenter,
-    batch: dict[str, Path],
-    classes: str | None,
-    experiment: Experiment,
-    outcome: Outcome,
-    meter: Meter,
-) -> None:
-    images = {}
-    for key, path in batch.items():
+    def _is_done(self, name: str, path: Path) -> bool:
+        """Whether all is there, made with these settings from an image of this name, size and time."""
+        if not all(name + suffix in self.files.names() for suffix in (MASK, OVERLAY, DESCRIPTION)):
+            return False
         try:
-            images[key] = decode_image(path.read_bytes(), str(path), experiment.source.max_pixels)[0]
-        except (BadSample, OSError) as error:
-            outcome.faults[str(path)] = str(error)
-    for key, result in segmenter.segment(images, classes):
-        if isinstance(result, BadSample):
-            outcome.faults[str(batch[key])] = str(result)
-        else:
-            _write(outcome.out / key, result, str(batch[key]), experiment)
-            outcome.written += 1
-        meter.update(outcome.written + len(outcome.faults), len(outcome.faults))
+            described = json.loads(self.files.folder.read_bytes(name + DESCRIPTION))
+            are_there = all(self.files.folder.exists(name + suffix) for suffix in (MASK, OVERLAY))
+            return are_there and described["made_from"] == self._made_from(path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _made_from(self, path: Path) -> dict[str, Any]:
+        found = path.stat()
+        name = {"file": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns}
+        return {**name, "settings": self.settings}
 
 
-def _write(target: Path, result: Segmentation, image: str, experiment: Experiment) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    result.mask.save(f"{target}.png")
-    result.overlay().save(f"{target}.overlay.png")
-    described = {"image": image, "method": experiment.method, "model": experiment.model.name, **result.to_dict()}
-    Path(f"{target}.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,7 +1,8 @@
 """Segmenting images one by one from Python, with any of the methods."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -9,17 +10,25 @@ from PIL import Image
 from pseudolabel.config import Experiment, MethodName, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.experiment_file import load_experiment, resolve_shipped
+from pseudolabel.io.names import printable
 from pseudolabel.methods.score_maps import at_image_size, label_map
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
 from pseudolabel.refine.densecrf import refine
+from pseudolabel.refine.failures import crf_failures
 from pseudolabel.sources.entry import BadSample
+from pseudolabel.sources.files import Location, read_bytes
+from pseudolabel.sources.images import decode_image, upright_rgb
 from pseudolabel.stages.labellers.table import LABELLERS, Labeller
 from pseudolabel.stages.units import current_rank
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
-PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up"})
+ImageLike = Image.Image | str | Path | bytes
+"""An image, or an image file's path (or fsspec URL) or bytes."""
+
+NOISE_KEY = "image"  # noise is drawn by key: an image gets the same mask under whatever name it comes
+PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
 
 
 class Segmenter:
@@ -40,7 +49,7 @@ class Segmenter:
         device = current_rank().device
         self._model = load_model(experiment.model, device)
         self._filter = CategoryFilter(experiment.filter, experiment.captions, device)
-        self._labellers: dict[tuple[Vocabulary, bool], Labeller] = {}
+        self._labeller: tuple[tuple[Vocabulary, bool], Labeller] | None = None
 
     @classmethod
     def from_pretrained(cls, name: str, method: MethodName = "diffsegmenter", sharpen: bool = False) -> "Segmenter":
@@ -55,37 +64,51 @@ class Segmenter:
         experiment = load_experiment(name) if is_shipped else Experiment(model=ModelConfig(name=name))
         return cls(replace(experiment, method=method), sharpen)
 
-    def __call__(self, image: Image.Image, classes: Sequence[str] | str | None = None) -> Segmentation:
+    def __call__(self, image: ImageLike, classes: Sequence[str] | str | None = None) -> Segmentation:
         """Segment one image.
 
         Args:
-            image: of any mode.
+            image: of any mode, or an image file's path or bytes; set upright by its EXIF orientation, with transparency
+                laid on white.
             classes: names of what is in it; or a vocabulary's name or file, such as `voc`, of whose classes the
                 category filter picks; or `auto`, which takes the nouns of a caption. None is `auto`, but with DiffSeg
                 it gives regions without names.
 
         Raises:
             VocabularyError: if there is no such vocabulary.
-            ValueError: if the image cannot be segmented so; the message says why.
+            ValueError: if the image cannot be read or segmented so; the message says why.
         """
-        result = next(self.segment({"image": image.convert("RGB")}, classes))[1]
+        result = next(self.segment({"image": image}, classes))[1]
         if isinstance(result, BadSample):
             raise ValueError(str(result))
         return result
 
     def segment(
-        self, images: dict[str, Image.Image], classes: Sequence[str] | str | None = None
+        self, images: Mapping[str, ImageLike], classes: Sequence[str] | str | None = None
     ) -> Iterator[tuple[str, Segmentation | BadSample]]:
-        """Segment RGB images by key, in batches; each comes with its result or with what is wrong with it."""
+        """Segment images by name, in batches; each comes with its result or with what is wrong with it."""
+        decoded: dict[str, Image.Image] = {}
+        for name, image in images.items():
+            try:
+                decoded[name] = decode(image, name, self.experiment.source.max_pixels)
+            except BadSample as error:
+                yield name, error
+        if not decoded:
+            return
         names_wanted = classes is not None or self.experiment.method != "diffseg"
-        vocabulary, found = self._choose(images, classes) if names_wanted else (load_vocabulary("voc"), {})
-        samples = [Sample(key, image, found.get(key, ())) for key, image in images.items()]
-        labeller = self._labeller(vocabulary, names_wanted)
-        for sample, outcome in labeller(samples):
+        vocabulary, found = self._choose(decoded, classes) if names_wanted else (load_vocabulary("voc"), {})
+        samples = [Sample(NOISE_KEY, image, found.get(name, ())) for name, image in decoded.items()]
+        outcomes = self._labeller_of(vocabulary, names_wanted)(samples)
+        for name, (sample, outcome) in zip(decoded, outcomes, strict=True):
             if isinstance(outcome, BadSample):
-                yield sample.key, outcome
+                yield name, outcome
+                continue
+            try:
+                result = self._finish(sample, outcome, vocabulary if names_wanted else None)
+            except BadSample as error:
+                yield name, error
             else:
-                yield sample.key, self._finish(sample, outcome, vocabulary if names_wanted else None)
+                yield name, result
 
     def _choose(
         self, images: dict[str, Image.Image], classes: Sequence[str] | str | None
@@ -93,10 +116,11 @@ class Segmenter:
         """The vocabulary, and the classes of each image by key."""
         if classes is None or classes == "auto":
             return self._choose_nouns(images)
-        if not isinstance(classes, str) or "," in classes:
-            vocabulary = _vocabulary_of(classes.split(",") if isinstance(classes, str) else classes)
+        names = typed_names(classes) if isinstance(classes, str) else classes
+        if names is not None:
+            vocabulary = vocabulary_of(names)
             return vocabulary, dict.fromkeys(images, tuple(range(1, len(vocabulary) + 1)))
-        vocabulary = load_vocabulary(classes)
+        vocabulary = load_vocabulary(str(classes))
         guesses = self._filter(list(images.values()), vocabulary)
         return vocabulary, {key: guess.classes for key, guess in zip(images, guesses, strict=True)}
 
@@ -106,16 +130,17 @@ class Segmenter:
         names = sorted({name for found in things.values() for name in found})
         if not names:
             return load_vocabulary("voc"), {}
-        vocabulary = _vocabulary_of(names)
+        vocabulary = vocabulary_of(names)
         return vocabulary, {key: tuple(sorted(map(vocabulary.index, found))) for key, found in things.items()}
 
-    def _labeller(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
-        """The method's labeller, loaded once for a vocabulary."""
+    def _labeller_of(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
+        """The method's labeller; only the latest is kept, for every batch of guessed classes has its own vocabulary."""
         key = (vocabulary, with_names)
-        if key not in self._labellers:
+        if self._labeller is None or self._labeller[0] != key:
             experiment = self._experiment(with_names)
-            self._labellers[key] = LABELLERS[experiment.method](experiment, self._model, vocabulary, None)
-        return self._labellers[key]
+            # The former one lives until this one is made, so that they share the models that both need.
+            self._labeller = key, LABELLERS[experiment.method](experiment, self._model, vocabulary, None)
+        return self._labeller[1]
 
     def _experiment(self, with_names: bool) -> Experiment:
         return replace(self.experiment, diffseg=replace(self.experiment.diffseg, semantic=with_names))
@@ -130,9 +155,19 @@ class Segmenter:
         scores = at_image_size(cams.maps, cams.size)
         if not self.sharpen:
             return label_map(scores, cams.classes, self.experiment.evaluate.threshold)
-        crf = replace(self.experiment.crf, ignore_below=0.0)  # who asks for a mask wants every pixel
-        return refine(np.asarray(sample.image), scores, cams.classes, crf, self._model.device)[0]
+        crf = replace(self.experiment.crf, ignore_below=0.0)  # every pixel of a mask that is asked for has a label
+        with crf_failures(self._model.device):
+            return refine(np.asarray(sample.image), scores, cams.classes, crf, self._model.device)[0]
 
 
-def _vocabulary_of(names: Sequence[str]) -> Vocabulary:
-    return load_vocabulary(",".join([*names, ""]))
+def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
+    """Any image as upright 8-bit RGB.
+
+    Raises:
+        BadSample: if it cannot be read, or is too large.
+    """
+    if isinstance(image, Image.Image):
+        return upright_rgb(image, origin, max_pixels)
+    if isinstance(image, bytes):
+        return decode_image(image, origin, max_pixels)[0]
+    return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]

@@ -17,8 +17,8 @@ from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.images import read_mask
 from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
-from pseudolabel.vocabulary import load_vocabulary
 
 
 def draw_sheet(experiment: Experiment, out: Path, rows: int, title: str) -> None:
@@ -27,8 +27,8 @@ def draw_sheet(experiment: Experiment, out: Path, rows: int, title: str) -> None
     Raises:
         UserError: if there are no CAM shards.
     """
-    vocabulary = load_vocabulary(experiment.vocabulary)
-    source = open_source(experiment.source, vocabulary)
+    vocabulary = choose_vocabulary(experiment)
+    source = open_source(replace(experiment.source, labels="none"), vocabulary)
     entries = {entry.key: entry for entry in source.entries}
     masks = _samples(experiment, "masks")
     drawn: list[ContactRow] = []

@@ -1,6 +1,7 @@
 """Worker processes for what runs on the CPU: DenseCRF and scoring."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,7 @@ def _start(initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -
     import torch  # each process has one core; the main process need not have imported torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to all processes; the owner ends and this one with it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initialise is not None:
         initialise(*arguments)

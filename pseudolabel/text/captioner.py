@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from pseudolabel.batching import batched
 from pseudolabel.config import CaptionConfig
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
+from pseudolabel.errors import SettingError
 from pseudolabel.io.weights import weights_digest
 from pseudolabel.shipped import resolve
 from pseudolabel.text.pretrained import load_pretrained
@@ -20,7 +21,15 @@ class Captioner:
 
         Raises:
             ModelError: if it cannot be loaded.
+            SettingError: if no caption can be that long, or come of so many beams.
         """
+        for setting, value, least in (
+            ("max_new_tokens", config.max_new_tokens, 1),
+            ("max_length", config.max_length, 0),
+            ("beams", config.beams, 1),
+        ):
+            if value < least:
+                raise SettingError(f"captions.{setting} {value}: give at least {least}")
         self.config = config
         self.folder, setting = resolve(config.model, "captioner"), "--captions.model"
         self.model, self.processor = load_pretrained(
@@ -40,25 +49,38 @@ class Captioner:
 
     @torch.inference_mode()
     def __call__(self, images: list[Image.Image], leads: list[str]) -> list[str]:
-        """Greedy captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences.
+        """Captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences.
 
-        An empty lead leaves the beginning to the model. Models with an encoder for the lead may not repeat it.
+        An empty lead leaves the beginning to the model. Models with an encoder for the lead may not repeat it. A lead
+        that takes up all of `captions.max_length` stays as it is.
         """
         # Leads of one length go together: BLIP neither begins nor counts its positions behind padding.
         lengths = [len(self.processor.tokenizer(lead).input_ids) if lead else 0 for lead in leads]
-        sentences = dict.fromkeys(range(len(leads)), "")
+        sentences = dict(enumerate(leads))
         for length in sorted(set(lengths)):
-            for batch in batched([n for n in sentences if lengths[n] == length], self.config.batch):
+            own = [n for n in sentences if lengths[n] == length and self._new_tokens(leads[n]) > 0]
+            for batch in batched(own, self.config.batch):
                 sentences.update(
                     zip(batch, self._complete([images[n] for n in batch], [leads[n] for n in batch]), strict=True)
                 )
         return list(sentences.values())
 
     def _complete(self, images: list[Image.Image], leads: list[str]) -> list[str]:
-        inputs = self._inputs(images, leads)
-        tokens = self.model.generate(**inputs, max_new_tokens=self.config.max_new_tokens, num_beams=1, do_sample=False)
+        tokens = self.model.generate(
+            **self._inputs(images, leads),
+            max_new_tokens=self._new_tokens(leads[0]),
+            num_beams=self.config.beams,
+            do_sample=False,
+        )
         sentences = self.processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(sentence.split()) for sentence in sentences]
+
+    def _new_tokens(self, lead: str) -> int:
+        """How many tokens may follow a lead; the token that begins a sentence counts as the lead's."""
+        if not self.config.max_length:
+            return self.config.max_new_tokens
+        words = self.processor.tokenizer(lead, add_special_tokens=False).input_ids
+        return min(self.config.max_new_tokens, self.config.max_length - 1 - len(words))
 
     def _inputs(self, images: list[Image.Image], leads: list[str]) -> BatchFeature:
         """The processor's inputs, on the device; leads of no length are no text."""

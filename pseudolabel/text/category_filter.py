@@ -25,7 +25,7 @@ from pseudolabel.text.class_rules import (
 )
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.text.nouns import find_nouns, load_pipeline, pipeline_digest
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, template_problem
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -71,8 +71,8 @@ class CategoryFilter:
     def __init__(self, config: FilterConfig, captions: CaptionConfig, device: torch.device) -> None:
         if config.image == config.nouns == "none":
             raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
-        if config.template.count("{}") != 1:
-            raise SettingError(f"--filter.template '{config.template}' needs exactly one {{}} for the class")
+        if problem := template_problem(config.template):
+            raise SettingError(f"--filter.template {problem}")
         self.config, self.captions, self.device = config, captions, device
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
@@ -105,7 +105,8 @@ class CategoryFilter:
         if config.nouns in ("similarity", "both"):
             rules["noun_threshold"] = config.noun_threshold
         if config.nouns != "none":
-            rules |= {"leads": config.leads, "max_new_tokens": self.captions.max_new_tokens}
+            captions = {name: getattr(self.captions, name) for name in ("max_new_tokens", "max_length", "beams")}
+            rules |= {"leads": config.leads, "captions": captions}
             rules |= {"captioner": self._captioner.fingerprint(), "spacy": pipeline_digest(self._pipeline)}
         if config.image != "none" or config.nouns != "synonyms":
             rules["clip"] = self._clip.fingerprint()

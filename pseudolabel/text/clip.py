@@ -43,6 +43,11 @@ class ClipScorer:
         """Digest of the weights."""
         return weights_digest(self.folder)
 
+    @property
+    def scale(self) -> float:
+        """The factor that makes cosines this checkpoint's logits: 100 in OpenAI's."""
+        return self.model.logit_scale.float().exp().item()
+
     def similarities(self, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor:
         """Cosines in [-1, 1]: float32 (images, texts) on the model's device."""
         return self.image_embeddings(images) @ self.text_embeddings(texts).T

@@ -2,18 +2,26 @@
 
 import os
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError
 
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
+from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.runtime.bars import library_bars
+
+# Models that are in use, and the processor of each: frozen, so that all who need one can share it.
+_models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()
+_processors: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 
 def load_pretrained(
     folder: str, model_class: Any, processor_class: Any, device: torch.device, what: str, setting: str
 ) -> tuple[Any, Any]:
     """Load a model, frozen and from safetensors files only, with the processor of its inputs.
+
+    One that is in use is shared, not loaded a second time.
 
     Args:
         folder: hub id or folder of the checkpoint.
@@ -29,6 +37,10 @@ def load_pretrained(
         ModelError: if either cannot be loaded.
     """
     dtype = resolve_dtype("auto", device)
+    key = (folder, model_class, processor_class, device, dtype)
+    model = _models.get(key)
+    if model is not None:
+        return model, _processors[model]
     try:
         with library_bars():
             model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
@@ -39,9 +51,13 @@ def load_pretrained(
         RuntimeError,
         SafetensorError,
     ) as error:  # of files, their meaning, weights that differ
+        if os.path.isdir(folder) and (others := explain_folder(folder)):
+            raise ModelError(f"cannot load '{folder}' ({setting}):\n{others}") from error
         place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"
         raise ModelError(
             f"cannot load '{folder}' ({setting}); it must be {place} {what} checkpoint in safetensors with its "
             f"processor.\n{type(error).__name__}: {error}"
         ) from error
-    return model.to(device).eval().requires_grad_(False), processor
+    model = model.to(device).eval().requires_grad_(False)
+    _models[key], _processors[model] = model, processor
+    return model, processor

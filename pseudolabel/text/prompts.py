@@ -9,6 +9,8 @@ from transformers import CLIPTokenizer
 from pseudolabel.config import DiffSegmenterConfig
 
 _NEXT_WORD = re.compile(r"\s+(\w+ing)\b")
+# Words are what stands between blanks: in "dog, sitting" the next word counts, in "dog sitting," it ends in a comma.
+_RELEASED_NEXT_WORD = re.compile(r"\S*\s+\S*ing(?!\S)")
 
 
 class PromptError(ValueError):
@@ -64,19 +66,37 @@ def token_weights(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmente
     Raises:
         PromptError: if the class name lies outside the tokens that the text encoder sees.
     """
-    name = name_tokens(tokenizer, prompt.text, prompt.name)
-    if config.class_tokens == "last":
+    name = emphasised = name_tokens(tokenizer, prompt.text, prompt.name)
+    if config.class_tokens == "last_word":
+        emphasised = name_tokens(tokenizer, prompt.text, _last_word(prompt))
+    if config.class_tokens != "mean":
         name = name[-1:]
+    if config.class_tokens == "last":
+        emphasised = name
     length = tokenizer.model_max_length
     columns, emphasis = torch.zeros(length), torch.ones(length)
     columns[name] = 1 / len(name)
-    emphasis[name] = config.class_weight
-    wanted = prompt.modifier if config.modifiers == "ing_next" else None
-    modifier = _covering(tokenizer, prompt.text, wanted) if wanted else []
-    if modifier:
+    emphasis[emphasised] = config.class_weight
+    if modifier := _modifier_tokens(tokenizer, prompt, config, name[-1]):
         columns /= 2
         columns[modifier] += 0.5 / len(modifier)
     return TokenWeights(prompt.text, columns, emphasis)
+
+
+def _last_word(prompt: Prompt) -> tuple[int, int]:
+    """The character span of the last word of the class name, as blanks part words."""
+    start, end = prompt.name
+    return end - len(prompt.text[start:end].split()[-1]), end
+
+
+def _modifier_tokens(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmenterConfig, last: int) -> list[int]:
+    """The tokens that share the columns with the class name, whose last token is at `last`; mostly none."""
+    if config.modifiers == "ing_next" and prompt.modifier:
+        return _covering(tokenizer, prompt.text, prompt.modifier)
+    if config.modifiers == "ing_released" and _RELEASED_NEXT_WORD.match(prompt.text, prompt.name[1]):
+        following = last + 1
+        return [following] if following < tokenizer.model_max_length - 1 else []
+    return []
 
 
 def name_tokens(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> list[int]:
@@ -88,7 +108,7 @@ def name_tokens(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> l
     tokens = _covering(tokenizer, text, span)
     if not tokens:
         length = tokenizer.model_max_length
-        raise PromptError(f"no token of '{text}' names the class within the text encoder's {length} tokens")
+        raise PromptError(f"no token of '{text:.120}' names the class within the text encoder's {length} tokens")
     return tokens
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,12 +20,12 @@ DPI = 144
 MOST_NUMBERED = 25  # labels up to which a confusion matrix has its numbers written in its cells
 
 
-def plot_threshold_curve(report: Report, out: Path) -> Figure:
+def plot_threshold_curve(report: Report, out: Path | BinaryIO) -> Figure:
     """Mean IoU over the background threshold, with the fixed and the oracle threshold marked.
 
     Args:
         report: of kind `cams`.
-        out: the PNG to write.
+        out: the PNG to write, or a file that takes it.
 
     Raises:
         ValueError: if the report has no curve.
@@ -47,12 +48,12 @@ def plot_threshold_curve(report: Report, out: Path) -> Figure:
     return _save(figure, out)
 
 
-def plot_class_iou(report: Report, out: Path) -> Figure:
+def plot_class_iou(report: Report, out: Path | BinaryIO) -> Figure:
     """A bar for the IoU of each class, in the vocabulary's order, and a line at their mean.
 
     Args:
         report: of either kind.
-        out: the PNG to write.
+        out: the PNG to write, or a file that takes it.
     """
     names = list(report.per_class)
     ious = 100 * np.array([scores.iou for scores in report.per_class.values()])
@@ -72,7 +73,7 @@ def plot_class_iou(report: Report, out: Path) -> Figure:
     return _save(figure, out)
 
 
-def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path) -> Figure:
+def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path | BinaryIO) -> Figure:
     """The confusion matrix, each row as shares of its true label's pixels; rows without pixels are empty.
 
     The column for ignored predictions (255) is drawn where there are any.
@@ -80,7 +81,7 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path) -> F
     Args:
         confusion: the counts.
         names: the vocabulary's names, background first.
-        out: the PNG to write.
+        out: the PNG to write, or a file that takes it.
 
     Raises:
         ValueError: if there are not as many names as labels.
@@ -106,13 +107,13 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path) -> F
     return _save(figure, out)
 
 
-def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path) -> Figure:
+def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path | BinaryIO) -> Figure:
     """Mean IoU over the number of random draws behind a map, on a scale of powers of two; a line for each way.
 
     Args:
         curves: for each way its mean IoU in [0, 1] by number of draws.
         data: what was scored, for the title.
-        out: the PNG to write.
+        out: the PNG to write, or a file that takes it.
     """
     figure, axes = _figure(7.5, 5.2)
     for (name, curve), colour in zip(curves.items(), cycle((ACCENT, SECOND, INK, GREY))):
@@ -167,6 +168,6 @@ def _title(axes: Axes, title: str, note: str) -> None:
     axes.annotate(note, (0, 1), (0, 9), "axes fraction", "offset points", fontsize=9.5, color=GREY)
 
 
-def _save(figure: Figure, out: Path) -> Figure:
-    figure.savefig(out, dpi=DPI, bbox_inches="tight", pad_inches=0.2)
+def _save(figure: Figure, out: Path | BinaryIO) -> Figure:
+    figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.2)
     return figure

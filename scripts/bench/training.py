@@ -22,7 +22,7 @@ from meter import Peak, machine, synchronize, versions
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from pseudolabel_train.commands import prepare
+from pseudolabel_train.config import prepare
 
 CONFIG = "deeplabv2_r101_voc12_imagenet"
 PRECISIONS = {"float32": {}, "bfloat16": {"type": "AmpOptimWrapper", "dtype": "bfloat16"}}

@@ -22,12 +22,15 @@ from tests.e2e.conftest import Shapes
         (("--diffsegmenter.level_weights", "{3: 1.0}"), "diffsegmenter.level_weights {3: 1.0}"),
         (("--diffsegmenter.timesteps", "[2000]"), "diffsegmenter.timesteps [2000]"),
         (("--model.image_size", "100"), "--model.image_size 100 is not a multiple of"),
-        (("--work.unit", "0"), "--work.unit 0"),
+        (("--work.unit", "0"), "--work.unit 0: give at least 1"),
+        (("--work.batch", "0"), "--work.batch 0: give at least 1"),
+        (("--work.loaders=-1",), "--work.loaders -1: give at least 1"),
+        (("--config=shapes", "--crf=clip-es", "--crf.iterations=-1"), "--crf.iterations -1: give at least 0"),
         (("--captions.source", "/nowhere"), "no captions in '/nowhere'"),
         (("--out", "nonsense://bucket/run"), "nonsense"),
     ],
 )
-def test_a_setting_that_cannot_be(shapes: Shapes, tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+def test_a_setting_that_cannot_be(shapes: Shapes, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     outcome = expect(1, call("cams", *shapes.at(tmp_path / "out"), *arguments))
     assert outcome.is_clean_error(), outcome.err
     assert message in outcome.err
@@ -52,7 +55,9 @@ def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
     [
         ((), 'expected "command" to be one of'),
         (("camz",), "camz"),
-        (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path"),
+        (("cams", "--sauce.path", "x"), "unrecognized arguments: --sauce.path x; did you mean --source.path?"),
+        (("cams", "--confg=shapes"), "did you mean --config?"),
+        (("verify", "--folder", "x"), "unrecognized arguments: --folder"),
         (("cams", "--diffsegmenter.class_weight", "heavy"), "diffsegmenter.class_weight"),
         (("cams", "--model.dtype", "float8"), "model.dtype"),
         (("cams", "--config", "/nowhere.yaml"), "/nowhere.yaml"),

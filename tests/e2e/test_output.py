@@ -4,7 +4,18 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.e2e.commands import assert_alike, call, expect, family, finished_units, run, shards, start, wait_for_all, wait_until
+from tests.e2e.commands import (
+    assert_alike,
+    call,
+    expect,
+    family,
+    finished_units,
+    run,
+    shards,
+    start,
+    wait_for_all,
+    wait_until,
+)
 from tests.e2e.conftest import Shapes
 from tests.mounts import mounted_tmpfs, remount
 

@@ -117,3 +117,12 @@ def test_several_ranks_fail_and_retry(shapes: Shapes, own_data: Path, tmp_path: 
         assert set(done[kind].items()) - set(finished_units(out / kind).items()) == {
             (f"{kind}-000001", done[kind][f"{kind}-000001"])
         }
+
+
+@pytest.mark.slow
+def test_one_process_of_several_evaluates(shapes: Shapes, tmp_path: Path) -> None:
+    arguments = ["evaluate", "masks", *shapes.at(tmp_path), "--predictions", shapes.out / "masks"]
+    outcome = succeed(*arguments, ranks=2)
+    assert outcome.out.count("Pseudo-masks on val, 16 images") == 1
+    assert outcome.err.count("pseudolabel evaluate: one process does this; the other process ends") == 1
+    expect(0, call(*arguments))

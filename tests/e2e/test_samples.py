@@ -1,5 +1,6 @@
 """Samples that fail, that have no labels, and a retry."""
 
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from pseudolabel.refine.torch_engine import TorchCrf
-from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples
+from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples, shards
 from tests.e2e.conftest import Shapes
 
 
@@ -36,7 +37,10 @@ def test_bad_samples_and_their_retry(
     outcome = run("generate", *shapes.at(out, own_data))
     assert outcome.status == 3
     assert "Traceback" not in outcome.err
-    assert outcome.last_line.startswith("masks: 14 samples done, 2 failed; their messages are in the ledger")
+    assert outcome.last_line.startswith(
+        f"masks: 14 samples done, 2 failed; 'pseudolabel failures {out}/masks' lists them. Fix them and add"
+    )
+    assert f"did you mean '{name}'" in outcome.out
     assert "cams: 14 samples done, 2 failed" in outcome.out
     for kind in ("cams", "masks"):
         assert failures(out / kind) == {"val_000004": "truncated", "val_000009": "unknown_class"}
@@ -47,6 +51,17 @@ def test_bad_samples_and_their_retry(
     done = {kind: finished_units(out / kind) for kind in ("cams", "masks")}
     assert expect(3, call("generate", *shapes.at(out, own_data))).status == 3  # failures are not forgotten
     assert {kind: finished_units(out / kind) for kind in done} == done
+
+    listed = expect(3, call("failures", out, "--csv", tmp_path / "failures.csv"))
+    assert listed.last_line == f"{out}: 2 failures: 1 truncated, 1 unknown_class"
+    with (tmp_path / "failures.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["kind"], row["key"], row["status"]) for row in rows] == [
+        ("cams", "val_000004", "truncated"),
+        ("cams", "val_000009", "unknown_class"),
+    ]
+    scored = expect(3, call("evaluate", "masks", *shapes.at(out, own_data)))
+    assert "2 of 16 images not scored: no prediction for 'val_000004', 'val_000009'" in scored.out
 
     image.write_bytes(whole)
     expect(3, call("generate", *shapes.at(out, own_data), "--retry-failed"))
@@ -60,6 +75,29 @@ def test_bad_samples_and_their_retry(
         assert_alike(out / kind, shapes.out / kind)
         others = {unit: stat for unit, stat in done[kind].items() if unit[-1] not in "14"}
         assert others.items() <= finished_units(out / kind).items()  # just the two units were done again
+        expect(0, call("verify", out / kind))
+
+
+def test_a_run_in_which_no_image_can_be_read_leaves_its_folder_free(
+    shapes: Shapes, own_data: Path, tmp_path: Path
+) -> None:
+    """Other settings, for CAMs and CRF, other labels, and a shorter list are taken as in an empty folder."""
+    out, images = tmp_path / "out", sorted((own_data / "JPEGImages").glob("*.jpg"))[:4]
+    whole = {image: image.read_bytes() for image in images}
+    for image in images:
+        image.write_bytes(b"")
+    failed = expect(3, call("generate", *shapes.at(out, own_data), "--source.limit", "4"))
+    assert "cams: none of 4 samples was done; 'pseudolabel failures" in failed.out
+    assert failed.last_line.startswith("masks: none of 4 samples was done;")
+    for image, data in whole.items():
+        image.write_bytes(data)
+    name = first_class(own_data, images[0].stem)
+    relabel(own_data, images[0].stem, f"<name>{name}</name>", "<name>heart</name>")
+    changed = [*shapes.at(out, own_data), "--source.limit", "3", "--work.seed", "5", "--crf.iterations", "1"]
+    expect(0, call("generate", *changed))
+    expect(0, call("generate", *changed, "--out", tmp_path / "undisturbed"))
+    for kind in ("cams", "masks"):
+        assert shards(out / kind) == shards(tmp_path / "undisturbed" / kind)
         expect(0, call("verify", out / kind))
 
 

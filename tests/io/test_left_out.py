@@ -10,3 +10,7 @@ def test_the_line_counts_by_reason_and_begins_with_the_most():
 def test_nothing_left_out_is_no_line():
     assert str(LeftOut()) == ""
     assert str(LeftOut({"hidden": 1})) == "1 file left out: 1 hidden"
+
+
+def test_what_is_no_file_is_not_called_one():
+    assert str(LeftOut({"object(s) without an outline": 2})) == "2 left out: 2 object(s) without an outline"

@@ -1,6 +1,7 @@
 import io
 import os
 import socket
+import sys
 from pathlib import Path
 
 import fsspec
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.errors import PathError
+from pseudolabel.io.image_formats import formats
 from pseudolabel.io.walk import find_images
 
 
@@ -145,3 +147,19 @@ def test_folders_behind_urls() -> None:
 def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     with pytest.raises(PathError, match=r"nowhere' cannot be listed: .*No such file"):
         find_images(str(tmp_path / "nowhere"))
+
+
+def test_photos_of_phones_are_read_where_the_plugin_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pillow_heif")
+    formats()
+    photo = encoded("HEIF")
+    fill(tmp_path, {"a.heic": b"damaged", "b": photo, "c.HEIF": photo, "d.jpg": photo})
+    assert find_images(str(tmp_path))[0] == ["a.heic", "b", "c.HEIF", "d.jpg"]
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    formats.cache_clear()
+    try:
+        names, left_out = find_images(str(tmp_path))
+    finally:
+        formats.cache_clear()
+    assert names == ["d.jpg"]
+    assert left_out.reasons == {".heic (pip install pillow-heif)": 2, ".heif (pip install pillow-heif)": 1}

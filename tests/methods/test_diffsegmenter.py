@@ -9,6 +9,7 @@ import torch
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.methods.diffsegmenter import DiffSegmenter, propagate
 from pseudolabel.methods.score_maps import at_image_size, label_map, min_max
 from pseudolabel.sources.shapes import draw_scene
@@ -38,7 +39,9 @@ SWITCHES = [
     {"level_norm": "before"},
     {"level_norm": "none"},
     {"class_tokens": "last"},
+    {"class_tokens": "last_word"},
     {"modifiers": "none"},
+    {"modifiers": "ing_released"},
     {"class_weight": 1.0},
     {"class_weight": 1.1**3},
     {"self_attention": "all"},
@@ -48,8 +51,7 @@ SWITCHES = [
     {"timesteps": [0, 999]},
     {"level_weights": {16: 0.25, 64: 0.75}},
 ]
-# What was done before, as far as it is known: the last token, and a fresh sample of the posterior.
-RELEASED = {"class_tokens": "last", "vae": "sample"}
+RELEASED = {"class_tokens": "last_word", "modifiers": "ing_released", "vae": "sample"}
 
 
 def scene():
@@ -119,6 +121,12 @@ def test_agrees_with_the_equations(name, timesteps, prompts):
 @pytest.mark.parametrize("name", MODELS)
 def test_agrees_at_every_switch(name, switch):
     assert_agreement(loaded(name), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+
+
+def test_the_released_settings_ship_as_a_file():
+    shipped = load_experiment("diffsegmenter_released")
+    assert shipped.diffsegmenter == DiffSegmenterConfig(**RELEASED)
+    assert shipped.captions.max_length == 20
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)

@@ -9,7 +9,14 @@ import torch
 from pseudolabel.config import FreeSegDiffConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.freesegdiff import FreeSegDiff, concatenate, cut_out, name_regions
+from pseudolabel.methods.freesegdiff import (
+    FreeSegDiff,
+    concatenate,
+    cut_out,
+    enlarge_clusters,
+    name_regions,
+    share_regions,
+)
 from pseudolabel.methods.kmeans import plus_plus
 from pseudolabel.sources.shapes import draw_scene
 from tests.plain import freesegdiff as plain
@@ -17,6 +24,7 @@ from tests.plain.architectures import loaded
 
 FACTORS = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
 CONFIG = FreeSegDiffConfig(side=16, restarts=3)
+ENLARGE = ("nearest_exact", "nearest")
 SWITCHES = [
     {},
     {"features": "resblock"},
@@ -134,14 +142,72 @@ SIMILARITIES = torch.tensor(
 
 
 def test_a_region_gets_its_nearest_class_if_it_is_a_candidate():
-    assert name_regions(SIMILARITIES, 3, (1, 3), False) == [1, 0, 3, 0, 1]
-    assert name_regions(SIMILARITIES[:, :3], 3, (1, 3), False) == [1, 0, 3, 3, 1]
-    assert name_regions(SIMILARITIES, 3, (2,), False) == [0, 2, 0, 0, 0]
+    assert name_regions(SIMILARITIES, 3, (1, 3)) == [1, 0, 3, 0, 1]
+    assert name_regions(SIMILARITIES[:, :3], 3, (1, 3)) == [1, 0, 3, 3, 1]
+    assert name_regions(SIMILARITIES, 3, (2,)) == [0, 2, 0, 0, 0]
 
 
-def test_a_class_keeps_its_best_region():
-    assert name_regions(SIMILARITIES, 3, (1, 2, 3), True) == [1, 2, 3, 0, 0]
-    assert name_regions(SIMILARITIES[[4, 0, 3]][:, :3], 3, (1, 3), True) == [0, 1, 3]
+SCALE = 100.0  # of OpenAI's CLIP
+# By hand: with two words, shares are 1 / (1 + exp(100 * difference)).
+RELEASED_NAMES = {
+    "a region whose nearest word is no candidate": ([[0.25, 0.26, 0.10], [0.10, 0.10, 0.25]], [1], [1, 0]),
+    # Shares of word 1: .62 and 1, though its cosine is larger in the first region. That one is left word 2, at .38.
+    "two regions want one class": ([[0.30, 0.295], [0.26, 0.10]], [1, 2], [2, 1]),
+    "two regions want the only class": ([[0.30, 0.295], [0.26, 0.10]], [1], [0, 1]),
+    # Both classes have their largest share in the first region, and the second is left none.
+    "one region is the best of two classes": ([[0.30, 0.31, 0.10], [0.10, 0.10, 0.30]], [1, 2], [2, 0]),
+    "equal shares": ([[0.30, 0.20], [0.30, 0.20], [0.30, 0.20]], [1, 2], [1, 0, 0]),
+    "equal shares in one region": ([[0.20, 0.20]], [2, 1], [1]),
+    "no candidate": ([[0.25, 0.26], [0.10, 0.30]], [], [0, 0]),
+}
+
+
+@pytest.mark.parametrize("case", RELEASED_NAMES)
+def test_released_names_worked_out_by_hand(case):
+    cosines, candidates, expected = RELEASED_NAMES[case]
+    assert share_regions(torch.tensor(cosines), SCALE, candidates) == expected
+
+
+def test_released_names_are_those_of_the_plain_way():
+    """Where the words lie so near that float32 tells all shares from 1."""
+    rng, different = np.random.default_rng(0), 0
+    for _ in range(300):
+        regions, words = rng.integers(1, 7, 2)
+        cosines = rng.normal(0.25, rng.choice([0.005, 0.01, 0.02]), (regions, words)).astype(np.float32)
+        candidates = sorted({int(word) for word in rng.integers(1, words + 1, rng.integers(1, 5))})
+        found = share_regions(torch.from_numpy(cosines), SCALE, candidates)
+        rows = dict(enumerate(cosines.astype(float).tolist()))
+        assert found == list(plain.name_as_released(rows, SCALE, candidates).values())
+        assert len(named := [name for name in found if name]) == len(set(named))
+        different += found != name_regions(torch.from_numpy(cosines), int(words), candidates)
+    assert different > 50, "the two rules are hardly told apart"
+
+
+def test_clusters_are_enlarged_at_the_centres_or_the_corners_of_pixels():
+    """Three clusters on four pixels: centres at .375, 1.125, 1.875 and 2.625, corners at 0, .75, 1.5 and 2.25."""
+    clusters = np.arange(9, dtype=np.uint8).reshape(3, 3)
+    centre, corner = (enlarge_clusters(clusters, (4, 3), replace(CONFIG, enlarge=how)) for how in ENLARGE)
+    assert centre.tolist() == [[0, 1, 2], [3, 4, 5], [3, 4, 5], [6, 7, 8]]
+    assert corner.tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert enlarge_clusters(clusters, (2, 4), replace(CONFIG, enlarge="nearest")).tolist() == [
+        [0, 0, 1, 2],
+        [3, 3, 4, 5],
+    ]
+
+
+@pytest.mark.parametrize("how", ENLARGE)
+@pytest.mark.parametrize("pixels", [333, 375, 480, 500, 640])
+def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
+    rows = np.repeat(np.arange(32, dtype=np.uint8)[:, None], 32, 1)
+    tensor = torch.from_numpy(rows).float()[None, None]
+    expected = torch.nn.functional.interpolate(tensor, (pixels, 100), mode=how.replace("_", "-"))[0, 0].numpy()
+    down = enlarge_clusters(rows, (pixels, 100), replace(CONFIG, enlarge=how))
+    right = enlarge_clusters(np.ascontiguousarray(rows.T), (100, pixels), replace(CONFIG, enlarge=how))
+    assert np.array_equal(down, right.T)
+    assert down.dtype == np.uint8
+    # The middle one of an odd number of pixels has its centre on the border of two clusters: either may have it.
+    same = (down == expected).all(1)
+    assert same.sum() >= pixels - (pixels % 2 if how == "nearest_exact" else 0)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoint folders with seeded random weights, built from real diffusers and transformers classes."""
 
+import gzip
 import tempfile
 from functools import cache
 from importlib import resources
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from mmseg.utils.tokenizer import bytes_to_unicode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
@@ -78,6 +80,18 @@ def loaded(name: str) -> DiffusionModel:
 def shipped_tokenizer() -> CLIPTokenizer:
     """The tokenizer of the small model that ships with the package; it spells unknown words letter by letter."""
     return CLIPTokenizer.from_pretrained(resources.files("pseudolabel") / "models" / "shapes" / "tokenizer")
+
+
+@cache
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's own, that of Stable Diffusion 1.x, from OpenAI's list of merges as MMSegmentation ships it."""
+    file = resources.files("mmseg") / "utils" / "bpe_simple_vocab_16e6.txt.gz"
+    merges = [tuple(line.split()) for line in gzip.decompress(file.read_bytes()).decode().split("\n")[1:48895]]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
 
 
 def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, half: bool = False) -> Path:

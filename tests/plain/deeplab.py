@@ -1,4 +1,4 @@
-"""DeepLabV2's multi-scale training loss and prediction, written plainly from the paper's description.
+"""DeepLabV2: its network, multi-scale training loss and prediction, written plainly from the paper and released models.
 
 A network here is any function from images (B, 3, H, W) to logits (B, classes, h, w).
 """
@@ -48,3 +48,39 @@ def prediction(network, images: torch.Tensor, scales: tuple[float, ...], flip: b
         if flip:
             logits.append(network(scaled(images, scale).flip(3)).flip(3))
     return enlarged(maximum(logits), images.shape[-2:])
+
+
+def resnet_deeplab_v2(
+    images: torch.Tensor, weights: dict[str, torch.Tensor], blocks: tuple[int, ...], stride_in_1x1: bool
+) -> torch.Tensor:
+    """Logits (B, classes, h, w) of a bottleneck ResNet at output stride 8 with four summed dilated classifiers.
+
+    Caffe's pooling rounds sizes up, so that the stem halves 188 to 95. `weights` are named as torchvision names a
+    ResNet's, below `backbone.`, and `decode_head.branches.0` to `3`. Batch norm uses its stored statistics.
+    """
+
+    def conv(values: torch.Tensor, name: str, stride: int = 1, dilation: int = 1) -> torch.Tensor:
+        kernel = weights[f"{name}.weight"]
+        padding = dilation * (kernel.shape[-1] // 2)
+        return F.conv2d(values, kernel, weights.get(f"{name}.bias"), stride, padding, dilation)
+
+    def norm(values: torch.Tensor, name: str) -> torch.Tensor:
+        parts = [weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(values, *parts)
+
+    values = norm(conv(images, "backbone.conv1", stride=2), "backbone.bn1").relu()
+    values = F.max_pool2d(values, 3, stride=2, padding=1, ceil_mode=True)
+    for number, count in enumerate(blocks):
+        stride, dilation = ((1, 1), (2, 1), (1, 2), (1, 4))[number]
+        for block in range(count):
+            name = f"backbone.layer{number + 1}.{block}"
+            first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+            branch = norm(conv(values, f"{name}.conv1", first), f"{name}.bn1").relu()
+            branch = norm(conv(branch, f"{name}.conv2", second, dilation), f"{name}.bn2").relu()
+            branch = norm(conv(branch, f"{name}.conv3"), f"{name}.bn3")
+            if block == 0:
+                values = norm(conv(values, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+            values = (values + branch).relu()
+            stride = 1
+    dilations = enumerate((6, 12, 18, 24))
+    return sum(conv(values, f"decode_head.branches.{branch}", dilation=dilation) for branch, dilation in dilations)

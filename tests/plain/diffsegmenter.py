@@ -43,7 +43,7 @@ def write_sentence(template: str, name: str, caption: str = "") -> Sentence:
     """The filled template, then what the caption says after the same words, or else the caption after a comma."""
     before, behind = template.split("{}")
     lead = before + name + behind
-    if (caption + " ").lower().startswith(lead.lower() + " "):
+    if caption.lower().startswith(lead.lower()) and not caption[len(lead) :][:1].isalnum():
         return Sentence(before, name, behind + caption[len(lead) :])
     return Sentence(before, name, behind + (f", {caption}" if caption else ""))
 
@@ -86,7 +86,7 @@ def one_class(model, config, latent, sentence, states, noise, part) -> torch.Ten
         with part("unet"):
             attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, states)
         with part("propagation"):
-            score = fuse_cross(config, attention, class_tokens(model, sentence, config), side)
+            score = fuse_cross(config, attention, class_tokens(model.tokenizer, sentence, config), side)
             matrix = fuse_self(config, attention, side)
             if config.timestep_average == "mean_of_products":
                 products = products + matrix @ score.flatten()
@@ -126,32 +126,39 @@ def encode_class(model, sentence: Sentence, config, empty: torch.Tensor) -> torc
     """compel's `++`: the class tokens' encodings move away from those of the empty prompt."""
     plain, empty = encode_text(model, sentence.text).float(), empty.float()
     weighted = plain.clone()
-    for token in name_tokens(model, sentence, config):
+    for token in emphasised_tokens(model.tokenizer, sentence, config):
         weighted[:, token] = empty[:, token] + config.class_weight * (plain[:, token] - empty[:, token])
     return weighted.to(model.unet.dtype)
 
 
-def name_tokens(model, sentence: Sentence, config) -> list[int]:
-    """Positions of the name's tokens, or of the last one alone; position 0 is the start of the text."""
-    first = 1 + count_tokens(model, sentence.before)
-    tokens = list(range(first, first + count_tokens(model, sentence.name)))
-    return tokens[-1:] if config.class_tokens == "last" else tokens
+def name_tokens(tokenizer, sentence: Sentence) -> list[int]:
+    """Positions of the name's tokens; position 0 is the start of the text."""
+    first = 1 + count_tokens(tokenizer, sentence.before)
+    return list(range(first, first + count_tokens(tokenizer, sentence.name)))
 
 
-def class_tokens(model, sentence: Sentence, config) -> list[list[int]]:
+def emphasised_tokens(tokenizer, sentence: Sentence, config) -> list[int]:
+    """Positions of the name, of its last token, or of its last word, which is what `fire hydrant++` marks."""
+    counts = {"mean": 0, "last": 1, "last_word": count_tokens(tokenizer, sentence.name.split(" ")[-1])}
+    return name_tokens(tokenizer, sentence)[-counts[config.class_tokens] :]
+
+
+def class_tokens(tokenizer, sentence: Sentence, config) -> list[list[int]]:
     """Positions of the name, and of an "ing" word after it; columns are averaged in each group and then over groups."""
-    groups = [name_tokens(model, sentence, config)]
-    following = sentence.after.split(" ")
-    if config.modifiers == "ing_next" and len(following) > 1 and following[0] == "":
+    name = name_tokens(tokenizer, sentence)
+    groups = [name if config.class_tokens == "mean" else name[-1:]]
+    following = sentence.after.split(" ")  # what sticks to the name, and then the next word
+    if len(following) > 1:
         word = following[1].strip(",.;:!?")
-        if word.endswith("ing"):
-            first = 1 + count_tokens(model, sentence.before + sentence.name)
-            groups.append(list(range(first, first + count_tokens(model, word))))
+        if config.modifiers == "ing_next" and following[0] == "" and word.endswith("ing"):
+            groups.append([name[-1] + 1 + number for number in range(count_tokens(tokenizer, word))])
+        if config.modifiers == "ing_released" and following[1].endswith("ing"):
+            groups.append([name[-1] + 1])
     return groups
 
 
-def count_tokens(model, text: str) -> int:
-    return len(model.tokenizer(text, add_special_tokens=False).input_ids)
+def count_tokens(tokenizer, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def attend(model, noised: torch.Tensor, timestep: int, states: torch.Tensor) -> list[Matrix]:

@@ -4,6 +4,8 @@ Nothing here comes from `pseudolabel.diffusion`, `pseudolabel.text`, `pseudolabe
 the loaded parts of the models: it is what the fast path is checked against.
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,9 @@ ENDINGS["both"] = ENDINGS["resblock"] + ENDINGS["attention"]
 
 
 @torch.inference_mode()
-def points(model, config, image: Image.Image, noise: torch.Tensor | None) -> np.ndarray:
+def points(model, config, image: Image.Image, noise=None, posterior_noise=None) -> np.ndarray:
     """float64 (side * side, channels of all layers); the whole U-Net runs."""
-    latent = encode_image(model, image, None)
+    latent = encode_image(model, image, posterior_noise)
     if noise is not None:
         latent = add_noise(model, latent, noise, config.timestep)
     maps = []
@@ -58,16 +60,44 @@ def cluster(features: np.ndarray, starts: list[list[int]]) -> np.ndarray:
 
 
 @torch.inference_mode()
-def name_region(clip, processor, picture: Image.Image, texts: list[str]) -> tuple[int, float]:
-    """Number and cosine of the text that is nearest to a picture."""
-    best, best_cosine = -1, -2.0
+def cosines_of(clip, processor, picture: Image.Image, texts: list[str]) -> list[float]:
     seen = clip.get_image_features(**processor(images=picture, return_tensors="pt"))
-    for number, text in enumerate(texts):
-        read = clip.get_text_features(**processor(text=text, return_tensors="pt", truncation=True))
-        cosine = float(F.cosine_similarity(as_tensor(seen), as_tensor(read)))
-        if cosine > best_cosine:
-            best, best_cosine = number, cosine
-    return best, best_cosine
+    read = [clip.get_text_features(**processor(text=text, return_tensors="pt", truncation=True)) for text in texts]
+    return [float(F.cosine_similarity(as_tensor(seen), as_tensor(one))) for one in read]
+
+
+def name_as_in_the_paper(cosines: dict[int, list[float]], known: int, classes) -> dict[int, int]:
+    """The nearest word of each region, if it is one of the image's classes, else 0."""
+    nearest = {number: own.index(max(own)) + 1 for number, own in cosines.items()}
+    return {number: word if word <= known and word in classes else 0 for number, word in nearest.items()}
+
+
+def name_as_released(cosines: dict[int, list[float]], scale: float, classes) -> dict[int, int]:
+    """Shares by softmax, words that are no candidates struck out; classes choose their region, regions their class."""
+    shares = {}
+    for number, own in cosines.items():
+        total = sum(math.exp(scale * (cosine - max(own))) for cosine in own)
+        every = [math.exp(scale * (cosine - max(own))) / total for cosine in own]
+        shares[number] = [share if word + 1 in classes else 0.0 for word, share in enumerate(every)]
+    for name in classes:
+        column = {number: own[name - 1] for number, own in shares.items()}
+        keeper = max(column, key=lambda number: column[number])
+        for number, own in shares.items():
+            if number != keeper:
+                own[name - 1] = 0.0
+    return {number: own.index(max(own)) + 1 if max(own) > 0 else 0 for number, own in shares.items()}
+
+
+def enlarge(config, clusters: np.ndarray, width: int, height: int) -> np.ndarray:
+    if config.enlarge == "nearest_exact":
+        return np.asarray(Image.fromarray(clusters.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = clusters.shape
+    return np.array(
+        [
+            [clusters[math.floor(y * rows / height), math.floor(x * columns / width)] for x in range(width)]
+            for y in range(height)
+        ]
+    )
 
 
 def as_tensor(features) -> torch.Tensor:
@@ -76,18 +106,16 @@ def as_tensor(features) -> torch.Tensor:
 
 def segment(config, image: Image.Image, clusters: np.ndarray, clip, processor, words: list[str], known: int, classes):
     """uint8 (H, W); `words` are the vocabulary's `known` classes and, behind them, what is background."""
-    enlarged = Image.fromarray(clusters.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
-    regions = np.asarray(enlarged)
-    names, cosines = {}, {}
-    for number in range(config.clusters):
+    regions = enlarge(config, clusters, *image.size)
+    cosines = {}
+    for number in sorted(set(regions.flatten().tolist())):
         mask = Image.fromarray(255 * (regions == number).astype(np.uint8))
         picture = Image.composite(image, Image.new("RGB", image.size), mask)
-        word, cosines[number] = name_region(clip, processor, picture, [config.template.format(w) for w in words])
-        names[number] = word + 1 if word < known and word + 1 in classes and (regions == number).any() else 0
-    if config.one_cluster_per_class:
-        for number, name in list(names.items()):
-            if any(other == name and cosines[n] > cosines[number] for n, other in names.items()):
-                names[number] = 0
+        cosines[number] = cosines_of(clip, processor, picture, [config.template.format(w) for w in words])
+    if config.naming == "released":
+        names = name_as_released(cosines, clip.logit_scale.exp().item(), classes)
+    else:
+        names = name_as_in_the_paper(cosines, known, classes)
     return refine(config, np.array(image), regions, names)
 
 
@@ -97,7 +125,8 @@ def refine(config, image: np.ndarray, regions: np.ndarray, names: dict[int, int]
     if config.refinement == "per_cluster":
         for number, name in names.items():
             if name != 0:
-                labels[crf(config, image, (regions == number).astype(int)) == 1] = name
+                claimed = crf(config, image, (regions == number).astype(int)) == 1
+                labels = np.where((labels == 0) & claimed, np.uint8(name), labels)  # the first one keeps a pixel
         return labels
     for number, name in names.items():
         labels[regions == number] = name

@@ -66,6 +66,16 @@ def test_singly_is_one_crf_per_region(crf):
     assert np.array_equal(found, expected)
 
 
+def test_the_first_region_keeps_what_several_claim():
+    """With a certainty below one half, each region claims all but itself."""
+    image = np.array(scene().image)[:6, :9]
+    regions = np.repeat(np.repeat([[0, 1, 2]], 6, 0), 3, 1)
+    crf = CrfConfig(iterations=1, gaussian_weight=0, bilateral_weight=0)
+    found = refine_singly(image, regions, [7, 8, 9], 0.3, crf)
+    assert np.array_equal(found, np.array([8, 7, 7], np.uint8)[regions])
+    assert np.array_equal(refine_singly(image, regions, [0, 8, 9], 0.3, crf) == 8, regions != 1)
+
+
 def test_edges_are_followed():
     """The narrow kernels bring blocks back to the shapes they were made from."""
     drawn = scene()

@@ -1,6 +1,7 @@
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +181,147 @@ def test_masks_of_ones_own(tmp_path: Path) -> None:
     assert set(np.unique(drawn(open_coco(tmp_path, masks=str(tmp_path / "mine"))))) == {7}
 
 
-def test_outlines_that_make_no_sense_are_faults_of_their_image(tmp_path: Path) -> None:
-    objects = {"a": [(PERSON, 0, [[1, 2, 3, 4]])], "b": [(PERSON, 0, box(0, 0, 3, 3))]}
+def change(root: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    path = root / "annotations/instances_val2017.json"
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("outline", "reason"),
+    [
+        ([], "object(s) without an outline"),
+        (None, "object(s) without an outline"),
+        ([[1, 2, 3, 4]], "object(s) with a damaged outline"),
+        ([1, 1, 5, 1, 5, 5], "object(s) with a damaged outline"),
+        ({"size": [3, 4], "counts": [12]}, "object(s) with a damaged outline"),
+        ([[{"x": 1}, {"y": 2}]], "object(s) with a damaged outline"),
+        ([["a"] * 6], "object(s) with a damaged outline"),
+    ],
+)
+def test_an_outline_that_makes_no_sense_drops_its_object_from_the_mask_alone(
+    tmp_path: Path, outline: Any, reason: str
+) -> None:
+    objects = {"a": [(PERSON, 0, outline), (BICYCLE, 0, box(0, 0, 3, 3))], "b": [(PERSON, 0, outline)]}
     source = open_coco(write(tmp_path, objects))
-    with pytest.raises(BadSample, match=r"mask of 'a' in '.*instances_val2017\.json': a polygon needs") as caught:
-        drawn(source)
-    assert caught.value.status == "unreadable"
-    assert drawn(source, 1).sum() == 9
+    assert [entry.classes for entry in source.entries] == [(1, 2), (1,)]
+    assert (drawn(source) == 2).sum() == (drawn(source) > 0).sum() == 9
+    assert source.ground_truth(source.entries[1]) is None
+    assert source.left_out.reasons == {reason: 2}
+    assert str(source.left_out) == f"2 left out: 2 {reason}"
+
+
+def test_masks_of_too_many_pixels(tmp_path: Path) -> None:
+    write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]})
     with pytest.raises(BadSample, match="40 x 30 pixels") as caught:
-        drawn(open_coco(tmp_path, max_pixels=1199), 1)
+        drawn(open_coco(tmp_path, max_pixels=1199))
     assert caught.value.status == "too_large"
+
+
+def test_objects_without_outlines_are_image_level_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strip(data: dict[str, Any]) -> None:
+        for item in data["annotations"]:
+            item.pop("iscrowd"), item.pop("segmentation")
+        for item in data["images"]:
+            item.pop("height"), item.pop("width")
+
+    change(write(tmp_path, {"a": [(PERSON, 0, None), (BICYCLE, 0, None)], "b": []}), strip)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)  # nothing is drawn
+    source = open_coco(tmp_path)
+    assert [entry.classes for entry in source.entries] == [(1, 2), ()]
+    assert source.read(source.entries[0]).classes == (1, 2)
+    assert not source.has_ground_truth
+
+
+def test_roboflows_layout(tmp_path: Path) -> None:
+    """The JSON beside the images, ids as text, category 0 for all of them together."""
+    write(tmp_path, {"a": [(PERSON, 0, []), (BICYCLE, 0, [])]}, "train")
+    path = tmp_path / "annotations/instances_val2017.json"
+    data = json.loads(path.read_text())
+    data["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+    for item in data["images"]:
+        item["id"] = str(item["id"])
+    path.rename(tmp_path / "train/_annotations.coco.json").write_text(json.dumps(data))
+    source = open_coco(tmp_path, split="train")
+    assert [(entry.key, entry.classes) for entry in source.entries] == [("a", (1, 2))]
+    assert source.read(source.entries[0]).key == "a"
+
+
+@pytest.mark.parametrize("prefix", ["val2017/", "./", "/data/coco/val2017/", "images\\"])
+def test_file_names_with_folders(tmp_path: Path, prefix: str) -> None:
+    def lengthen(data: dict[str, Any]) -> None:
+        for item in data["images"]:
+            item["file_name"] = prefix + item["file_name"]
+
+    source = open_coco(change(write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))], "b": []}), lengthen))
+    assert [source.read(entry).key for entry in source.entries if entry.classes] == ["a"]
+    assert drawn(source).sum() == 9
+
+
+def test_a_name_that_two_paths_share_is_neither_of_them(tmp_path: Path) -> None:
+    def rename(data: dict[str, Any]) -> None:
+        data["images"][0]["file_name"], data["images"][1]["file_name"] = "x/a.jpg", "y/a.jpg"
+
+    source = open_coco(change(write(tmp_path, {"a": [], "b": [], "c": []}), rename), unlabelled="background")
+    assert [entry.key for entry in source.entries] == ["c", "x/a", "y/a"]
+    with pytest.raises(BadSample, match=r"no file '.*/val2017/x/a\.jpg'"):
+        source.read(source.entries[1])
+
+
+def test_an_image_that_is_listed_twice_has_the_objects_of_both(tmp_path: Path) -> None:
+    def repeat(data: dict[str, Any]) -> None:
+        data["images"] += [data["images"][0], {**data["images"][0], "id": 7}]
+        data["annotations"].append({"image_id": 7, "category_id": BICYCLE, "segmentation": box(5, 5, 7, 7)})
+
+    source = open_coco(change(write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]}), repeat))
+    assert [(entry.key, entry.classes) for entry in source.entries] == [("a", (1, 2))]
+    assert drawn(source).sum() == 9 + 2 * 4
+    assert source.left_out.reasons == {"image(s) listed twice": 2}
+
+
+def test_two_images_of_one_id_are_failures(tmp_path: Path) -> None:
+    def repeat(data: dict[str, Any]) -> None:
+        data["images"][1]["id"] = data["images"][0]["id"]
+
+    objects = {name: [(PERSON, 0, box(0, 0, 3, 3))] for name in "abc"}
+    source = open_coco(change(write(tmp_path, objects), repeat))
+    for entry in source.entries[:2]:
+        with pytest.raises(BadSample, match=r"image 100 is '[ab]\.jpg' and '[ab]\.jpg'; give each") as caught:
+            source.read(entry)
+        assert caught.value.status == "two_images"
+    assert source.read(source.entries[2]).classes == (1,)
+
+
+def test_objects_that_belong_to_no_image_or_category_are_counted(tmp_path: Path) -> None:
+    def add(data: dict[str, Any]) -> None:
+        data["annotations"] += [
+            {"image_id": 77, "category_id": PERSON},
+            {"image_id": 100, "category_id": 1000},
+            {"image_id": 100, "category_id": None},
+            {"category_id": PERSON},
+            None,
+        ]
+        data["images"] += [{"id": 5}, {"file_name": "x.jpg"}, "y.jpg"]
+
+    source = open_coco(change(write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]}), add))
+    assert [entry.classes for entry in source.entries] == [(1,)]
+    assert source.left_out.reasons == {
+        "object(s) without image or category": 3,
+        "image(s) without id or file_name": 3,
+        "object(s) of an image not listed": 1,
+        "object(s) of a category not listed": 1,
+    }
+
+
+def test_a_json_file_of_ones_own(tmp_path: Path) -> None:
+    write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]}, "photos/2024")
+    (tmp_path / "annotations/instances_val2017.json").rename(tmp_path / "mine.json")
+    for split in ("mine.json", str(tmp_path / "mine.json")):
+        source = open_coco(tmp_path, split=split)
+        assert [entry.key for entry in source.entries] == ["photos/2024/a"]
+        assert drawn(source).sum() == 9
 
 
 def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +351,11 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, monkeypatch: pyt
     ("content", "reason"),
     [
         ("[1", "is not JSON"),
-        ("[]", "has no list 'categories' with id, name"),
-        ('{"categories": [{"id": 1}]}', "has no list 'categories' with id, name"),
-        ('{"categories": [], "annotations": {}}', "has no list 'annotations' with image_id, category_id"),
-        ('{"categories": [], "annotations": []}', "has no list 'images' with id, file_name, height, width"),
+        ("[]", "has no list 'categories'"),
+        ('{"categories": [{"id": 1}], "annotations": [], "images": []}', "has the category {'id': 1}, which needs"),
+        ('{"categories": [{"id": 1}]}', "has no list 'annotations'"),
+        ('{"categories": [], "annotations": {}}', "has no list 'annotations'"),
+        ('{"categories": [], "annotations": []}', "has no list 'images'"),
         (
             '{"categories": [], "images": [], "annotations": '
             '[{"image_id": 1, "category_id": 7, "iscrowd": 0, "segmentation": []}]}',

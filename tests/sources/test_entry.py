@@ -16,6 +16,10 @@ from pseudolabel.sources.entry import SourceError, key_of
         ("no_suffix", "no_suffix"),
         (".hidden", "_hidden"),
         ("folder/", "folder"),
+        ("caf\udce9/a\udce9.jpg", "caf\\xe9/a\\xe9"),
+        ("__cache__/a.jpg", "-__cache__/a"),
+        ("__a__.jpg", "__a__"),
+        (" a*[b]\n{c}.jpg", " a*[b]\n{c}"),
     ],
 )
 def test_key_of_a_path(path: str, key: str) -> None:

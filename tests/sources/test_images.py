@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +13,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
+from pseudolabel.io.image_formats import formats
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.sources.images import decode_image, read_mask
 from pseudolabel.vocabulary import voc_palette
 
 MANY = 10**9
 LOSSY = 14  # largest difference that JPEG leaves on flat colours
+AS_IT_IS = {"quality": 95, "subsampling": "4:4:4", "chroma": 444}
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def needs_plugin(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif")
+        assert "HEIF" in formats()
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -53,9 +62,19 @@ def quadrants() -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "TGA", "PCX", "SGI", "DDS", "QOI", "DIB"]
+)
 def test_lossless_rgb_is_exact(kind: str, quadrants: np.ndarray) -> None:
     np.testing.assert_array_equal(decode(encode(Image.fromarray(quadrants), kind)), quadrants)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_formats_of_phones_keep_their_colours(kind: str, quadrants: np.ndarray) -> None:
+    needs_plugin(kind)
+    decoded = decode(encode(Image.fromarray(quadrants), kind, quality=95))
+    assert decoded.shape == quadrants.shape
+    assert np.abs(decoded - quadrants)[4:12, 20:].max() <= LOSSY
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG", "PPM"])
@@ -80,7 +99,7 @@ def test_cmyk_jpeg_is_stored_inverted_with_adobes_marker() -> None:
     assert (decode(data) > 250).all()
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+@pytest.mark.parametrize(("kind", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("JPEG2000", "<u2")])
 def test_16_bit_grey_is_scaled_not_clipped(kind: str, dtype: str) -> None:
     values = np.array([[0, 128, 257, 1000, 32768, 65278, 65535]], dtype)
     decoded = decode(encode(Image.fromarray(values), kind))
@@ -116,7 +135,7 @@ def test_float_tiff_with_nan_is_unreadable() -> None:
     assert caught.value.status == "unreadable"
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG2000", "TGA"])
 def test_rgba_is_laid_on_white(kind: str) -> None:
     pixels = np.full((8, 8, 4), (255, 0, 0, 255), np.uint8)
     pixels[:4] = 0, 0, 255, 0
@@ -178,16 +197,20 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_exif_orientation_sets_images_upright(kind: str, orientation: int, quadrants: np.ndarray) -> None:
+    needs_plugin(kind)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    options = {"AVIF": AS_IT_IS, "HEIF": AS_IT_IS}.get(kind, options)
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quadrants)))
-    data = encode(stored, kind, exif=exif, **options)
+    # The plugin turns what it writes only by EXIF in bytes.
+    data = encode(stored, kind, exif=exif.tobytes() if kind == "HEIF" else exif, **options)
     image, original = decode_image(data, "a file", MANY)
-    assert np.abs(np.asarray(image).astype(int) - quadrants).max() <= (LOSSY if kind == "JPEG" else 0)
+    lossy = kind in ("JPEG", "AVIF", "HEIF")
+    assert np.abs(np.asarray(image).astype(int) - quadrants).max() <= (LOSSY if lossy else 0)
     assert (original is data) == (kind == "JPEG" and orientation == 1)
 
 
@@ -258,13 +281,36 @@ def noise(kind: str, **options: object) -> bytes:
     return encode(Image.fromarray(pixels), kind, **options)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM", "TGA", "PCX"])
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.95])
 def test_truncation_is_seen(kind: str, share: float) -> None:
     data = noise(kind)
     with pytest.raises(BadSample, match="photo") as caught:
         decode_image(data[: int(len(data) * share)], "photo", MANY)
     assert caught.value.status == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "HEIF", "QOI", "DDS"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_cut_image_is_never_read(kind: str, share: float) -> None:
+    needs_plugin(kind)
+    data = noise(kind)
+    with pytest.raises(BadSample, match="photo") as caught:
+        decode_image(data[: int(len(data) * share)], "photo", MANY)
+    assert caught.value.status in ("truncated", "unreadable")
+
+
+def test_a_photo_of_a_phone_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_plugin("HEIF")
+    data = noise("HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    formats.cache_clear()
+    try:
+        with pytest.raises(BadSample, match=r"photo\.jpg: a HEIC image; to read it: pip install pillow-heif") as caught:
+            decode_image(data, "photo.jpg", MANY)
+    finally:
+        formats.cache_clear()
+    assert caught.value.status == "unreadable"
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>"])
@@ -274,7 +320,7 @@ def test_what_is_no_image_is_unreadable(data: bytes) -> None:
     assert caught.value.status == "unreadable"
 
 
-INTACT = [noise(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")]
+INTACT = [noise(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA")]
 INTACT.append(noise("TIFF", compression="tiff_lzw"))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.sources.entry import BadSample, SourceError
-from pseudolabel.sources.shards import expand_braces
+from pseudolabel.sources.shard_paths import expand_braces
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import Vocabulary
 
@@ -56,6 +56,8 @@ def test_samples_are_sought_in_their_shard(tmp_path: Path, voc: Vocabulary) -> N
     [
         ({"json": b'{"names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": [7, 11]}'}, (8, 12)),
+        ({"json": b'{"labels": [0,0,0,0,0,1,0,1,0,0,0,0,0,0,0,0,0,0,0,0]}'}, (6, 8)),
+        ({"json": b'{"label": 7.0}'}, (8,)),
         ({"json": b'{"classes": ["cat", 11]}'}, (8, 12)),
         ({"json": b'{"classes": [8, 12], "names": ["cat", "dog"]}'}, (8, 12)),
         ({"json": b'{"labels": "cat"}'}, (8,)),
@@ -91,6 +93,7 @@ def test_labels_that_cannot_be_used(
     tmp_path: Path, voc: Vocabulary, labels: dict[str, bytes], status: str, reason: str
 ) -> None:
     members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
+    members |= {"z.jpg": picture(), "z.cls": b"cat"}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
     with pytest.raises(BadSample, match=reason) as caught:
         source.read(source.entries[0])
@@ -199,10 +202,155 @@ def test_labels_without_an_image_are_recorded(tmp_path: Path, voc: Vocabulary) -
     assert caught.value.status == "missing"
 
 
-@pytest.mark.parametrize("names", [["a.jpg", "a.webp"], ["a.jpg", "a.JPG"]])
-def test_two_images_of_one_key(tmp_path: Path, voc: Vocabulary, names: list[str]) -> None:
-    with pytest.raises(SourceError, match=r"s\.tar' holds .*(two images|twice)"):
-        open_shards(write_shard(tmp_path / "s.tar", {name: picture() for name in names}), voc)
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["a.jpg", "a.webp"], "two images of one sample: 'a.jpg' and 'a.webp'"),
+        (["a.jpg", "a.JPG"], "holds 'a.JPG' twice"),
+        (["a.1.jpg", "a.1.txt", "a.2.jpg", "a.2.txt"], "'a.1.jpg' and 'a.2.jpg'.* a WebDataset key ends at the name's"),
+        (["a.left.jpg", "a.right.jpg", "a.cls"], "'a.left.jpg' and 'a.right.jpg'"),
+    ],
+)
+@pytest.mark.parametrize("labels", ["xml", "none"])
+def test_two_images_of_one_key_are_a_failure_of_their_sample(
+    tmp_path: Path, voc: Vocabulary, names: list[str], named: str, labels: str
+) -> None:
+    members = {name: b"cat" if name.endswith(("txt", "cls")) else picture() for name in [*names, "b.jpg", "b.cls"]}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc, labels=labels, unlabelled="background")
+    with pytest.raises(BadSample, match=named) as caught:
+        source.read(source.entries[0])
+    assert caught.value.status == "two_images"
+    assert source.read(source.entries[1]).key == "b"
+
+
+@pytest.mark.parametrize(
+    ("others", "image", "classes", "mask"),
+    [
+        ({"a.input.jpg": b"", "a.outputs.txt": b"cat, dog"}, "a.input.jpg", (8, 12), None),
+        ({"a.image.jpg": b"", "a.cls": b"7"}, "a.image.jpg", (8,), None),
+        ({"a.image.jpg": b"", "a.mask.png": b"", "a.label.cls": b"cat"}, "a.image.jpg", (8,), "a.mask.png"),
+        ({"a.jpg": b"", "a.seg.png": b"", "a.txt": b"cat"}, "a.jpg", (8,), "a.seg.png"),
+        ({"a.png": b"", "a.gt_mask.png": b"", "a.cls": b"cat"}, "a.png", (8,), "a.gt_mask.png"),
+        ({"a.jpg": b"", "a.thumb.jpg": b"", "a.cls": b"cat"}, "a.jpg", (8,), None),
+        ({"a.rgb.jpg": b"", "a.depth.jpg": b"", "a.cls": b"cat"}, "a.rgb.jpg", (8,), None),
+        ({"a.0.jpg": b"", "a.0.txt": b"cat"}, "a.0.jpg", (8,), None),
+        ({"a.jpg_large": b"", "a.cls": b"cat"}, "a.jpg_large", (8,), None),
+        ({"a.jpg": b"", "a.json": b'{"width": 8}', "a.cls": b"cat"}, "a.jpg", (8,), None),
+        ({"a.jpg": b"", "a.json": b'{"label": "cat"}', "a.caption.txt": b"a dog"}, "a.jpg", (8,), None),
+        ({"a.jpg": b"", "a.caption.txt": b"a dog"}, "a.jpg", (), None),
+    ],
+)
+def test_samples_in_other_conventions(
+    tmp_path: Path, voc: Vocabulary, others: dict[str, bytes], image: str, classes: tuple[int, ...], mask: str | None
+) -> None:
+    members = {
+        name: content
+        or (picture(7, "PNG", "L") if name == mask else picture("blue", "PNG" if name == "a.png" else "JPEG"))
+        for name, content in others.items()
+    }
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
+    (entry,) = source.entries
+    assert (entry.key, entry.image_name) == ("a", image)
+    assert source.read(entry).classes == classes
+    truth = source.ground_truth(entry)
+    assert (truth is None) == (mask is None)
+    assert truth is None or (truth.labels == 7).all()
+
+
+def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: Vocabulary) -> None:
+    path = write_shard(tmp_path / "s.tar", {"a.jpg": picture(), "a.cls.pkl": b"\x80\x04N."})
+    source = open_shards(path, voc, unlabelled="background")
+    with pytest.raises(BadSample, match=r"a\.cls\.pkl: labels in \.pkl are not read, .* --source\.labels none"):
+        source.read(source.entries[0])
+    source = open_shards(path, voc, unlabelled="background", labels="none")
+    assert source.read(source.entries[0]).classes == ()
+
+
+def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
+    members = {"a.jpg": picture(), "a.cls": b"cat", "a.thumb.jpg": picture()}
+    others = ("._a.jpg", ".DS_Store", "__MACOSX/a.jpg", "README", "b.wav", "c.jxl")
+    members |= dict.fromkeys(others, b"")
+    write_shard(tmp_path / "s/x.tar", members)
+    for name in ("index.json", "y.tar.gz", "sub/z.tar"):
+        (tmp_path / "s" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(b"")
+    source = open_shards(tmp_path / "s", voc)
+    assert [entry.key for entry in source.entries] == ["a"]
+    assert source.left_out.reasons == {
+        "hidden": 2,
+        "in __MACOSX": 1,
+        "without a suffix": 1,
+        ".wav": 1,
+        "further image of a sample": 1,
+        ".jxl (convert to PNG or JPEG)": 1,
+        ".json beside the shards": 1,
+        "compressed shards (unpack them to plain .tar)": 1,
+        "folders beside the shards": 1,
+    }
+
+
+def test_links_inside_a_shard_are_followed(tmp_path: Path, voc: Vocabulary) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, kind, link in (
+            ("x/b.jpg", tarfile.SYMTYPE, "../x/a.jpg"),
+            ("x/a.jpg", tarfile.REGTYPE, ""),
+            ("x/a.cls", tarfile.REGTYPE, ""),
+            ("x/b.cls", tarfile.LNKTYPE, "x/a.cls"),
+            ("x/c.jpg", tarfile.SYMTYPE, "gone.jpg"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            content = (picture() if name.endswith("jpg") else b"cat") if not link else b""
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    source = open_shards(tmp_path / "s.tar", voc)
+    assert [source.read(entry).key for entry in source.entries] == ["x/a", "x/b"]
+    assert [entry.classes for entry in source.entries] == [(8,), (8,)]
+    assert source.left_out.reasons == {"link to what the shard does not hold": 1}
+
+
+def test_a_member_whose_name_is_no_utf8_is_a_failure(tmp_path: Path, voc: Vocabulary) -> None:
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    members = {f"{name}.jpg": picture(), f"{name}.cls": b"cat", "b.jpg": picture(), "b.cls": b"cat"}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert [entry.key for entry in source.entries] == ["b", r"caf\xe9"]
+    assert source.read(source.entries[0]).classes == (8,)
+    with pytest.raises(BadSample, match=r"s\.tar: caf\\xe9\.jpg: the name of the member is no UTF-8") as caught:
+        source.read(source.entries[1])
+    assert caught.value.status == "undecodable_name"
+    str(caught.value).encode()
+
+
+def test_keys_told_apart_by_shard(tmp_path: Path, voc: Vocabulary) -> None:
+    """The remedy that the message of equal keys names."""
+    for name in ("train-000", "train-001", "v1.2"):
+        write_shard(tmp_path / f"{name}.tar", {"0.jpg": picture(), "0.cls": b"cat", "0.png": picture(8, "PNG", "L")})
+    with pytest.raises(SourceError, match=r"000\.tar: 0\.jpg.* and .*001\.tar: 0\.jpg.*--source\.key_prefix shard"):
+        open_shards(tmp_path, voc)
+    source = open_shards(tmp_path, voc, key_prefix="shard")
+    assert [entry.key for entry in source.entries] == ["train-000/0", "train-001/0", "v1_2/0"]
+    assert all((source.ground_truth(entry).labels == 8).all() for entry in source.entries)
+    for folder in "ab":
+        write_shard(tmp_path / f"{folder}/0.tar", {"0.jpg": picture(), "0.cls": b"cat"})
+    source = open_shards(tmp_path / "{a,b}/0.tar", voc, key_prefix="shard")
+    assert [entry.key for entry in source.entries] == ["a/0/0", "b/0/0"]
+
+
+@pytest.mark.parametrize("name", ["x [v1]", "a{b,c}", "wh*at?", "10::30", "a#b%20"])
+@pytest.mark.parametrize("pattern", ["", "/s-0.tar", "/*.tar", "/s-{0..0}.tar"])
+def test_shards_in_folders_of_odd_names(tmp_path: Path, voc: Vocabulary, name: str, pattern: str) -> None:
+    write_shard(tmp_path / name / "s-0.tar", {"a.jpg": picture(), "a.cls": b"cat"})
+    source = open_shards(f"{tmp_path / name}{pattern}", voc)
+    assert [source.read(entry).key for entry in source.entries] == ["a"]
+
+
+def test_masks_of_a_folder_go_by_image_name_then_by_key(tmp_path: Path, voc: Vocabulary, save_image) -> None:
+    members = {f"{name}.image.jpg": picture() for name in ("a", "d/b", "d/c")}
+    path = write_shard(tmp_path / "s.tar", members)
+    for place, name in enumerate(("a.image", "a", "b", "d/c"), 1):
+        save_image(f"masks/{name}.png", place, mode="L")
+    source = open_shards(path, voc, masks=str(tmp_path / "masks"))
+    assert [int(source.ground_truth(entry).labels.max()) for entry in source.entries] == [1, 3, 4]
 
 
 def test_every_cut_of_a_shard_is_seen(tmp_path: Path, voc: Vocabulary) -> None:
@@ -235,7 +383,7 @@ def test_shards_that_are_missing_or_no_tars(tmp_path: Path, voc: Vocabulary) -> 
         open_shards(tmp_path / "s-{1..2}.tar", voc)
     with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
         tar.add(__file__, "a.py")
-    with pytest.raises(SourceError, match=r"is not a plain tar .*; unpack it if it is compressed"):
+    with pytest.raises(SourceError, match=r"is not a plain tar .*compressed with gzip.*gunzip"):
         open_shards(tmp_path / "s.tar.gz", voc)
     (tmp_path / "s.tar").write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(SourceError, match=r"s\.tar' is not a plain tar"):

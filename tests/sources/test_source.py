@@ -11,7 +11,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.records import Sample
-from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.sources.entry import BadSample, NoLabelsError, SourceError
 from pseudolabel.sources.source import KINDS, Source, open_source
 from pseudolabel.sources.table import list_table
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
@@ -133,9 +133,10 @@ def test_a_label_file_labels_any_kind(table: SourceConfig, voc: Vocabulary, tmp_
 def test_labels_may_be_left_out(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
     assert relabelled(table, "none", voc) == dict.fromkeys("abcde", ())
     save_image("images/nonsense/x.jpg")
+    save_image("images/cat/x.jpg")
     folder = SourceConfig(kind="folder", path=str(tmp_path / "images"))
-    assert relabelled(folder, "xml", voc) == {"nonsense/x": "unknown_class"}
-    assert relabelled(folder, "none", voc) == {"nonsense/x": ()}
+    assert relabelled(folder, "xml", voc) == {"cat/x": (8,), "nonsense/x": "unknown_class"}
+    assert relabelled(folder, "none", voc) == {"cat/x": (), "nonsense/x": ()}
 
 
 def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_path: Path) -> None:
@@ -150,8 +151,28 @@ def test_other_labels_do_not_bring_back_a_missing_image(voc: Vocabulary, tmp_pat
 
 def test_a_label_file_of_other_images(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text('{"key": "z", "classes": ["cat"]}')
-    with pytest.raises(SourceError, match=r"labels\.jsonl' labels none of the images, such as 'a'"):
+    with pytest.raises(
+        SourceError,
+        match=r"labels\.jsonl' labels none of the images: it has 'z', and .* are 'a', 'b', 'c', \.\.\. \(5 in all\)",
+    ):
         relabelled(table, str(tmp_path / "labels.jsonl"), voc)
+
+
+@pytest.mark.parametrize("labels", ["hors", "20", "7;7"])
+def test_labels_of_which_none_is_a_class_end_the_run(voc: Vocabulary, tmp_path: Path, labels: str) -> None:
+    (tmp_path / "t.csv").write_text(f"image,labels\na.jpg,\nb.jpg,{labels}\n")
+    table = SourceConfig(kind="table", path=str(tmp_path / "t.csv"))
+    with pytest.raises(
+        NoLabelsError,
+        match=rf"t\.csv' has labels that fit vocabulary 'voc' \(aeroplane, .* The first: .* line 3: .*{labels[-1]}",
+    ):
+        open_source(table, voc)
+    for source in ("none", "labels.json"):
+        (tmp_path / "labels.json").write_text('{"b": ["dog"]}')
+        where = str(tmp_path / source) if source != "none" else source
+        assert len(open_source(dataclasses.replace(table, labels=where), voc).entries) == 2
+    (tmp_path / "t.csv").write_text(f"image,labels\na.jpg,cat\nb.jpg,{labels}\n")
+    assert [entry.classes for entry in open_source(table, voc).entries] == [(8,), ()]
 
 
 def test_ground_truth_is_checked_against_the_image(table: SourceConfig, voc: Vocabulary) -> None:
@@ -205,17 +226,54 @@ def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, t
         None,
     ]
     assert d.problem is not None
-    assert d.problem[1] == "labels: 'd' has no mask"
+    assert d.problem[1] == f"labels: no ground truth for 'd': tried '{tmp_path}/masks/d.png'"
     with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
         open_source(dataclasses.replace(table, labels="masks", masks=""), voc)
 
 
-def test_labels_from_masks_do_not_hide_a_fault_of_the_listing(
+def test_labels_from_masks_take_the_place_of_those_in_the_listing(
     table: SourceConfig, voc: Vocabulary, tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_text("image,labels\na.jpg,unicorn\n")
     source = open_source(dataclasses.replace(table, labels="masks"), voc)
-    assert status_of(source, 0) == "unknown_class"
+    assert source.read(source.entries[0]).classes == (8,)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_masks_of_0_and_255_alone_are_told(
+    table: SourceConfig, voc: Vocabulary, tmp_path: Path, background: bool
+) -> None:
+    vocabulary = dataclasses.replace(voc, has_background=background)
+    for name in "abce":
+        Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / f"masks/{name}.png")
+    with pytest.raises(
+        SourceError, match=r"all of them hold only 0 and 255.*write 1 for the pixels of the first class"
+    ):
+        open_source(dataclasses.replace(table, labels="masks"), vocabulary)
+    Image.fromarray(np.array([[0, 8, 255]], np.uint8)).save(tmp_path / "masks/c.png")
+    labelled = open_source(dataclasses.replace(table, labels="masks"), vocabulary)
+    assert [entry.classes for entry in labelled.entries] == [(), (), (8,), (), ()]
+
+
+def test_masks_of_background_alone_are_labels(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
+    for name in "abce":
+        Image.fromarray(np.zeros((1, 2), np.uint8)).save(tmp_path / f"masks/{name}.png")
+    source = open_source(dataclasses.replace(table, labels="masks", unlabelled="background"), voc)
+    assert source.read(source.entries[0]).classes == ()
+
+
+def test_masks_of_colours_alone_are_told(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("RGB", (8, 6)).save(tmp_path / f"masks/{name}.png")
+    (tmp_path / "t.csv").write_text("image,labels\na.jpg,cat\nb.jpg,cat\n")
+    with pytest.raises(SourceError, match=r"no labels can be taken .* the first of 2: labels: .*a\.png': .* mode RGB"):
+        open_source(dataclasses.replace(table, labels="masks"), voc)
+
+
+def test_labels_from_masks_that_are_all_elsewhere(table: SourceConfig, voc: Vocabulary, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"the first of 5: labels: no ground truth for 'a': tried '.*/empty/a\.png'"):
+        open_source(dataclasses.replace(table, labels="masks", masks=str(tmp_path / "empty")), voc)
 
 
 def test_without_masks_there_is_no_ground_truth(table: SourceConfig, voc: Vocabulary) -> None:

@@ -1,18 +1,24 @@
 import csv
+import io
 import json
+import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import fsspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 from pyarrow import parquet
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SettingError
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.sources.table import list_table
@@ -81,7 +87,9 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
 
 def test_missing_columns_are_told_with_those_found(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
     path = write_table(tmp_path / f"t{suffix}", [{"file": "a.jpg", "labels": ["cat"]}])
-    with pytest.raises(SourceError, match=rf"t{suffix}.*no column 'image'; found file, labels; add it or rename"):
+    with pytest.raises(
+        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found file, labels; .*--source\.columns"
+    ):
         open_table(path, voc)
 
 
@@ -163,8 +171,10 @@ def test_urls_are_kept(tmp_path: Path, voc: Vocabulary, path: str) -> None:
         ("image,labels\na.jpg,cat,dog\n", "line 2: 3 cells but 2 columns; put quotes"),
         ("image,labels\n\na.jpg\n", "line 3: 1 cells but 2 columns"),
         ('image,labels\na.jpg,"cat\n', "line 2: unexpected end of data"),
-        ("", "no column 'image'; found none"),
-        ("image;labels\n", "no column 'image'; found image;labels"),
+        ("", "no column 'image' or 'file_name'; found none"),
+        ("images labels\n", "no column 'image' or 'file_name'; found images labels"),
+        ("image,image,labels\n", "two columns are called 'image'; rename one"),
+        ("image;labels\na.jpg;cat;dog\n", "line 2: 3 cells but 2 columns; put quotes around cells that hold ';'"),
         ("image,labels\n", "no images in"),
     ],
 )
@@ -187,8 +197,8 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, voc: Vocabulary) -> None:
         ('{"image": "a.jpg", "labels": []}\n{"image": \n', "line 2: not JSON"),
         ("[1]\n", "line 1: a JSON list where an object"),
         (
-            '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "label": []}\n',
-            "line 3: no column 'labels'; found image",
+            '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "tags": []}\n',
+            "line 3: no column 'labels' or 'label'; found image, tags; .* --source.columns image=path,labels=tags",
         ),
         ('{"image": 3, "labels": []}\n', "line 1: column 'image' holds int 3"),
     ],
@@ -218,10 +228,221 @@ def test_parquet_that_is_none_or_holds_no_paths(tmp_path: Path, voc: Vocabulary)
     (tmp_path / "t.parquet").write_bytes(b"PAR1 cut")
     with pytest.raises(SourceError, match=r"t\.parquet' is not a readable Parquet file"):
         open_table(tmp_path / "t.parquet", voc)
-    embedded = [{"image": {"bytes": b"\xff\xd8", "path": "a.jpg"}, "labels": ["cat"]}]
-    parquet.write_table(pa.Table.from_pylist(embedded), tmp_path / "t.parquet")
-    with pytest.raises(SourceError, match=r"row 1: column 'image' holds dict .* it needs a path or URL"):
+
+
+def picture(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+COLOURS = ["red", "lime", "blue", "white", "black"]
+
+
+@pytest.mark.parametrize("compression", ["snappy", "none"])
+@pytest.mark.parametrize("group", [2, 100])
+def test_images_whose_bytes_are_in_the_table(tmp_path: Path, voc: Vocabulary, compression: str, group: int) -> None:
+    rows = [
+        {"image": {"bytes": picture(colour), "path": f"{colour}.png"}, "label": number, "more": 1}
+        for number, colour in enumerate(COLOURS)
+    ]
+    table = pa.Table.from_pylist(rows)
+    names = ["cat", "dog", "sofa", "bus", "bird"]
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=group, compression=compression)
+    source = open_table(tmp_path / "t.parquet", voc)
+    assert {entry.key: entry.classes for entry in source.entries} == {
+        colour: (voc.index(name),) for colour, name in zip(COLOURS, names, strict=True)
+    }
+    source = pickle.loads(pickle.dumps(source))
+    for entry in [*source.entries, *reversed(source.entries)]:
+        assert source.read(entry).image.getpixel((0, 0)) == ImageColor.getrgb(entry.key)
+
+
+def test_embedded_images_without_names_of_their_own(tmp_path: Path, voc: Vocabulary) -> None:
+    for names in (["a.png", "a.png"], ["a.png", None], None):
+        rows = [
+            {"image": {"bytes": picture(colour), **({"path": names[number]} if names else {})}, "labels": ["cat"]}
+            for number, colour in enumerate(["red", "blue"])
+        ]
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+        source = open_table(tmp_path / "t.parquet", voc)
+        assert [entry.key for entry in source.entries] == ["row-00000001", "row-00000002"]
+        assert source.read(source.entries[1]).image.getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_embedded_masks_and_missing_bytes(tmp_path: Path, voc: Vocabulary) -> None:
+    Image.new("L", (8, 6), 8).save(tmp_path / "mask.png")
+    mask = {"bytes": (tmp_path / "mask.png").read_bytes(), "path": None}
+    rows = [
+        {"image": {"bytes": picture("red"), "path": "a.png"}, "labels": ["cat"], "mask": mask},
+        {"image": {"bytes": None, "path": "b.png"}, "labels": ["cat"], "mask": mask},
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    source = open_table(tmp_path / "t.parquet", voc)
+    truth = source.ground_truth(source.entries[0], (6, 8))
+    assert truth is not None
+    assert (truth.labels == 8).all()
+    with pytest.raises(BadSample, match=r"t\.parquet' row 2 holds no bytes in column 'image\.bytes'") as caught:
+        source.read(source.entries[1])
+    assert caught.value.status == "missing"
+
+
+def test_parquet_images_by_path_in_a_struct(tmp_path: Path, voc: Vocabulary, save_image) -> None:
+    save_image("a.png", "blue")
+    image = pa.array([{"bytes": None, "path": "a.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    parquet.write_table(pa.table({"image": image, "labels": [["cat"]]}), tmp_path / "t.parquet")
+    source = open_table(tmp_path / "t.parquet", voc)
+    assert source.entries[0].key == "a"
+    assert source.read(source.entries[0]).image.getpixel((0, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        ({"names": ["cat", "dog"], "_type": "ClassLabel"}, [1, -1, None]),
+        ({"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "List"}, [[1], [], None]),
+        ([{"names": ["cat", "dog"], "_type": "ClassLabel"}], [[1], [-1], None]),
+    ],
+)
+def test_class_labels_of_hugging_face(tmp_path: Path, voc: Vocabulary, feature: object, values: list[object]) -> None:
+    table = pa.table({"file_name": ["a.jpg", "b.jpg", "c.jpg"], "labels": values})
+    features = {"file_name": {"dtype": "string", "_type": "Value"}, "labels": feature}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert [entry.classes for entry in open_table(tmp_path / "t.parquet", voc).entries] == [(12,), (), ()]
+
+
+def test_a_parquet_label_column_of_images_is_no_label(tmp_path: Path, voc: Vocabulary) -> None:
+    rows = [{"image": {"bytes": b"a", "path": "a.jpg"}, "label": {"bytes": b"b", "path": "a.png"}}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    with pytest.raises(SourceError, match=r"column 'label' holds struct values, no labels; name .* labels=COLUMN"):
         open_table(tmp_path / "t.parquet", voc)
+
+
+def test_what_hugging_faces_datasets_writes(tmp_path: Path, voc: Vocabulary) -> None:
+    """The real library, in its own process: it brings a thread pool and settings of its own."""
+    (tmp_path / "data/cat").mkdir(parents=True)
+    (tmp_path / "data/dog").mkdir()
+    for name in ("cat/a", "cat/b", "dog/a"):
+        (tmp_path / f"data/{name}.png").write_bytes(picture("red" if "cat" in name else "blue"))
+    program = (
+        "import datasets, sys\n"
+        "found = datasets.load_dataset('imagefolder', data_dir=sys.argv[1], cache_dir=sys.argv[2])['train']\n"
+        "found.to_parquet(sys.argv[3])\n"
+    )
+    arguments = [tmp_path / "data", tmp_path / "cache", tmp_path / "t.parquet"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True, env=environment)
+    source = open_table(tmp_path / "t.parquet", voc)
+    found = [(entry.classes, source.read(entry).image.getpixel((0, 0))) for entry in source.entries]
+    assert sorted(found) == [((8,), (255, 0, 0)), ((8,), (255, 0, 0)), ((12,), (0, 0, 255))]
+
+
+def test_rows_of_one_image_are_united(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
+    rows: list[Row] = [
+        {"image": "a.jpg", "labels": ["dog"], "mask": "a.png"},
+        {"image": "b.jpg", "labels": ["cat"], "mask": ""},
+        {"image": "a.jpg", "labels": ["cat"], "mask": "a.png"},
+        {"image": "a.jpg", "labels": ["dog"], "mask": ""},
+    ]
+    path = write_table(tmp_path / f"t{suffix}", rows)
+    assert {entry.key: entry.classes for entry in open_table(path, voc).entries} == {"a": (8, 12), "b": (8,)}
+    a, _ = open_table(write_table(path, [*rows, {"image": "a.jpg", "labels": ["hors"], "mask": ""}]), voc).entries
+    assert a.classes == ()
+    assert a.problem is not None
+    assert re.search(r"(line|row) \d: unknown class 'hors'", a.problem[1])
+    write_table(path, [*rows, {"image": "a.jpg", "labels": ["cat"], "mask": "c.png"}])
+    with pytest.raises(
+        SourceError, match=r"(line|row) \d: mask '.*c\.png' of 'a', for which another row names .*a\.png'"
+    ):
+        open_table(path, voc)
+
+
+@pytest.mark.parametrize("named", ["image=Path of it,labels=tags", " labels = TAGS , image = path of it "])
+def test_columns_of_other_names(tmp_path: Path, voc: Vocabulary, suffix: str, named: str) -> None:
+    rows: list[Row] = [{"tags": ["cat"], "image": "no path", "Path of it": "a.jpg", "labels": ["dog"]}]
+    if suffix == ".csv":
+        (tmp_path / "t.csv").write_text("tags,image,Path of it,labels\ncat,no path,a.jpg,dog\n")
+    else:
+        write_table(tmp_path / f"t{suffix}", rows)
+    (entry,) = open_table(tmp_path / f"t{suffix}", voc, columns=named).entries
+    assert (entry.key, entry.classes) == ("a", (8,))
+    with pytest.raises(
+        SourceError, match=r"no column 'class'; found tags, image, Path of it, labels; .*source\.columns"
+    ):
+        open_table(tmp_path / f"t{suffix}", voc, columns="labels=class")
+
+
+@pytest.mark.parametrize("text", ["path", "picture=path", "image=", "image=a,image=b", ",", "image=path,"])
+def test_columns_that_are_not_named_right(tmp_path: Path, voc: Vocabulary, text: str) -> None:
+    with pytest.raises(SettingError, match=r"--source\.columns '.*' .*(PART=COLUMN, such as image=path|image twice)"):
+        open_table(tmp_path / "t.csv", voc, columns=text)
+
+
+def test_labels_need_no_column_where_they_come_from_elsewhere(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
+    path = write_table(tmp_path / f"t{suffix}", [{"image": "a.jpg", "labels": ["cat"]}])
+    if suffix == ".csv":
+        path.write_text("file_name\na.jpg\n")
+    (tmp_path / "labels.json").write_text('{"a.jpg": ["dog"]}')
+    (entry,) = open_table(path, voc, labels=str(tmp_path / "labels.json")).entries
+    assert entry.classes == (12,)
+    (entry,) = open_table(path, voc, labels="none").entries
+    assert entry.classes == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "classes"),
+    [
+        (b"file_name,label\na.jpg,cat\n", (8,)),
+        (b"image, labels\na.jpg, cat\n", (8,)),
+        (b" Image ,LABELS\na.jpg,cat\n", (8,)),
+        (b"image;labels\na.jpg;cat,dog\n", (8, 12)),
+        (b"image\tlabels\na.jpg\tcat,dog\n", (8, 12)),
+        (b"image,labels\na.jpg,\"['cat', 'dog']\"\n", (8, 12)),
+        (b"image,labels\na.jpg,7.0\n", (8,)),
+        ("\ufeffimage,labels\r\na.jpg,cat\r\n".encode("utf-16-le"), (8,)),
+        ("\ufeffimage,labels\na.jpg,cat\n".encode("utf-16-be"), (8,)),
+    ],
+)
+def test_csv_as_people_write_it(tmp_path: Path, voc: Vocabulary, content: bytes, classes: tuple[int, ...]) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    (entry,) = open_table(tmp_path / "t.csv", voc).entries
+    assert (entry.key, entry.classes, entry.path) == ("a", classes, f"{tmp_path}/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("image,labels\na.jpg,étoile\n".encode("cp1252"), r"not UTF-8 text .* iconv -f WINDOWS-1252 -t UTF-8"),
+        ("image,labels\na.jpg,cat\n".encode("utf-16-le"), "zero bytes, as no text does; save it as UTF-8"),
+    ],
+)
+def test_csv_in_other_encodings(tmp_path: Path, voc: Vocabulary, content: bytes, reason: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=reason):
+        open_table(tmp_path / "t.csv", voc)
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path, voc: Vocabulary, save_image) -> None:
+    save_image("images/a.png", "blue")
+    save_image("b\\c.png", "red")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/t.csv").write_text("image,labels\n..\\images\\a.png,cat\n../b\\c.png,cat\n")
+    source = open_table(tmp_path / "sub/t.csv", voc)
+    assert [entry.key for entry in source.entries] == ["b\\c", "images/a"]
+    assert [source.read(entry).image.getpixel((0, 0))[2] for entry in source.entries] == [0, 255]
+
+
+def test_urls_that_differ_in_the_query_are_told_apart_by_a_key(tmp_path: Path, voc: Vocabulary) -> None:
+    urls = ["https://host/a.jpg?w=640", "https://host/a.jpg?w=1280"]
+    rows: list[Row] = [{"image": url, "labels": ["cat"]} for url in urls]
+    with pytest.raises(SourceError, match=r"belongs to two images: .*w=640.*w=1280.* keys .* in a column named key"):
+        open_table(write_table(tmp_path / "t.csv", rows), voc)
+    rows = [{**row, "key": f"a{number}"} for number, row in enumerate(rows)]
+    source = open_table(write_table(tmp_path / "t.csv", rows), voc)
+    assert [(entry.key, entry.path) for entry in source.entries] == [("a0", urls[0]), ("a1", urls[1])]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
@@ -241,7 +462,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
 
 def test_other_files_are_no_tables(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"t\.xlsx' is no table; .* \.csv, \.jsonl, \.parquet"):
+    with pytest.raises(SourceError, match=r"t\.xlsx' is no table; .* \.csv, \.tsv, \.jsonl, \.parquet"):
         open_table(tmp_path / "t.xlsx", voc)
 
 
@@ -255,7 +476,7 @@ def test_all_kinds_of_table_say_the_same(
 ) -> None:
     folder = tmp_path_factory.mktemp("tables")
     rows: list[Row] = [{"image": f"{name}.jpg", "labels": names} for name, names in labels.items()]
-    expected = [(name, tuple(sorted(map(VOC.index, names)))) for name, names in labels.items()]
+    expected = [(normalize("NFC", name), tuple(sorted(map(VOC.index, names)))) for name, names in labels.items()]
     for suffix in (".csv", ".jsonl", ".parquet"):
         path = str(write_table(folder / f"t{suffix}", rows))
         entries = list_table(SourceConfig(kind="table", path=path), VOC).entries

@@ -124,7 +124,7 @@ def test_an_image_that_the_label_file_leaves_out_is_bad(tmp_path: Path, voc: Voc
 def test_a_label_file_of_another_data_set_is_an_error(tmp_path: Path, voc: Vocabulary) -> None:
     write_voc(tmp_path / "data", {"a": []})
     (tmp_path / "labels.json").write_text('{"z": ["cat"]}')
-    with pytest.raises(SourceError, match="labels none of the images, such as 'a'"):
+    with pytest.raises(SourceError, match="labels none of the images: it has 'z', and the images are 'a'"):
         open_voc(tmp_path / "data", voc, labels=str(tmp_path / "labels.json"))
 
 

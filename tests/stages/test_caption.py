@@ -9,6 +9,7 @@ import torch
 from pseudolabel.config import CaptionConfig, Experiment
 from pseudolabel.diffusion.load import ModelError
 from pseudolabel.errors import SettingError
+from pseudolabel.shards.failures import find_failures
 from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import Ledger
 from pseudolabel.sources.entry import SourceError
@@ -45,22 +46,22 @@ def list_images(experiment: Experiment, *names: str) -> None:
 
 
 def test_every_pair_gets_one_caption_once(captioned: Experiment, one_rank: Rank) -> None:
-    assert write_captions(captioned, one_rank) == len(pairs(captioned))
+    assert write_captions(captioned, one_rank).written == len(pairs(captioned))
     captions = load_captions(captioned.captions.source)
     assert set(captions) == pairs(captioned)
     assert all(text.startswith(f"a photograph of {name}") for (_, name), text in captions.items())
     before = files(captioned)
     shutil.rmtree(captioned.captions.model)  # the second run does not even load it
-    assert write_captions(captioned, one_rank) == 0
+    assert write_captions(captioned, one_rank).written == 0
     assert files(captioned) == before
 
 
 def test_only_new_images_are_captioned(captioned: Experiment, one_rank: Rank) -> None:
     list_images(captioned, "val_000001", "val_000003")
-    first = write_captions(captioned, one_rank)
+    first = write_captions(captioned, one_rank).written
     before = files(captioned)
     list_images(captioned, "val_000001", "val_000002", "val_000003", "val_000004")
-    second = write_captions(captioned, one_rank)
+    second = write_captions(captioned, one_rank).written
     assert first + second == len(pairs(captioned))
     after = files(captioned)
     assert before.items() <= after.items()
@@ -74,18 +75,23 @@ def test_a_class_that_an_image_gains_later(captioned: Experiment, one_rank: Rank
     list_images(captioned, "val_000001")
     for names, total in ((["star"], 1), (["star", "heart"], 2)):
         labels.write_text(json.dumps({"val_000001": names}))
-        assert write_captions(labelled, one_rank) == 1
+        assert write_captions(labelled, one_rank).written == 1
         assert len(load_captions(labelled.captions.source)) == total
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_the_images(captioned: Experiment, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one rank has written before another has looked what is missing."""
+    """Also where one rank has written before another has looked what is missing; the last one tells of all."""
     monkeypatch.setattr(caption, "IMAGES_PER_FILE", 1)
-    counts = [write_captions(captioned, Rank(index, world, world, torch.device("cpu"))) for index in range(world)]
-    assert all(counts)
-    assert sum(counts) == len(pairs(captioned))
+    (Path(captioned.source.path) / "JPEGImages/val_000001.jpg").write_bytes(b"")
+    readable = {pair for pair in pairs(captioned) if pair[0] != "val_000001"}
+    ranks = [Rank(index, world, world, torch.device("cpu"), run=f"of-{world}") for index in range(world)]
+    *others, last = [write_captions(captioned, rank) for rank in ranks]
+    assert others == [None] * (world - 1)
+    assert last.written == len(readable)
+    assert list(last.statuses.values()) == [1]
     assert set(load_captions(captioned.captions.source)) == pairs(captioned)
+    assert [write_captions(captioned, rank) is None for rank in ranks] == [*[True] * (world - 1), False]
 
 
 def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
@@ -102,18 +108,28 @@ def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
         write_labels(changed, one_rank)
 
 
-def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> None:
+def test_an_image_that_cannot_be_read(
+    captioned: Experiment, one_rank: Rank, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = Path(captioned.source.path) / "JPEGImages/val_000002.jpg"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
     bad = {pair for pair in pairs(captioned) if pair[0] == "val_000002"}
-    assert write_captions(captioned, one_rank) == len(pairs(captioned)) - len(bad)
+    assert write_captions(captioned, one_rank).written == len(pairs(captioned)) - len(bad)
     assert {pair for pair, text in load_captions(captioned.captions.source).items() if not text} == bad
+    again = write_captions(captioned, one_rank)
+    assert again.statuses == {"truncated": 1}
+    assert again.report() == 3
+    assert "1 images failed" in capsys.readouterr().out
+    (failed,) = find_failures(Folder(captioned.captions.source))
+    assert failed[0] == "captions"
+    assert (failed[1].key, failed[1].status) == ("val_000002", "truncated")
     summary = write_labels(captioned, one_rank)
     assert summary is not None
     assert summary.statuses == {"ok": 3, "truncated": 1}
     image.write_bytes(whole)
-    assert write_captions(captioned, one_rank) == len(bad)
+    assert write_captions(captioned, one_rank).written == len(bad)
+    assert find_failures(Folder(captioned.captions.source)) == []
     with pytest.raises(OutputError, match=r"inputs\.sha256: .*\n.*\n.*add --retry-failed"):
         write_labels(captioned, one_rank)
     retried = write_labels(captioned, one_rank, retry_failed=True)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.tar import write_tar
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.images import mask_image
-from pseudolabel.stages.evaluate import evaluate
+from pseudolabel.stages.evaluate import NothingScoredError, evaluate
 from pseudolabel.stages.generate import generate
 from pseudolabel.stages.units import Rank
 from tests.e2e.commands import samples
@@ -67,7 +69,7 @@ def test_the_truth_scores_one(labelled: Experiment, one_rank: Rank, tmp_path: Pa
     assert report.miou == 1
 
 
-def test_masks_of_another_size_are_faults(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_what_is_not_scored_is_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     truth = sorted(Path(labelled.source.path, "SegmentationClass").glob("*.png"))
@@ -77,22 +79,89 @@ def test_masks_of_another_size_are_faults(labelled: Experiment, one_rank: Rank, 
     (masks / truth[1].name).write_bytes(b"no image")
     (masks / truth[2].name).unlink()
     Image.fromarray(np.zeros((128, 128), np.uint8)).save(masks / "of-another-set.png")
+    (masks / "notes.txt").write_text("mine")
     report = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, str(masks))
     assert report.images == 2
+    assert not report.scope.is_whole
     metrics = json.loads((tmp_path / "metrics.json").read_text())["masks"]
-    assert set(metrics["faults"]) == {truth[0].stem, truth[1].stem}
-    assert "prediction is (64, 128), ground truth is (128, 128)" in metrics["faults"][truth[0].stem]
-    assert (metrics["listed"], metrics["not_scored"]) == (5, 3)
+    assert metrics["reasons"] == {"size_mismatch": 1, "unreadable": 1, "no prediction": 1}
+    assert list(metrics["failures"]) == [path.stem for path in truth[:3]]
+    assert "prediction is (64, 128), ground truth is (128, 128)" in metrics["failures"][truth[0].stem]["message"]
+    assert (metrics["listed"], metrics["not_scored"], metrics["unlisted"]) == (5, 3, 1)
+    lines = report.scope.lines()
+    assert lines[:3] == [
+        "1 file left out: 1 .txt",
+        "1 prediction is of no listed image: 'of-another-set.png'",
+        f"3 of 5 images not scored: no prediction for '{truth[2].stem}'; size_mismatch for '{truth[0].stem}'; "
+        f"unreadable for '{truth[1].stem}'",
+    ]
+    assert f"    no prediction for '{truth[2].stem}' in '{masks}'" in lines
+
+
+def test_a_prediction_that_a_job_could_not_make_is_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    """The job recorded why; the shard of another image is cut short."""
+    masks = Path(shutil.copytree(Path(labelled.out) / "masks", tmp_path / "masks"))
+    entry = json.loads((masks / "masks-000000.json").read_text())
+    failure = {"key": "val_000001", "origin": "list", "status": "truncated", "message": "it ends early"}
+    (masks / "masks-000000.json").write_text(json.dumps({**entry, "failures": [failure]}))
+    kept = list(samples(masks).items())
+    with (masks / "masks-000000.tar").open("wb") as file:
+        write_tar(file, kept[1:2])
+    entry["size"] = (masks / "masks-000000.tar").stat().st_size
+    (masks / "masks-000000.json").write_text(json.dumps({**entry, "failures": [failure]}))
+    last = masks / "masks-000002.tar"
+    last.write_bytes(last.read_bytes()[:700])
+    report = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank)
+    assert report.images == 3
+    assert report.scope.not_scored["val_000001"] == (
+        "no prediction",
+        "no prediction for 'val_000001', which failed as truncated: it ends early",
+    )
+    assert report.scope.not_scored["val_000005"][0] == "no prediction"
+    assert "masks-000002.tar' cannot be read to its end" in report.scope.warnings[0]
+
+
+def test_shards_of_another_kind_are_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    with pytest.raises(NothingScoredError, match=r"5 of 5 images not scored: .*\n.*\n.* has cam\.npz, jpg"):
+        evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, f"{labelled.out}/cams")
 
 
 def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "val_000001.png")
-    with pytest.raises(SourceError, match=r"none of the predictions .* could be scored: .*prediction is"):
+    with pytest.raises(NothingScoredError, match=r"nothing was scored in .*\n5 of 5 images not scored: .*\n") as error:
         evaluate(labelled, "masks", one_rank, str(tmp_path))
+    assert "'val_000001': prediction is (4, 4)" in str(error.value)
+    assert error.value.exit_status == 3
     with pytest.raises(SourceError, match=r"no mask shards or PNG masks in .*--predictions"):
         evaluate(labelled, "masks", one_rank, str(tmp_path / "absent"))
     with pytest.raises(SourceError, match="no CAM shards in"):
         evaluate(labelled, "cams", one_rank, str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["ground truth", "predictions"])
+def test_masks_of_0_and_255_alone_are_told(labelled: Experiment, one_rank: Rank, tmp_path: Path, what: str) -> None:
+    binary = tmp_path / "binary"
+    binary.mkdir()
+    for path in Path(labelled.source.path, "SegmentationClass").glob("*.png"):
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask > 0, 255, 0).astype(np.uint8)).save(binary / path.name)
+    source = replace(labelled.source, masks=str(binary)) if what == "ground truth" else labelled.source
+    experiment = replace(labelled, out=str(tmp_path), source=source)
+    report = evaluate(experiment, "masks", one_rank, str(binary))
+    assert report.scope.is_empty == (what == "ground truth")
+    assert len(report.scope.warnings) == 1
+    assert f"no class in the {what} of the scored images, only 0 and 255" in report.scope.warnings[0]
+    assert "1 for 'circle'" in report.scope.warnings[0]
+    assert (report.miou == 1) == (what == "ground truth")
+
+
+def test_predictions_in_folders_and_with_dots_are_found(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    for path in Path(labelled.source.path, "SegmentationClass").glob("*.png"):
+        target = tmp_path / "sub" / path.name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    report = evaluate(replace(labelled, out=str(tmp_path / "out")), "masks", one_rank, str(tmp_path / "sub" / ".."))
+    assert (report.images, report.miou, report.scope.is_whole) == (5, 1, True)
 
 
 def test_no_ground_truth_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import json
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, RUN, Failure, entry_name
 from pseudolabel.shards.verify import verify
-from pseudolabel.stages.job import Job, Summary, open_job, report
+from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.units import Rank, Unit
 
 SETTINGS = {"inputs": {"count": 6, "sha256": "labels"}, "seed": 0}
@@ -73,6 +75,20 @@ def test_the_last_rank_finishes(tmp_path: Path) -> None:
     assert [Path(name).suffix for name in Folder(str(tmp_path)).names()].count(".tar") == 3
 
 
+def test_one_of_the_ranks_that_end_together_finishes(tmp_path: Path) -> None:
+    """Every unit is done already: all of them find the job finished, in whatever order they come."""
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit)
+    for run in ("first", "second"):
+        ranks = [replace(rank_of(index, 3), run=run) for index in range(3)]
+        for _ in range(2):  # as a program does that calls the stage twice
+            with ExitStack() as stack:
+                jobs = [stack.enter_context(job_in(tmp_path, rank)) for rank in ranks]
+                assert [job.finish() is not None for job in (jobs[1], jobs[0], jobs[2])] == [True, False, False]
+    assert len(list(tmp_path.glob(".reported-*"))) == 2  # of the last run alone
+
+
 def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
     with job_in(tmp_path, rank_of(0, 2)) as one, job_in(tmp_path, rank_of(1, 2)) as other:
         do(other, UNITS[1], bad="d")
@@ -116,6 +132,49 @@ def test_failures_are_counted_and_not_done_again(tmp_path: Path) -> None:
     assert (summary.failed, summary.exit_status, summary.statuses) == (2, 3, {"ok": 4, "truncated": 2})
     with job_in(tmp_path) as job:
         assert job.choose(UNITS) == []
+
+
+def test_a_job_without_a_sample_done_does_not_bind_its_folder(tmp_path: Path) -> None:
+    """Its entries go when other settings come, those beyond the new list's end as well; until then they stay."""
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="abcdef")
+        summary = job.finish()
+    assert summary is not None
+    assert (summary.samples, summary.exit_status) == (0, 3)
+    assert summary.first_failures == {"truncated": ["a: a ends early", "b: b ends early"]}
+    with job_in(tmp_path) as job:
+        assert job.choose(UNITS) == []
+    settings = {"inputs": {"count": 2, "sha256": "labels"}, "seed": 1}
+    with open_job(Folder(str(tmp_path)), "cams", settings, UNITS[:1], inputs_of, rank_of(0, 1)) as job:
+        assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [RUN, "summary.json"]
+        assert job.choose(UNITS[:1]) == UNITS[:1]
+        do(job, UNITS[0], bad="a")
+        assert job.finish().statuses == {"ok": 1, "truncated": 1}
+    with pytest.raises(OutputError, match=r"other settings:\n  inputs.count: 2 -> 6\n  seed: 1 -> 0"), job_in(tmp_path):
+        pytest.fail("a sample is done now")
+
+
+def test_other_ranks_wait_until_the_first_has_cleared_the_folder(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit, bad="abcdef")
+        job.finish()
+    settings = {**SETTINGS, "seed": 1}
+    begun = threading.Event()
+
+    def begin_second() -> list[int]:
+        begun.set()
+        with open_job(Folder(str(tmp_path)), "cams", settings, UNITS, inputs_of, rank_of(1, 2)) as job:
+            return numbers(job.choose(UNITS))
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(begin_second)
+        assert begun.wait(60)
+        assert not second.done()
+        with open_job(Folder(str(tmp_path)), "cams", settings, UNITS, inputs_of, rank_of(0, 2)) as job:
+            do(job, UNITS[0])
+            assert second.result(60) in ([0, 1, 2], [1, 2])
 
 
 def test_a_retry_takes_up_failed_samples_alone(tmp_path: Path) -> None:
@@ -201,20 +260,3 @@ def test_what_a_killed_run_has_left_is_swept(tmp_path: Path) -> None:
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with job_in(tmp_path), pytest.raises(OutputError, match="another run writes to"), job_in(tmp_path):
         pytest.fail("the second one came in")
-
-
-def summary_of(statuses: dict[str, int]) -> Summary:
-    return Summary("cams", "runs/x/cams", statuses["ok"], statuses, 1, 2.0, 5.0)
-
-
-def test_the_last_line_tells_how_many(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report(summary_of({"ok": 8, "unlabelled": 1})) == 0
-    first, last = capsys.readouterr().out.splitlines()
-    assert json.loads(first)["statuses"] == {"ok": 8, "unlabelled": 1}
-    assert last == "cams: all 8 samples done, 1 without labels left out -> runs/x/cams"
-    assert report(summary_of({"ok": 8})) == 0
-    assert capsys.readouterr().out.endswith("cams: all 8 samples done -> runs/x/cams\n")
-    assert report(summary_of({"ok": 8, "truncated": 1, "missing": 2})) == 3
-    assert "8 samples done, 3 failed" in capsys.readouterr().out.splitlines()[1]
-    assert report(None) == 0
-    assert capsys.readouterr().out == ""

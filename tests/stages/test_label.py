@@ -61,7 +61,7 @@ def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
     assert kept(begun) == before
     assert (
         "cams: the run goes on with model.dtype: float32 -> bfloat16, model.name: shapes -> "
-        f"{moved}, model.revision: main -> other, vocabulary: shapes -> {changed.vocabulary}, work.batch: 16 -> 4\n"
+        f"{moved}, model.revision: main -> other, vocabulary: shapes -> mine, work.batch: 16 -> 4\n"
     ) in capsys.readouterr().err
     run = json.loads(Path(begun.out, "cams", RUN).read_bytes())
     assert run["about"]["model"]["name"] == "shapes"  # as it was begun

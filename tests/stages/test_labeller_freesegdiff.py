@@ -16,6 +16,7 @@ from pseudolabel.records import Sample
 from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.stages.labellers.freesegdiff import FreeSegDiffLabeller
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
+from pseudolabel.stages.tables.freesegdiff import RELEASED
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
@@ -28,10 +29,13 @@ SWITCHES = [
     {},
     {"refinement": "none"},
     {"refinement": "per_cluster"},
-    {"one_cluster_per_class": True},
+    {"naming": "released"},
+    {"enlarge": "nearest", "refinement": "none"},
+    {"vae": "sample", "refinement": "none"},
     {"background_words": False, "refinement": "none"},
     {"noise": True, "timestep": 100, "refinement": "none"},
     {"template": "one {} of many", "refinement": "none"},
+    RELEASED,
 ]
 
 
@@ -63,7 +67,8 @@ def label(config, name="tiny", vocabulary=VOCABULARY, **work):
 def label_plainly(config, name, sample):
     model, path = loaded(name), config.clip
     noise = draw_noise(0, "noise", sample.key, 1, model.latent_shape)[0] if config.noise else None
-    points = plain.points(model, config, sample.image, noise)
+    drawn = draw_noise(0, "posterior", sample.key, 1, model.latent_shape)[0] if config.vae == "sample" else None
+    points = plain.points(model, config, sample.image, noise, drawn)
     centred = torch.from_numpy(points - points.mean(0)).float()
     generator = generator_of(0, "clusters", sample.key)
     centres = plus_plus(centred[None], config.clusters, [generator], config.restarts)[0]

@@ -1,12 +1,14 @@
 """Every row of every table, for real, on Shapes with the small models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from pseudolabel.config import Experiment
+from pseudolabel.experiment_file import load_experiment
 from pseudolabel.stages.reproduce import TABLES
 from pseudolabel.stages.tables.data import DATA
 from pseudolabel.stages.tables.names import TableName
@@ -52,6 +54,17 @@ def test_rows_change_what_they_say():
         own = [row for row in table.rows if row.change is not None]
         settings = [(repr(row.change(Experiment())), row.data, row.labels, row.captions) for row in own]
         assert len(set(settings)) == len(settings) - 3 * (name == "diffseg-ablations")
+
+
+def test_the_released_rows_have_the_settings_of_the_file_that_ships():
+    shipped = load_experiment("freesegdiff_released")
+    rows = [row for row in TABLES["freesegdiff-1"].rows if row.name == "FreeSeg-Diff, as released"]
+    assert [row.data for row in rows] == ["VOC val", "VOC-C", "COCO-Object", "COCO-27"]
+    for row in rows:
+        own = row.change(Experiment())
+        assert (own.method, own.freesegdiff, own.filter) == (shipped.method, shipped.freesegdiff, shipped.filter)
+        assert replace(own.captions, model=shipped.captions.model) == shipped.captions
+        assert row.labels == "predicted"
 
 
 @pytest.mark.slow

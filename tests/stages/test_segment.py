@@ -1,21 +1,31 @@
 """Segmenting single images: every method on the small models, from Python and from the command line."""
 
+import io
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import CLIPModel
 
 from pseudolabel import Segmenter
-from pseudolabel.errors import UserError
+from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.ownership import MANIFEST, NotOursError
 from pseudolabel.records import IGNORE
+from pseudolabel.refine import densecrf
+from pseudolabel.refine.lattice import LatticeOverflowError
+from pseudolabel.shards.folder import FullDiskError, OutputError
 from pseudolabel.sources.shapes import Scene, draw_scene
-from pseudolabel.stages.segment import find_images, segment_images
+from pseudolabel.stages import segment as segmenting
+from pseudolabel.stages.segment import segment_images
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
+from tests.mounts import mounted_tmpfs
 
 SHAPES = ("--config", "shapes")
 METHODS = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
@@ -108,34 +118,232 @@ def test_a_broken_image_does_not_stop_the_others(photo, tmp_path, names):
     assert "1 images segmented, 1 not" in done.out
 
 
-def test_paths_that_give_no_images(tmp_path):
-    with pytest.raises(UserError, match="no file or folder"):
-        find_images([str(tmp_path / "absent.jpg")])
-    with pytest.raises(UserError, match="no images in"):
-        find_images([str(tmp_path)])
+@pytest.fixture
+def images(scene: Scene, tmp_path: Path) -> Path:
+    """Three images in two folders, one with dots in its name."""
+    for name in ("a/photo.jpg", "b/photo.jpg", "b/frame.0.5.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        scene.image.save(tmp_path / "images" / name)
+    return tmp_path / "images"
 
 
-def test_two_images_of_one_name(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (4, 4)).save(tmp_path / folder / "x.png")
-    with pytest.raises(UserError, match="rename one of them"):
-        find_images([str(tmp_path / "a" / "x.png"), str(tmp_path / "b" / "x.png")])
-    assert set(find_images([str(tmp_path)])) == {"a/x", "b/x"}
+def configure(out: Path, **changes: object) -> Experiment:
+    return replace(load_experiment("shapes"), out=str(out), **changes)
 
 
-def test_a_second_run_leaves_out_what_the_first_has_written(scene, tmp_path, names):
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def outputs(*names: str) -> set[str]:
+    return {f"{name}{suffix}" for name in names for suffix in (".png", ".overlay.png", ".json")}
+
+
+def test_masks_are_named_by_path_below_the_folder(images, tmp_path, names):
+    outcome = segment_images(configure(tmp_path / "out"), [str(images)], ",".join(names), sharpen=False)
+    assert (outcome.written, outcome.failures) == (3, {})
+    assert files(tmp_path / "out") - {f"{MANIFEST}.jsonl"} == outputs("a/photo", "b/photo", "b/frame.0.5")
+
+
+def test_a_second_run_leaves_out_what_the_first_has_done(images, tmp_path, names, monkeypatch):
+    experiment, classes = configure(tmp_path / "out"), ",".join(names)
+    segment_images(experiment, [str(images)], classes, sharpen=False)
+    (tmp_path / "out" / "b" / "photo.overlay.png").unlink()  # as if killed before it
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
+    other_batches = replace(experiment, work=replace(experiment.work, batch=3))
+    again = segment_images(other_batches, [str(images)], classes, sharpen=False)
+    assert (again.written, again.done_before) == (1, 2)
+    redone = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert redone == {"photo.json"}
+    monkeypatch.setattr(segmenting, "Segmenter", None)  # no model is loaded where nothing is left to do
+    done = call("segment", images, *SHAPES, "--classes", classes, "--out", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert done.last_line == f"0 images segmented, 0 not, 3 left out, done before with these settings -> {tmp_path}/out"
+
+
+@pytest.mark.parametrize("change", ["classes", "sharpen", "threshold", "image"])
+def test_other_settings_or_another_image_are_done_again(images, tmp_path, names, change):
+    experiment, classes = configure(tmp_path / "out", crf=CrfConfig(iterations=1)), ",".join(names)
+    segment_images(experiment, [str(images / "a")], classes, sharpen=False)
+    if change == "image":
+        Image.new("RGB", (64, 64), "red").save(images / "a" / "photo.jpg")
+    if change == "threshold":
+        experiment = replace(experiment, evaluate=replace(experiment.evaluate, threshold=0.9))
+    again = segment_images(
+        experiment, [str(images / "a")], classes + ",heart" * (change == "classes"), change == "sharpen"
+    )
+    assert (again.written, again.done_before) == (1, 0)
+
+
+def test_what_an_earlier_run_wrote_is_no_image(scene, tmp_path, names):
     scene.image.save(tmp_path / "photo.jpg")
-    experiment = replace(load_experiment("shapes"), out=str(tmp_path))
-    for _ in range(2):
-        assert segment_images(experiment, [str(tmp_path)], ",".join(names), sharpen=False).written == 1
-    assert set(find_images([str(tmp_path)])) == {"photo"}
-    assert {path.name for path in tmp_path.iterdir()} == {"photo.jpg", "photo.png", "photo.overlay.png", "photo.json"}
+    for out in (tmp_path, tmp_path / "masks"):
+        outcome = segment_images(configure(out), [str(tmp_path)], ",".join(names), sharpen=False)
+        assert outcome.written == 1
+    assert outcome.left_out.reasons["written by pseudolabel"] == 2
+    third = segment_images(configure(tmp_path / "third"), [str(tmp_path)], ",".join(names), sharpen=False)
+    assert (third.written, third.left_out.reasons["written by pseudolabel"]) == (1, 4)
 
 
-def test_a_mask_is_not_written_over_its_image(scene, tmp_path, names):
-    scene.image.save(tmp_path / "photo.png")
-    experiment = replace(load_experiment("shapes"), out=str(tmp_path))
-    with pytest.raises(UserError, match=r"photo.png' would be written over it; choose another --out"):
-        segment_images(experiment, [str(tmp_path)], ",".join(names), sharpen=False)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "photo.png")), np.asarray(scene.image))
+@pytest.mark.parametrize("name", ["photo.json", "photo.png", "photo.overlay.png"])
+def test_a_users_file_is_not_written_over(scene, tmp_path, names, name):
+    """A LabelMe annotation, ground truth, or the image itself; without a look at a model that is not there."""
+    scene.image.save(tmp_path / ("photo.jpg" if name != "photo.png" else name))
+    if name != "photo.png":
+        (tmp_path / name).write_bytes(b'{"shapes": []}')
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ("--classes", ",".join(names), "--out", tmp_path, "--model.name", "/nowhere")
+    done = call("segment", tmp_path / "photo.jpg" if name != "photo.png" else tmp_path, *SHAPES, *options)
+    assert done.is_clean_error()
+    assert f"did not write, or that changed since, and that would be written over: '{name}'" in done.err
+    assert "choose another --out" in done.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_mask_corrected_by_hand_is_not_written_over(images, tmp_path, names):
+    experiment = configure(tmp_path / "out")
+    segment_images(experiment, [str(images)], ",".join(names), sharpen=False)
+    (tmp_path / "out" / "a" / "photo.png").write_bytes(b"corrected")
+    again = segment_images(experiment, [str(images)], ",".join(names), sharpen=False)
+    assert (again.written, again.done_before) == (0, 3)
+    with pytest.raises(NotOursError, match=r"'a/photo.png'"):
+        segment_images(experiment, [str(images)], ",".join(names) + ",heart", sharpen=False)
+    assert (tmp_path / "out" / "a" / "photo.png").read_bytes() == b"corrected"
+
+
+def test_names_that_cannot_be_used_are_failures_of_their_images(scene, tmp_path, names):
+    scene.image.save(tmp_path / "good.jpg")
+    long = "星" * 82 + ".jpg"  # 250 bytes, and 258 as .overlay.png
+    for odd in (os.fsencode(long), b"caf\xe9.jpg", b"good.png", b"new\nline.jpg"):
+        shutil.copy(tmp_path / "good.jpg", os.fsencode(tmp_path) + b"/" + odd)
+    done = call("segment", tmp_path, *SHAPES, "--classes", ",".join(names), "--out", tmp_path / "out")
+    assert done.status == 3
+    assert "2 images segmented, 3 not" in done.last_line
+    lines = [line for line in done.err.splitlines() if line.startswith("not segmented")]
+    assert [line.count("rename") or line.count("shorten") for line in lines] == [1, 1, 1]
+    for part in ("258 bytes of 255; shorten it", "caf\\xe9.jpg': its name is not UTF-8", "as 'good.png', like"):
+        assert sum(part in line for line in lines) == 1
+    assert files(tmp_path / "out") - {f"{MANIFEST}.jsonl"} == outputs("good", "new\nline")
+
+
+def test_paths_that_give_no_images(tmp_path):
+    done = call("segment", tmp_path / "absent.jpg", *SHAPES, "--out", tmp_path / "out")
+    assert done.is_clean_error()
+    assert "no file or folder" in done.err
+    (tmp_path / "notes.txt").write_text("no image")
+    done = call("segment", tmp_path, *SHAPES, "--out", tmp_path / "out")
+    assert done.is_clean_error()
+    assert f"no images in '{tmp_path}'; 1 file left out: 1 .txt" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_home_is_expanded(scene, tmp_path, names, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scene.image.save(tmp_path / "photo.jpg")
+    done = call("segment", "~/photo.jpg", *SHAPES, "--classes", ",".join(names), "--out", "~/out")
+    assert done.status == 0, done.err
+    assert (tmp_path / "out" / "photo.png").exists()
+
+
+def test_an_output_folder_that_is_a_file(photo, tmp_path, names):
+    done = call("segment", photo, *SHAPES, "--classes", ",".join(names), "--out", photo, "--model.name", "/nowhere")
+    assert done.is_clean_error()
+    assert "is a file, or lies below one; choose another --out" in done.err
+
+
+def test_a_read_only_output_folder(photo, tmp_path, names):
+    with mounted_tmpfs(tmp_path / "out", "ro"), pytest.raises(OutputError, match="cannot be written"):
+        segment_images(configure(tmp_path / "out"), [str(photo)], ",".join(names), sharpen=False)
+
+
+def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, capsys):
+    with mounted_tmpfs(tmp_path / "out", "size=40k"):
+        with pytest.raises(FullDiskError, match=r"no space left in .* it goes on where it stopped"):
+            segment_images(configure(tmp_path / "out"), [str(images)], ",".join(names), sharpen=False)
+        written = len(list((tmp_path / "out").rglob("*.json")))
+        assert f"{written} images segmented" in capsys.readouterr().out
+
+
+def rotated(image: Image.Image) -> Image.Image:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees for viewing
+    buffer = io.BytesIO()
+    image.crop((0, 0, 128, 96)).save(buffer, "JPEG", exif=exif.tobytes())
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("kind", ["exif", "transparent", "grey", "palette"])
+def test_command_and_python_give_one_mask(scene, tmp_path, names, kind):
+    path = tmp_path / "some photo.png"
+    if kind == "exif":
+        path = path.with_suffix(".jpg")
+        path.write_bytes(rotated(scene.image).fp.getvalue())
+    elif kind == "transparent":
+        image = scene.image.copy()
+        image.putalpha(Image.fromarray((scene.labels > 0).astype(np.uint8) * 255))
+        image.save(path)
+    else:
+        scene.image.convert({"grey": "L", "palette": "P"}[kind]).save(path)
+    call("segment", path, *SHAPES, "--classes", ",".join(names), "--out", tmp_path / "out")
+    expected = np.asarray(Image.open(tmp_path / "out" / "some photo.png"))
+    segment = Segmenter(load_experiment("shapes"))
+    for image in (path, str(path), path.read_bytes(), Image.open(path)):
+        np.testing.assert_array_equal(segment(image, names).labels, expected)
+    assert expected.shape == ((128, 96) if kind == "exif" else (128, 128))
+
+
+def test_transparency_is_laid_on_white(scene, names):
+    image = scene.image.copy()
+    image.putalpha(0)
+    assert np.asarray(Segmenter.from_pretrained("shapes")(image, names).image).min() == 255
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    segment = Segmenter.from_pretrained("shapes")
+    with pytest.raises(ValueError, match=r"no file '.*absent.jpg'"):
+        segment(tmp_path / "absent.jpg", ["star"])
+    with pytest.raises(ValueError, match="not an image"):
+        segment(b"no image", ["star"])
+
+
+def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
+    """Each batch with guessed classes has a vocabulary of its own, but the models are those of the first."""
+    loaded: list[str] = []
+    from_pretrained = CLIPModel.from_pretrained
+
+    def load(folder: str, **options: object) -> CLIPModel:
+        loaded.append(folder)
+        return from_pretrained(folder, **options)
+
+    monkeypatch.setattr(CLIPModel, "from_pretrained", load)
+    experiment = replace(load_experiment("shapes"), method="freesegdiff")
+    segment = Segmenter(experiment)
+    for classes in (["star"], ["square", "heart"], "shapes", ["star"]):
+        segment(images / "a" / "photo.jpg", classes)
+    assert len(loaded) == 1
+    assert experiment.filter.clip == experiment.freesegdiff.clip == "shapes"
+
+
+@pytest.mark.parametrize("method", ["diffsegmenter", "freesegdiff"])
+def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names, method, monkeypatch):
+    """A lattice that cannot be numbered, as images far larger than the kernels give."""
+    whole = densecrf.open_mean_field
+
+    def mean_field(config, device):
+        def run(image, scores):
+            if image.shape[:2] == (128, 100):
+                raise LatticeOverflowError("the pixels spread over a lattice too large to be numbered")
+            return whole(config, device)(image, scores)
+
+        return run
+
+    monkeypatch.setattr(densecrf, "open_mean_field", mean_field)
+    Image.open(images / "a" / "photo.jpg").crop((0, 0, 100, 128)).save(images / "c.jpg")
+    experiment = configure(tmp_path / "out", method=method)
+    experiment = replace(experiment, work=replace(experiment.work, workers=1))
+    outcome = segment_images(experiment, [str(images)], ",".join(names), sharpen=True)
+    assert outcome.written == 3
+    (message,) = outcome.failures.values()
+    assert "c.jpg" in message
+    assert "DenseCRF cannot take this image on cpu" in message
+    assert "crf.engine pydensecrf" in message

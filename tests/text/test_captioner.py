@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GitForCausa
 
 from pseudolabel.config import CaptionConfig
 from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import SettingError
 from pseudolabel.text import captioner, pretrained
 from pseudolabel.text.captioner import Captioner
 from tests.plain.blip import tiny_blip
@@ -67,6 +68,41 @@ def test_a_caption_does_not_depend_on_its_company(config: CaptionConfig, images:
 def test_a_caption_tells_of_the_image(config: CaptionConfig, images: list[Image.Image]) -> None:
     captions = Captioner(config, CPU)(images, [LEADS[0]] * len(images))
     assert len(set(captions)) > 1
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_length_in_all_is_the_published_call_s(images: list[Image.Image], tmp_path: Path, beams: int) -> None:
+    """BLIP's own `max_length`, which counts the lead and the token before it, and its beam search."""
+    folder = tiny_blip(tmp_path)
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    config = CaptionConfig(model=str(folder), max_length=9, beams=beams)
+    captions, shorter = Captioner(config, CPU)(images, LEADS), 0
+    longer = Captioner(replace(config, max_length=0), CPU)(images, LEADS)
+    for image, lead, found, other in zip(images, LEADS, captions, longer, strict=True):
+        inputs = processor(images=image, return_tensors="pt", **({"text": lead} if lead else {}))
+        tokens = model.generate(**inputs, max_length=9, num_beams=beams)
+        assert found == processor.decode(tokens[0], skip_special_tokens=True)
+        assert len(processor.tokenizer(found, add_special_tokens=False).input_ids) <= 8
+        shorter += len(found) < len(other)
+    assert shorter, "nothing was cut"
+
+
+def test_beams_show(config: CaptionConfig, images: list[Image.Image]) -> None:
+    assert Captioner(replace(config, beams=4), CPU)(images, LEADS) != Captioner(config, CPU)(images, LEADS)
+
+
+def test_a_lead_that_takes_up_the_whole_length_stays_as_it_is(config: CaptionConfig, images: list[Image.Image]) -> None:
+    captions = Captioner(replace(config, max_length=5), CPU)(images, LEADS)
+    free = Captioner(replace(config, max_new_tokens=4), CPU)(images[2:3], [""])
+    assert captions[:2] + captions[3:5] == LEADS[:2] + LEADS[3:5]  # each of four words and more
+    assert captions[2:3] == free
+
+
+@pytest.mark.parametrize("setting", [{"max_length": -1}, {"max_new_tokens": 0}, {"beams": 0}], ids=str)
+def test_lengths_that_no_caption_has(setting: dict[str, int]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(SettingError, match=rf"captions\.{name} {value}: give at least"):
+        Captioner(CaptionConfig(model="shapes", **setting), CPU)
 
 
 def test_nothing_to_caption(config: CaptionConfig) -> None:

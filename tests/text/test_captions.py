@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.sources.entry import Entry, SourceError
-from pseudolabel.text.captions import check_complete, load_captions
+from pseudolabel.text.captions import check_complete, check_images, load_captions, match_captions
 from pseudolabel.vocabulary import load_vocabulary
 
 
@@ -46,6 +46,67 @@ def test_a_line_that_is_no_caption_is_named(tmp_path: Path, line: str) -> None:
     path.write_text('{"key": "a", "class": "cat", "caption": "a cat"}\n\n' + line)
     with pytest.raises(SourceError, match=r"captions\.jsonl, line 3: not a caption"):
         load_captions(str(path))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"key": "a", "class": "cat", "caption": None}, 'caption is null, where text is needed; write "" for an image'),
+        ({"key": "a", "class": "cat", "caption": ["a cat"]}, r'caption is \["a cat"\], where text is needed'),
+        ({"key": 7, "class": "cat", "caption": "a cat"}, "key is 7, where text is needed; write the image's key"),
+        ({"key": "a", "class": None, "caption": "a cat"}, "class is null, .* write the class's name, or"),
+        ({"key": "a", "text": "a cat", "class": "cat"}, "caption is missing, where text is needed"),
+    ],
+)
+def test_captions_of_the_wrong_type_are_named(tmp_path: Path, record: dict[str, object], reason: str) -> None:
+    path = write(tmp_path / "captions.jsonl", ("a", "cat", "a cat"))
+    path.write_text(path.read_text() + json.dumps(record))
+    with pytest.raises(SourceError, match=rf"captions\.jsonl, line 2: not a caption: {reason}"):
+        load_captions(str(path))
+
+
+def test_files_of_other_systems(tmp_path: Path) -> None:
+    path = write(tmp_path / "captions.jsonl", ("a", "cat", "a cat"), ("b", "cat", "another"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_captions(str(path)) == {("a", "cat"): "a cat", ("b", "cat"): "another"}
+
+
+ENTRIES = [Entry("x/café", "a.jpg", (8, 12), "list"), Entry("b", "b.jpg", (15,), "list")]
+
+
+def test_captions_find_their_images_and_classes() -> None:
+    written = {
+        ("data/x/cafe\u0301.jpg", "Cat"): "a cat",
+        ("data/x/cafe\u0301.jpg", "cat"): "",
+        ("data/x/cafe\u0301.jpg", "dog"): "",
+        ("data/x/cafe\u0301.jpg", ""): "two animals",
+        ("b.png", "kitten"): "a kitten",
+        ("b.png", "unheard of"): "nothing",
+        ("c", "cat"): "of another image",
+    }
+    assert match_captions(written, ENTRIES, load_vocabulary("voc"), "captions") == {
+        ("x/café", "cat"): "a cat",
+        ("x/café", "dog"): "",
+        ("x/café", ""): "two animals",
+        ("b", "cat"): "a kitten",
+    }
+
+
+def test_captions_of_other_images_name_both_sides() -> None:
+    written = {("z", "cat"): "a cat", ("y", "cat"): "a cat"}
+    with pytest.raises(
+        SourceError, match=r"of none .*: its keys are 'z', 'y' with classes 'cat', .* 'x/café', 'b'; it"
+    ):
+        check_images(written, {}, ENTRIES, "captions")
+    check_images({}, {}, ENTRIES, "captions")
+    check_images(written, {("b", "cat"): "a cat"}, ENTRIES, "captions")
+
+
+def test_captions_of_whole_images_are_told_from_those_of_classes() -> None:
+    with pytest.raises(
+        SourceError, match=r"lacks 3 of 3 .* an empty class are of the whole image, which --method diffs"
+    ):
+        check_complete({("x/café", ""): "two animals"}, ENTRIES, load_vocabulary("voc"), "captions")
 
 
 def test_every_labelled_pair_needs_a_caption() -> None:

@@ -3,7 +3,8 @@ import torch
 
 from pseudolabel.config import DiffSegmenterConfig
 from pseudolabel.text.prompts import PromptError, build_prompt, token_weights
-from tests.plain.architectures import shipped_tokenizer
+from tests.plain import diffsegmenter as plain
+from tests.plain.architectures import clip_tokenizer, shipped_tokenizer
 
 TEMPLATE = "a photograph of {}"
 TOKENIZER = shipped_tokenizer()
@@ -91,16 +92,78 @@ def test_an_ing_word_takes_half():
     assert read(weigh(prompt, class_tokens="last", modifiers="none")) == [("star</w>", 1.0)]
 
 
-@pytest.mark.parametrize("class_tokens", ["mean", "last"])
-@pytest.mark.parametrize("modifiers", ["ing_next", "none"])
-@pytest.mark.parametrize("name", ["star", "red star", "zebra crossing"])
-@pytest.mark.parametrize("behind", ["", " sitting", ", here"])
-def test_columns_sum_to_one_and_emphasis_is_the_name_s_alone(class_tokens, modifiers, name, behind):
-    prompt = build_prompt(TEMPLATE, name, f"a photograph of {name}{behind}" if behind else "")
-    weights = weigh(prompt, class_tokens=class_tokens, modifiers=modifiers, class_weight=1.5)
-    plain = weigh(prompt, class_tokens=class_tokens, modifiers="none")
-    assert weights.columns.sum().item() == pytest.approx(1)
-    assert torch.equal(weights.emphasis, torch.where(plain.columns > 0, 1.5, 1.0))
+@pytest.mark.parametrize(
+    ("name", "word", "read_token"),
+    [
+        ("hydrant", ["hydr", "ant</w>"], "ant</w>"),
+        ("fire hydrant", ["hydr", "ant</w>"], "ant</w>"),
+        ("surfboard", ["surf", "board</w>"], "board</w>"),
+        ("hairdryer", ["hair", "dryer</w>"], "dryer</w>"),
+        ("bedclothes", ["bed", "clothes</w>"], "clothes</w>"),
+        ("computer", ["compu", "ter</w>"], "ter</w>"),
+        ("computer mouse", ["mouse</w>"], "mouse</w>"),
+        ("dog", ["dog</w>"], "dog</w>"),
+    ],
+)
+def test_the_last_word_is_emphasised_and_its_last_token_read(name, word, read_token):
+    """With CLIP's own tokens, and a caption that goes on with the word again."""
+    tokenizer = clip_tokenizer()
+    prompt = build_prompt(TEMPLATE, name, f"a photograph of {name} beside a {name}")
+    weights = token_weights(tokenizer, prompt, DiffSegmenterConfig(class_tokens="last_word"))
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(weights.text).input_ids)
+    emphasised = (weights.emphasis == DiffSegmenterConfig().class_weight).nonzero().flatten().tolist()
+    assert [tokens[place] for place in emphasised] == word
+    assert emphasised == list(range(emphasised[0], emphasised[0] + len(word)))  # the first time, not the second
+    assert weights.columns.nonzero().flatten().tolist() == emphasised[-1:]
+    assert tokens[emphasised[-1]] == read_token
+    assert (weights.emphasis == 1).sum() == 77 - len(word)
+
+
+def test_clip_s_tokens_are_the_published_ones():
+    assert clip_tokenizer()("a photograph of dog").input_ids == [49406, 320, 8853, 539, 1929, 49407]
+
+
+@pytest.mark.parametrize(
+    ("behind", "ours", "released"),
+    [
+        (" sitting on grass", ["sitting</w>"], ["sitting</w>"]),
+        (", sitting on grass", [], [",</w>"]),
+        (" sitting, on grass", ["sitting</w>"], []),
+        (" sitting.", ["sitting</w>"], []),
+        (" surfacing", ["sur", "facing</w>"], ["sur"]),
+        (" in evening", [], []),
+        ("", [], []),
+    ],
+)
+def test_released_words_in_ing_are_told_by_blanks_and_read_by_place(behind, ours, released):
+    tokenizer, prompt = clip_tokenizer(), build_prompt(TEMPLATE, "dog", f"a photograph of dog{behind}")
+    for modifiers, expected in (("ing_next", ours), ("ing_released", released)):
+        columns = token_weights(tokenizer, prompt, DiffSegmenterConfig(modifiers=modifiers)).columns
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt.text).input_ids)
+        read = [tokens[place] for place in columns.nonzero().flatten().tolist()]
+        assert read == ["dog</w>", *expected]
+        assert columns[4] == (0.5 if expected else 1)
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, clip_tokenizer()], ids=["shapes", "CLIP"])
+@pytest.mark.parametrize("class_tokens", ["mean", "last", "last_word"])
+@pytest.mark.parametrize("modifiers", ["ing_next", "ing_released", "none"])
+def test_weights_are_those_of_the_plain_way(tokenizer, class_tokens, modifiers):
+    config = DiffSegmenterConfig(class_tokens=class_tokens, modifiers=modifiers, class_weight=1.5)
+    for name in ("star", "red star", "zebra crossing", "fire hydrant"):
+        for behind in (None, "", " sitting", ", here", ", sitting", " sitting, here", "y sitting"):
+            caption = "" if behind is None else f"a photograph of {name}{behind}"
+            weights = token_weights(tokenizer, build_prompt(TEMPLATE, name, caption), config)
+            sentence = plain.write_sentence(TEMPLATE, name, caption)
+            columns, emphasis = torch.zeros(77), torch.ones(77)
+            groups = plain.class_tokens(tokenizer, sentence, config)
+            for group in groups:
+                columns[group] += 1 / len(group) / len(groups)
+            emphasis[plain.emphasised_tokens(tokenizer, sentence, config)] = 1.5
+            assert weights.text == sentence.text
+            torch.testing.assert_close(weights.columns, columns)
+            assert torch.equal(weights.emphasis, emphasis)
+            assert weights.columns.sum().item() == pytest.approx(1)
 
 
 def test_a_name_behind_the_last_token_is_an_error():

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from pseudolabel_train import commands
-from pseudolabel_train.commands import ConfigError, find_config
+from pseudolabel_train.config import ConfigError, find_config
+from pseudolabel_train.initial import choose_initial
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_a_shipped_config_is_found_by_name_and_by_its_path_in_the_project(name, 
 def test_a_whole_segmenters_weights_take_the_place_of_the_backbones(cfg, tmp_path):
     """Or the backbone's own would be fetched first, and stop a machine without a network."""
     torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "whole.pth")
-    commands._choose_initial(cfg, str(tmp_path / "whole.pth"))
+    choose_initial(cfg, str(tmp_path / "whole.pth"))
     assert cfg.model.init_cfg.checkpoint == f"weights:{tmp_path / 'whole.pth'}"
     assert "init_cfg" not in cfg.model.backbone
 
@@ -35,7 +36,7 @@ def test_a_whole_segmenters_weights_take_the_place_of_the_backbones(cfg, tmp_pat
 def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
     torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "backbone.pth")
     cfg.model.pretrained = "open-mmlab://resnet101_v1c"
-    commands._choose_initial(cfg, str(tmp_path / "backbone.pth"))
+    choose_initial(cfg, str(tmp_path / "backbone.pth"))
     assert cfg.model.backbone.init_cfg.checkpoint == f"weights:{tmp_path / 'backbone.pth'}"
     assert "pretrained" not in cfg.model
     assert "init_cfg" not in cfg.model
@@ -44,11 +45,11 @@ def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
 def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
     cfg.load_from = "other.pth"
     with pytest.raises(ConfigError, match=r"load_from='other\.pth', which would win"):
-        commands._choose_initial(cfg, "mine.pth")
+        choose_initial(cfg, "mine.pth")
     cfg.load_from = None
     cfg.model.pop("backbone")
     with pytest.raises(ConfigError, match="MultiScaleSegmentor has no backbone"):
-        commands._choose_initial(cfg, "mine.pth")
+        choose_initial(cfg, "mine.pth")
 
 
 def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):

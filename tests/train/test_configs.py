@@ -11,7 +11,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import nn
 
 import pseudolabel_train.register  # noqa: F401
-from pseudolabel_train.commands import find_config
+from pseudolabel_train.config import find_config
 from pseudolabel_train.loss import BalancedCrossEntropyLoss
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/deeplabv2").glob("deeplabv2_*.py"))

@@ -21,6 +21,7 @@ from pseudolabel_train.shard_list import ShardError
 from tests.train.shards import LABELS, draw_sample, name, write_masks
 
 VOC = load_vocabulary("voc")
+META = dataset_metainfo(VOC)
 STOCK = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 OURS = [{"type": "LoadShardSample"}]
 TRAINING = [
@@ -94,7 +95,7 @@ def test_real_images_come_out_as_the_stock_loaders_give_them(voc_sample: Path) -
         image, mask = voc_sample / "JPEGImages" / f"{stem}.jpg", voc_sample / "SegmentationClass" / f"{stem}.png"
         fields = {"label_map": None, "reduce_zero_label": False, "seg_fields": []}
         stock = Compose(STOCK)({"img_path": str(image), "seg_map_path": str(mask), **fields})
-        ours = LoadShardSample()(sample_results("s.tar", stem, image.read_bytes(), mask.read_bytes(), VOC.names))
+        ours = LoadShardSample()(sample_results("s.tar", stem, image.read_bytes(), mask.read_bytes(), META))
         assert_same(stock, ours)
 
 
@@ -156,8 +157,9 @@ def test_iou_metric_takes_the_samples(folder: Path) -> None:
     assert scores["aAcc"] == pytest.approx(100 * (pixels[0] + pixels[1]) / pixels[:255].sum(), abs=0.02)
 
 
-def load(members, names=VOC.names) -> dict:
-    return LoadShardSample()(sample_results("runs/x/masks-000003.tar", "dogs/a", members["jpg"], members["png"], names))
+def load(members, metainfo=META) -> dict:
+    results = sample_results("runs/x/masks-000003.tar", "dogs/a", members["jpg"], members["png"], metainfo)
+    return LoadShardSample()(results)
 
 
 def png(labels: np.ndarray, mode: str = "L") -> bytes:
@@ -167,7 +169,7 @@ def png(labels: np.ndarray, mode: str = "L") -> bytes:
 
 
 WHERE = "'runs/x/masks-000003.tar': sample 'dogs/a': "
-MEND = "; find all that is wrong with `pseudolabel verify runs/x`, and write it anew"
+MEND = "; find all that is wrong with `pseudolabel verify runs/x`, and write it again"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_broken_sample_is_named(change, message: str) -> None:
 def test_labels_belong_to_the_vocabulary() -> None:
     assert load(draw_sample(0))["gt_seg_map"].max() == 255
     with pytest.raises(ShardError, match="has label 20 where the vocabulary ends at 6"):
-        load(draw_sample(0), load_vocabulary("shapes").names)
+        load(draw_sample(0), dataset_metainfo(load_vocabulary("shapes")))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
@@ -208,3 +210,31 @@ def test_a_cut_file_is_not_taken_for_a_whole_one(voc_sample: Path, member: str, 
     files[member] = files[member][: int(len(files[member]) * share)]
     with pytest.raises(ShardError, match="sample 'dogs/a'"):
         load(files)
+
+
+WITHOUT_BACKGROUND = "name: parts\nbackground: false\nclasses: [head, arm, leg]\n"
+
+
+def test_without_background_zero_is_ignored_and_classes_move_down(tmp_path: Path) -> None:
+    """As MMSegmentation's own loader does where the data set says `reduce_zero_label`."""
+    (tmp_path / "parts.yaml").write_text(WITHOUT_BACKGROUND)
+    metainfo = dataset_metainfo(load_vocabulary(str(tmp_path / "parts.yaml")))
+    assert metainfo["classes"] == ("head", "arm", "leg")
+    assert metainfo["palette"] == META["palette"][1:4]
+    labels = np.array([[0, 1, 2, 3, 255]], np.uint8).repeat(2, 0)
+    image = io.BytesIO()
+    Image.new("RGB", (5, 2)).save(image, "JPEG")
+    mask = png(labels)
+    found = LoadShardSample()(sample_results("s.tar", "a", image.getvalue(), mask, metainfo))
+    assert found["gt_seg_map"].tolist() == [[255, 0, 1, 2, 255]] * 2
+    (tmp_path / "a.jpg").write_bytes(image.getvalue())
+    (tmp_path / "a.png").write_bytes(mask)
+    named = {"classes": metainfo["classes"], "palette": metainfo["palette"]}
+    places = {"img_path": "", "seg_map_path": ""}
+    stock = BaseSegDataset(
+        data_root=str(tmp_path), data_prefix=places, metainfo=named, reduce_zero_label=True, pipeline=STOCK
+    )
+    assert stock.metainfo == metainfo
+    assert_same(stock[0], {**found, "sample_idx": 0})
+    with pytest.raises(ShardError, match="has label 4 where the vocabulary ends at 3"):
+        LoadShardSample()(sample_results("s.tar", "a", image.getvalue(), png(labels + 1), metainfo))

@@ -109,6 +109,21 @@ def test_predictions_are_palette_pngs_in_voc_colours(tmp_path):
         assert image.getpalette()[: 3 * 21] == voc_palette()[:21].ravel().tolist()
 
 
+@pytest.mark.parametrize("crf", [None, CRF])
+def test_without_background_predictions_are_written_as_masks_number_them(tmp_path, crf):
+    """0 is no class of the network's then, but in a mask it says that there is no label."""
+    batch, samples = outputs(2)
+    for sample in samples:
+        sample["reduce_zero_label"] = True
+    metric = CrfIoUMetric(crf=crf, workers=1, output_dir=str(tmp_path))
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process(batch, samples)
+    metric.evaluate(2)
+    expected = refined_one_by_one(2) if crf else [sample["pred_sem_seg"]["data"][0].numpy() for sample in samples]
+    for number, labels in enumerate(expected):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"2007_{number:06d}.png")), labels + 1)
+
+
 def test_without_ground_truth_predictions_are_all_that_comes_of_it(tmp_path):
     metric = CrfIoUMetric(output_dir=str(tmp_path), format_only=True)
     metric.dataset_meta = {"classes": CLASSES}
@@ -128,12 +143,35 @@ def test_a_resized_image_is_no_image_for_the_crf():
         metric.process(batch, samples)
 
 
-def test_a_diverged_model_is_named_before_its_logits_reach_a_worker():
-    metric = CrfIoUMetric(crf=CRF, workers=1)
-    batch, samples = outputs(1)
-    samples[0]["seg_logits"]["data"][0, 3, 3] = float("nan")
-    with pytest.raises(SettingError, match=r"images/2007_000000.jpg': its logits are not finite"):
-        metric.process(batch, samples)
+@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp_path, engine):
+    """One image's logits are no numbers; with the engine torch another has a lattice that overflows."""
+    settings = {**CRF, "engine": engine}
+    if engine == "torch":
+        settings["bilateral_sxy"] = 1e-7
+    batch, samples = outputs(4)
+    samples[2]["seg_logits"]["data"][0, 3, 3] = float("nan")
+    metric = CrfIoUMetric(crf=settings, workers=1, output_dir=str(tmp_path))
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process(batch, samples)
+    found = metric.evaluate(4)
+    reason = "DenseCRF: the logits are not finite, the training diverged"
+    assert metric.failures["2007_000002"] == reason
+    if engine == "torch":
+        assert found == {}
+        assert len(metric.failures) == 4
+        return
+    assert len(metric.failures) == 1
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["2007_000000", "2007_000001", "2007_000003"]
+    expected = IoUMetric()
+    expected.dataset_meta = {"classes": CLASSES}
+    for number, (sample, labels) in enumerate(zip(samples, refined_one_by_one(4), strict=True)):
+        if number != 2:
+            expected.process({}, [{**sample, "pred_sem_seg": {"data": torch.from_numpy(labels)[None]}}])
+    assert found == expected.evaluate(3)
+    metric.process(*outputs(1))
+    metric.evaluate(1)
+    assert metric.failures == {}
 
 
 @pytest.mark.parametrize(

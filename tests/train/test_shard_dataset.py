@@ -180,7 +180,7 @@ def test_a_damaged_sample_is_an_error_and_no_other_takes_its_place(tmp_path: Pat
     path = write_shard(tmp_path / "s.tar", {"a": draw_sample(0), "b": {**draw_sample(1), "jpg": b"\xff\xd8"}})
     dataset = ShardDataset(str(path), "voc", DECODE)
     assert decoded([dataset[0]])[0][0].endswith("s.tar/a")
-    message = f"'{path}': sample 'b': the image is damaged; find all that is wrong with `pseudolabel verify {tmp_path}`"
+    message = f"'{path}': sample 'b': the image is damaged; download or copy it again"
     with pytest.raises(UserError, match=message):
         dataset[1]
     loader = DataLoader(dataset, num_workers=1, collate_fn=pseudo_collate)
@@ -217,7 +217,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no shards in" in refusal(tmp_path / "empty")
     assert "pseudolabel refine" in refusal(tmp_path / "*.tar")
-    assert "cannot be read: No such file" in refusal(tmp_path / "none.tar")
+    assert "none.tar'; write it with `pseudolabel generate`" in refusal(tmp_path / "none.tar")
     assert "use type='ShardStream'" in refusal("memory://masks/masks-000000.tar")
 
     write_run(tmp_path / "cams", "cams", [[("a", {"jpg": b"", "cam.npz": b"", "json": b""})]])

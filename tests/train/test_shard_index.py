@@ -4,6 +4,7 @@ import io
 import lzma
 import multiprocessing
 import os
+import subprocess
 import tarfile
 import tempfile
 import tracemalloc
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pseudolabel_train.shard_index import ShardIndex, load_index
-from pseudolabel_train.shard_list import ShardError
+from pseudolabel_train.shard_list import SORT, ShardError
 from tests.mounts import mounted_tmpfs, remount
 from tests.train.shards import numbered, tiny_sample, write_shard
 
@@ -242,14 +243,53 @@ def test_a_damaged_header_is_refused(shard: Path) -> None:
     ("members", "message"),
     [
         ({"jpg": b"", "cam.npz": b"", "json": b""}, "holds CAMs, not pseudo-masks.*pseudolabel refine"),
-        ({"jpg": b"", "json": b""}, r"sample 'b' has members \['jpg', 'json'\], but .jpg and .png.*pseudolabel verify"),
+        (
+            {"jpg": b"", "json": b""},
+            r"sample 'b' has members \['jpg', 'json'\], but one image \(\.jpg\).*name them KEY\.jpg",
+        ),
         ({"png": b"", "json": b""}, r"sample 'b' has members \['json', 'png'\]"),
+        ({"image.png": b"", "mask.png": b""}, r"sample 'b' has members \['image\.png', 'mask\.png'\], but one image"),
+        (
+            {"a.jpg": b"", "b.jpg": b"", "png": b""},
+            r"sample 'b' has members \['a\.jpg', 'b\.jpg', 'png'\], but one image",
+        ),
     ],
 )
 def test_samples_without_image_or_mask_are_refused(tmp_path: Path, members, message: str) -> None:
     path = write_shard(tmp_path / "s.tar", {"a": tiny_sample(0), "b": members})
     with pytest.raises(ShardError, match=message):
         load_index(str(path))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"image.jpg": b"image", "mask.png": b"mask"},
+        {"webp": b"image", "png": b"mask"},
+        {"jpg": b"image", "seg.png": b"mask", "txt": b"star"},
+        {"jpg": b"image", "png": b"mask", "thumb.jpg": b"small", "overlay.png": b"colours"},
+    ],
+)
+def test_the_image_and_the_mask_of_others_are_found_where_one_of_each_is_meant(tmp_path: Path, members) -> None:
+    path = write_shard(tmp_path / "s.tar", {"b": members})
+    assert contents(path, load_index(str(path))) == [("b", b"image", b"mask")]
+
+
+def test_members_that_lie_apart_are_told_with_the_command_that_sorts_them(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w") as tar:
+        for member in ("0.jpg", "1.jpg", "0.png", "1.png"):
+            info = tarfile.TarInfo(member)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    with pytest.raises(ShardError, match=r"members of sample '0' lie apart in the tar.*tar --sort=name"):
+        load_index(str(path))
+    command = SORT.partition("`")[2].rstrip("`").replace("OLD.tar", "s.tar").replace("NEW.tar", "sorted.tar")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert [key for key, *_ in contents(tmp_path / "sorted.tar", load_index(str(tmp_path / "sorted.tar")))] == [
+        "./0",
+        "./1",
+    ]
 
 
 def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -265,5 +305,5 @@ def test_what_is_no_tar_or_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(ShardError, match=r"s.tar' is not a whole tar"):
         load_index(str(tmp_path / "s.tar"))
-    with pytest.raises(ShardError, match=r"t.tar' cannot be read: No such file"):
+    with pytest.raises(ShardError, match=r"no shard or folder '.*t\.tar'; write it with"):
         load_index(str(tmp_path / "t.tar"))

@@ -297,7 +297,7 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
         pack(tmp_path / "nowhere", voc, "test", archive)
     with pytest.raises(UserError, match=r"give the folder that holds ImageSets, such as VOCdevkit/VOC2012"):
         pack(predictions, tmp_path, "test", archive)
-    with pytest.raises(UserError, match=r"val\.txt' cannot be read .*--split can be test\."):
+    with pytest.raises(UserError, match=r"no file '.*val\.txt'; --split can be test\."):
         pack(predictions, voc, "val", archive)
     with pytest.raises(UserError, match=r"the server takes a tar\.gz, not '.*out\.zip'"):
         pack(predictions, voc, "test", tmp_path / "out.zip")
@@ -306,8 +306,16 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
         pack(predictions, voc, "test", tmp_path / "file" / "out.tar.gz")
 
 
+def test_lists_and_images_as_people_name_them(predictions, voc, tmp_path):
+    (voc / "JPEGImages" / f"{IDS[0]}.jpg").rename(voc / "JPEGImages" / f"{IDS[0]}.JPG")
+    lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png  \r\n" for name in IDS]
+    (voc / "ImageSets" / "Segmentation" / "test.txt").write_text("\ufeff" + "".join(lines), newline="")
+    assert read_ids(voc, "test") == IDS
+    assert pack(predictions, voc, "test", tmp_path / "out.tar.gz") == len(IDS)
+
+
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "is empty"), ("\n \n", "is empty"), ("a\nb\na\n", "names 'a' twice")]
+    ("text", "message"), [("", "is empty"), ("\n \n", "is empty"), ("a\nb\na\n", "'a' is listed twice")]
 )
 def test_lists_that_cannot_be_right(voc, text, message):
     (voc / "ImageSets" / "Segmentation" / "test.txt").write_text(text)

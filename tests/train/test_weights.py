@@ -13,7 +13,14 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.models import ResNet
 from torch import nn
 
-from pseudolabel_train.weights import WeightsError, check_initial, is_whole, load_trained, read_weights
+from pseudolabel_train.weights import (
+    WeightsError,
+    check_initial,
+    is_whole,
+    load_trained,
+    read_trained,
+    read_weights,
+)
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 
@@ -47,19 +54,44 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return os.mkdir, (str(trap),)
 
     torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"x\.pth' holds more than weights.*safetensors"):
-        read_weights(str(tmp_path / "x.pth"))
+    torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("x.pth", "old.pth"):
+        said = rf"{name}' holds more than weights \(posix\.mkdir\), and reading it would run code.*safetensors"
+        with pytest.raises(WeightsError, match=said):
+            read_weights(str(tmp_path / name))
     assert not trap.exists()
     pickle.loads((lambda buffer: (pickle.dump(Trap(), buffer), buffer.getvalue())[1])(io.BytesIO()))
     assert trap.exists()  # so the trap would have closed
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut", bytes(range(256)), pickle.dumps({"a": 1})])
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_a_damaged_file_is_named(tmp_path, name, content):
+def test_what_is_no_checkpoint_is_named_and_never_said_to_run_code(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=re.escape(name)):
+    with pytest.raises(WeightsError, match=re.escape(name)) as caught:
         read_weights(str(tmp_path / name))
+    assert "code" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.6, 0.99])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_cut_off_checkpoint_is_named(tmp_path, is_zip, share):
+    torch.save({"weight": torch.ones(3000)}, tmp_path / "x.pth", _use_new_zipfile_serialization=is_zip)
+    data = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "x.pth").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(WeightsError, match=r"x\.pth' .*download or copy it again"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_last_checkpoint_is_followed_also_where_its_folder_was_moved(tmp_path):
+    torch.save(STATE, tmp_path / "iter_9.pth")
+    for named in (tmp_path / "iter_9.pth", "/elsewhere/work/iter_9.pth", "iter_9.pth"):
+        (tmp_path / "last_checkpoint").write_text(f"{named}\n")
+        trained = read_trained(str(tmp_path / "last_checkpoint"))
+        assert torch.equal(trained.weights["conv.weight"], STATE["conv.weight"])
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/iter_30.pth")
+    with pytest.raises(WeightsError, match=r"names '/elsewhere/iter_30\.pth', which is not there.*iter_9\.pth"):
+        read_trained(str(tmp_path / "last_checkpoint"))
 
 
 def test_a_missing_file_and_one_without_a_state_dict(tmp_path):
@@ -118,14 +150,14 @@ def test_trained_weights_must_be_the_whole_model(tmp_path):
     model, trained = Segmenter(), Segmenter()
     path = str(tmp_path / "x.pth")
     torch.save({"state_dict": trained.state_dict()}, path)
-    load_trained(model, path)
+    load_trained(model, read_trained(path))
     assert torch.equal(model.decode_head.weight, trained.decode_head.weight)
     torch.save({"state_dict": trained.backbone.state_dict()}, path)
     with pytest.raises(WeightsError, match=r"lacks 'backbone\.0\.weight'.* and \d+ more"):
-        load_trained(model, path)
+        load_trained(model, read_trained(path))
     torch.save(Segmenter(width=5).state_dict(), path)
     with pytest.raises(WeightsError, match=r"\(5, 3, 1, 1\) instead of \(3, 3, 1, 1\)"):
-        load_trained(model, path)
+        load_trained(model, read_trained(path))
 
 
 def test_initial_weights_are_a_backbone_with_anything_besides_or_a_segmenter(tmp_path):

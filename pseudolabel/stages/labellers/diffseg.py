@@ -16,7 +16,6 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.methods.diffseg import DiffSeg, merge, name_segments, suppress
 from pseudolabel.methods.kmeans import kmeans
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
-from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import generator_of
@@ -59,7 +58,7 @@ class DiffSegLabeller:
         if self.config.semantic:
             settings["template"] = self.vocabulary.template
             if self.captions:  # in which a synonym stands for its class
-                settings["synonyms"] = digest([entry.synonyms for entry in self.vocabulary.classes])
+                settings["synonyms"] = [entry.synonyms for entry in self.vocabulary.classes]
         return settings
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:

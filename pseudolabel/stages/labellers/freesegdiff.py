@@ -15,17 +15,26 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.backbone import PatchFeatures
-from pseudolabel.methods.freesegdiff import FreeSegDiff, cluster, cut_out, name_regions
+from pseudolabel.methods.freesegdiff import (
+    FreeSegDiff,
+    cluster,
+    cut_out,
+    enlarge_clusters,
+    name_regions,
+    share_regions,
+)
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.refine.engines import crf_settings, resolve_engine
-from pseudolabel.refine.regions import NamedRegions, refine_regions
+from pseudolabel.refine.failures import STATUS as CRF_STATUS
+from pseudolabel.refine.regions import NamedRegions, try_regions
+from pseudolabel.sources.entry import BadSample
 from pseudolabel.stages.labellers.latents import encode_ahead
 from pseudolabel.stages.labellers.noise import draw_noise, generator_of
 from pseudolabel.stages.units import current_rank
 from pseudolabel.stages.workers import open_pool
 from pseudolabel.text.captions import Captions
 from pseudolabel.text.clip import ClipScorer
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, template_problem
 
 
 class FreeSegDiffLabeller:
@@ -43,8 +52,8 @@ class FreeSegDiffLabeller:
         self.workers = experiment.work.workers or current_rank().cores()
         if not 0 < self.config.certainty < 1:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
-        if self.config.template.count("{}") != 1:
-            raise SettingError(f"freesegdiff.template '{self.config.template}' needs exactly one {{}} for the class")
+        if problem := template_problem(self.config.template):
+            raise SettingError(f"--freesegdiff.template {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FreeSegDiff(model, self.config)
         self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
@@ -64,24 +73,28 @@ class FreeSegDiffLabeller:
             "crf": crf_settings(self.config.crf),
         }
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap]]:
-        """Every sample with its labels, in their order; one without candidate classes is all background."""
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
+        """Every sample with its labels, or with what is wrong with it, in their order.
+
+        One without candidate classes is all background.
+        """
         samples = list(samples)
         labels = self._labels([sample for sample in samples if sample.classes])
         for sample in samples:
             background = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
-            yield sample, LabelMap(sample.key, next(labels) if sample.classes else background)
+            found = next(labels) if sample.classes else background
+            yield sample, BadSample(CRF_STATUS, found) if isinstance(found, str) else LabelMap(sample.key, found)
 
-    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray]:
-        """uint8 (H, W) labels of every sample; where cores run DenseCRF, the device goes on meanwhile."""
+    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray | str]:
+        """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
         named = (self._name(sample, own) for sample, own in zip(samples, self._clusters(samples), strict=True))
         if self.config.refinement == "none" or self.engine == "torch" or self.workers == 1 or len(samples) < 2:
-            return (refine_regions(one, self.model.device) for one in named)
-        return self._pool.map(refine_regions, named)
+            return (try_regions(one, self.model.device) for one in named)
+        return self._pool.map(try_regions, named)
 
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
-        return open_pool(self.workers, refine_regions.__module__)
+        return open_pool(self.workers, try_regions.__module__)
 
     def _clusters(self, samples: list[Sample]) -> Iterator[np.ndarray]:
         """uint8 (side, side) cluster numbers of every sample."""
@@ -90,8 +103,9 @@ class FreeSegDiffLabeller:
 
     def _regions(self, samples: list[Sample]) -> Iterator[torch.Tensor]:
         """Batches of cluster numbers of the diffusion model's features."""
-        for group, latents in encode_ahead(self.model, samples, _image, self.batch, self.loaders):
-            noise = torch.cat([self._noise(sample.key) for sample in group]) if self.config.noise else None
+        draw = self._draw_posterior if self.config.vae == "sample" else None
+        for group, latents in encode_ahead(self.model, samples, _image, self.batch, self.loaders, draw):
+            noise = torch.cat([self._draw(sample.key, "noise") for sample in group]) if self.config.noise else None
             yield self.method.regions(latents, noise, self._generators(group))
 
     def _patches(self, samples: list[Sample], backbone: PatchFeatures) -> Iterator[torch.Tensor]:
@@ -102,17 +116,22 @@ class FreeSegDiffLabeller:
     def _generators(self, group: Sequence[Sample]) -> list[torch.Generator]:
         return [generator_of(self.seed, "clusters", sample.key) for sample in group]
 
-    def _noise(self, key: str) -> torch.Tensor:
-        return draw_noise(self.seed, "noise", key, 1, self.model.latent_shape)
+    def _draw_posterior(self, sample: Sample) -> torch.Tensor:
+        return self._draw(sample.key, "posterior")[0]
+
+    def _draw(self, key: str, purpose: str) -> torch.Tensor:
+        return draw_noise(self.seed, purpose, key, 1, self.model.latent_shape)
 
     def _name(self, sample: Sample, clusters: np.ndarray) -> NamedRegions:
         """Clusters at the image's size, each with a class's label or background's."""
         image = np.asarray(sample.image)
-        regions = np.asarray(Image.fromarray(clusters).resize(sample.image.size, Image.Resampling.NEAREST))
+        regions = enlarge_clusters(clusters, image.shape[:2], self.config)
         pictures = [Image.fromarray(picture) for picture in cut_out(image, regions)]
         similarities = self.clip.similarities(pictures, self.texts)
-        one_cluster = self.config.one_cluster_per_class
-        names = name_regions(similarities, len(self.vocabulary), sample.classes, one_cluster)
+        if self.config.naming == "released":
+            names = share_regions(similarities, self.clip.scale, sample.classes)
+        else:
+            names = name_regions(similarities, len(self.vocabulary), sample.classes)
         return NamedRegions(image, regions, names, self.config)
 
 

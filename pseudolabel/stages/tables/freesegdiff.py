@@ -37,6 +37,28 @@ def _freeseg(**switches: object) -> Change:
     return both(captions, method("freesegdiff", **switches))
 
 
+# What the released program does otherwise than the paper says, as in configs/pipeline/freesegdiff_released.yaml.
+RELEASED = {
+    "noise": True,
+    "vae": "sample",
+    "template": "{}",
+    "background_words": False,
+    "naming": "released",
+    "enlarge": "nearest",
+    "refinement": "per_cluster",
+    "certainty": 0.9,
+}
+
+
+def _released(experiment: Experiment) -> Experiment:
+    words = both(setting("filter", nouns="mean_of_minima"), setting("captions", max_length=20, beams=3))
+    return both(_freeseg(**RELEASED), words)(experiment)
+
+
+def _released_row(data: str, published: float) -> Row:
+    return Row("FreeSeg-Diff, as released", data, {PER_IMAGE: published}, _released, labels="predicted")
+
+
 def _row(name: str, data: str, published: float, **switches: object) -> Row:
     return Row(name, data, {PER_IMAGE: published}, _freeseg(**switches), labels="predicted")
 
@@ -48,12 +70,16 @@ TABLE_1 = Table(
     (
         *quoted("VOC val", PER_IMAGE, _VOC),
         _row("FreeSeg-Diff", "VOC val", 53.27),
+        _released_row("VOC val", 53.27),
         *quoted("VOC-C", PER_IMAGE, _VOC_C),
         _row("FreeSeg-Diff", "VOC-C", 58.86),
+        _released_row("VOC-C", 58.86),
         *quoted("COCO-Object", PER_IMAGE, _COCO),
         _row("FreeSeg-Diff", "COCO-Object", 31.01),
+        _released_row("COCO-Object", 31.01),
         *quoted("COCO-27", PER_IMAGE, _COCO_27),
         _row("FreeSeg-Diff", "COCO-27", 34.03),
+        _released_row("COCO-27", 34.03),
     ),
 )
 

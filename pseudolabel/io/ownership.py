@@ -1,0 +1,159 @@
+"""Which files of an output folder this package wrote, and the refusal to write over any other."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pseudolabel.shards.folder import Folder, OutputError
+
+MANIFEST = ".pseudolabel-files"
+_MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?\.jsonl")
+NAMED = 3  # files that a message names one by one
+
+
+class NotOursError(OutputError):
+    """A file that this package did not write lies where it would write one."""
+
+
+class OwnFiles:
+    """The files below an output folder that this package wrote, by manifests that lie in the folder.
+
+    A manifest is a JSON Lines file with the name and the sha256 of each file, noted before the file appears: a process
+    that is killed at any instant leaves no file of its own that it would not know again. A file whose bytes have been
+    changed since, such as a mask that was corrected by hand, is its editor's.
+
+    Args:
+        folder: where the files lie; need not exist yet.
+        rank: of the process, each of which writes a manifest of its own.
+        option: the command's option that names the folder, for messages.
+    """
+
+    def __init__(self, folder: Folder, rank: int = 0, option: str = "--out") -> None:
+        self.folder, self.option = folder, option
+        self._manifest = f"{MANIFEST}-{rank}.jsonl" if rank else f"{MANIFEST}.jsonl"
+        self._hashes: dict[str, set[str]] = {}
+        for name in folder.names():
+            if _MANIFEST_NAME.fullmatch(name):
+                self._read(folder.read_bytes(name))
+
+    def names(self) -> frozenset[str]:
+        """Names of all files that this package has ever written here, changed or not."""
+        return frozenset(self._hashes)
+
+    def obstacle(self, name: str) -> str:
+        """Why no file of this name can be written, whatever is there: it is too long, or lies outside; else empty."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"'{name}' leads out of '{self.folder.path}'"
+        if self.folder.local is None:
+            return ""
+        target = self.folder.local / name
+        try:
+            target.lstat()
+            above = target.parent
+        except (FileNotFoundError, NotADirectoryError):
+            above = next(folder for folder in target.parents if folder.exists())
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                return f"'{target}' cannot be written: {error.strerror or error}"
+            above = self.folder.local
+        if not above.is_dir():
+            return f"'{above}' is a file where a folder is needed for '{name}'; move it or choose another {self.option}"
+        is_below = above.is_relative_to(self.folder.local)  # else the output folder is not there yet
+        if is_below and not above.resolve().is_relative_to(self.folder.local.resolve()):
+            return f"a link leads from '{above}' out of '{self.folder.path}'; remove it"
+        longest = os.pathconf(above, "PC_NAME_MAX")
+        if too_long := [part for part in target.parts if len(os.fsencode(part)) > longest]:
+            return f"'{too_long[0]}' is too long a name: {len(os.fsencode(too_long[0]))} bytes of {longest}; shorten it"
+        return ""
+
+    def check(self, names: Iterable[str]) -> None:
+        """Make sure that none of these files is another's.
+
+        Raises:
+            NotOursError: if one exists that this package did not write, or that was changed since.
+        """
+        self._refuse([name for name in names if not self._is_free(name)])
+
+    def _refuse(self, strange: Sequence[str]) -> None:
+        if strange:
+            shown = ", ".join(repr(name) for name in strange[:NAMED])
+            rest = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+            what = "a file that" if len(strange) == 1 else f"{len(strange)} files that"
+            raise NotOursError(
+                f"'{self.folder.path}' holds {what} pseudolabel did not write, or that changed since, and that would "
+                f"be written over: {shown}{rest}; choose another {self.option}, or move what is there"
+            )
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files, one whole after the other in the order given.
+
+        Raises:
+            NotOursError: if one would replace a file that is not ours.
+            OutputError: if one cannot be written.
+        """
+        self.note({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+        for name, data in files.items():
+            self.folder.write_bytes(name, data)
+
+    def note(self, hashes: Mapping[str, str]) -> None:
+        """Note files by name and sha256 of their bytes, before they are put into the folder.
+
+        Raises:
+            NotOursError: if one would replace a file that is not ours.
+            OutputError: if there can be no file of that name, or the manifest cannot be written.
+        """
+        for name in hashes:
+            if obstacle := self.obstacle(name):
+                raise OutputError(obstacle)
+        self._refuse([name for name, own in hashes.items() if not self._is_free(name, own)])
+        new = {name: own for name, own in hashes.items() if own not in self._hashes.get(name, ())}
+        if new:
+            lines = (json.dumps({"file": name, "sha256": own}, ensure_ascii=False) for name, own in new.items())
+            self.folder.append(self._manifest, "".join(f"{line}\n" for line in lines).encode())
+        for name, own in new.items():
+            self._hashes.setdefault(name, set()).add(own)
+
+    def _is_free(self, name: str, own: str = "") -> bool:
+        """Whether there is nothing of that name, or what we wrote, or just the bytes with that sha256."""
+        if self.folder.local is not None:
+            try:
+                mode = (self.folder.local / name).lstat().st_mode
+            except OSError as error:
+                return error.errno in (errno.ENOENT, errno.ENOTDIR)
+            if not stat.S_ISREG(mode):
+                return False
+        elif not self.folder.exists(name):
+            return True
+        known = {*self._hashes.get(name, ()), own}
+        return known != {""} and hashlib.sha256(self.folder.read_bytes(name)).hexdigest() in known
+
+    def _read(self, data: bytes) -> None:
+        for line in data.splitlines():
+            try:
+                entry = json.loads(line)
+                self._hashes.setdefault(entry["file"], set()).add(entry["sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by a kill; the file it was about has not appeared
+
+
+def own_files_beside(target: str, option: str = "--out") -> tuple[OwnFiles, str]:
+    """For a command that writes one file: the own files of its folder, and its name there."""
+    path, _, name = target.rpartition("/")
+    return OwnFiles(Folder(path or ("/" if target.startswith("/") else ".")), option=option), name
+
+
+def write_own(target: str, data: bytes, option: str = "--out") -> None:
+    """Write one file, unless one is there that this package did not write.
+
+    Raises:
+        NotOursError: if there is one.
+        OutputError: if it cannot be written.
+    """
+    files, name = own_files_beside(target, option)
+    files.folder.prepare()
+    files.write({name: data})

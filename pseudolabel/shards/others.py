@@ -1,0 +1,41 @@
+"""Folders that hold files of other programs under names that shards and their ledger take."""
+
+import json
+import re
+
+from pseudolabel.io.ownership import NAMED, NotOursError
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import INDEX, RUN
+
+SUMMARY = "summary.json"
+
+
+def check_shard_folder(folder: Folder, kind: str) -> None:
+    """Make sure that a run may write its shards here: nothing would be written over, or its `run.json` is ours.
+
+    Args:
+        folder: where the shards are to lie; need not exist yet.
+        kind: of the shards, which begins their names.
+
+    Raises:
+        NotOursError: if it may not.
+    """
+    taken = re.compile(rf"{re.escape(kind)}-\d{{6,}}\.(tar|jsonl|json)")
+    found = [name for name in folder.names() if name in (RUN, INDEX, SUMMARY) or taken.fullmatch(name)]
+    if found and not _is_ours(folder):
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        raise NotOursError(
+            f"'{folder.path}' holds files that pseudolabel did not write and that would be written over: "
+            f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another --out, or move what is there"
+        )
+
+
+def _is_ours(folder: Folder) -> bool:
+    """Whether there is a `run.json` as the ledger writes it."""
+    if not folder.exists(RUN):
+        return False
+    try:
+        noted = json.loads(folder.read_bytes(RUN))
+        return isinstance(noted["settings"], dict) and re.fullmatch(r"[0-9a-f]{64}", noted["fingerprint"]) is not None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,163 @@
+"""COCO's JSON as its own tools, annotation programs and people's scripts write it: read with what is damaged in it."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pseudolabel.sources.entry import SourceError
+from pseudolabel.sources.files import is_file, read_text
+from pseudolabel.sources.outlines import check_outline
+
+DUPLICATE = "image(s) listed twice"
+NAMELESS = "image(s) without id or file_name"
+UNKNOWN = "object(s) of a category not listed"
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """One annotation.
+
+    Attributes:
+        category: the category's id.
+        crowd: whether it is one outline around many objects.
+        outline: polygons or run lengths that fit the image; None where there are none.
+    """
+
+    category: str
+    crowd: bool
+    outline: Any
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One image.
+
+    Attributes:
+        number: its id, for messages.
+        name: its `file_name`.
+        size: (height, width); None where the file does not tell them.
+        objects: in the order of the file.
+        rival: the `file_name` of another image of the same id, so that objects cannot be told apart; else empty.
+    """
+
+    number: str
+    name: str
+    size: tuple[int, int] | None
+    objects: list[CocoObject]
+    rival: str = ""
+
+
+@dataclass(frozen=True)
+class Coco:
+    """A file's images and categories, and how many of its entries were dropped by reason."""
+
+    path: str
+    images: list[CocoImage]
+    categories: dict[str, str]
+    dropped: Counter[str]
+
+
+def read_coco(paths: Sequence[str], remedy: str) -> Coco:
+    """Read the first of some files that is there.
+
+    `iscrowd` and `segmentation` may be left out. An object without an image or a category is dropped, and so is an
+    outline that makes no sense: its object counts for the labels and is not drawn. The objects of images of one
+    `file_name` are united.
+
+    Raises:
+        SourceError: if there is no such file, it is no COCO JSON, or all of its objects are of unknown categories.
+    """
+    path = next((path for path in paths if is_file(path)), paths[0])
+    data = _load(path, remedy)
+    dropped: Counter[str] = Counter()
+    categories = {_id(item["id"]): item["name"] for item in data["categories"]}
+    by_number: dict[str, CocoImage] = {}
+    by_name: dict[str, CocoImage] = {}
+    for item in data["images"]:
+        image = _image(item)
+        if image is None:
+            dropped[NAMELESS] += 1
+        elif image.name in by_name:
+            dropped[DUPLICATE] += 1
+            by_number.setdefault(image.number, by_name[image.name])
+        elif image.number in by_number:
+            other = by_number[image.number]
+            by_name[image.name] = CocoImage(image.number, image.name, image.size, [], other.name)
+            by_name[other.name] = CocoImage(other.number, other.name, other.size, other.objects, image.name)
+            by_number[image.number] = by_name[other.name]
+        else:
+            by_name[image.name] = by_number[image.number] = image
+    for item in data["annotations"]:
+        reason = _add(item, by_number, categories)
+        if reason:
+            dropped[reason] += 1
+    unknown = dropped[UNKNOWN]
+    if unknown and unknown == len(data["annotations"]):
+        first = data["annotations"][0]["category_id"]
+        raise SourceError(f"'{path}' has objects of category {first}, which is not among its categories; {remedy}")
+    return Coco(path, list(by_name.values()), categories, +dropped)
+
+
+def _load(path: str, remedy: str) -> dict[str, list[Any]]:
+    try:
+        data = json.loads(read_text(path, remedy))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise SourceError(f"'{path}' is not JSON: {error}; {remedy}") from error
+    for part in ("categories", "annotations", "images"):
+        if not isinstance(data, dict) or not isinstance(data.get(part), list):
+            raise SourceError(f"'{path}' has no list '{part}', so that it is no COCO JSON of objects; {remedy}")
+    for item in data["categories"]:
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not _id(item.get("id")):
+            raise SourceError(f"'{path}' has the category {item!r:.80}, which needs an id and a name; {remedy}")
+    return data
+
+
+def _image(item: Any) -> CocoImage | None:
+    number = _id(item.get("id")) if isinstance(item, dict) else ""
+    if not number:
+        return None
+    name = item.get("file_name")
+    if not isinstance(name, str) or not name.strip("/. "):
+        return None
+    height, width = _whole(item.get("height")), _whole(item.get("width"))
+    return CocoImage(number, name.replace("\\", "/"), (height, width) if height and width else None, [])
+
+
+def _add(item: Any, images: dict[str, CocoImage], categories: dict[str, str]) -> str:
+    """Add an annotation to its image; gives the reason why it, or its outline, is dropped, else nothing."""
+    numbers = [_id(item.get(field)) for field in ("image_id", "category_id")] if isinstance(item, dict) else [""]
+    if not all(numbers):
+        return "object(s) without image or category"
+    image, category = images.get(numbers[0]), numbers[1]
+    if category not in categories:
+        return UNKNOWN
+    if image is None:
+        return "object(s) of an image not listed"
+    outline, reason = item.get("segmentation"), ""
+    if image.size is None:
+        outline, reason = None, "object(s) in an image without height and width" if outline else ""
+    elif not outline:
+        outline, reason = None, "object(s) without an outline"
+    else:
+        try:
+            check_outline(outline, *image.size)
+        except ValueError:
+            outline, reason = None, "object(s) with a damaged outline"
+    image.objects.append(CocoObject(category, item.get("iscrowd") in (1, True, "1"), outline))
+    return reason
+
+
+def _id(value: object) -> str:
+    """An id, which some write as text; empty for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+
+
+def _whole(value: object) -> int:
+    """A positive whole number, be it written as a float; else 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return 0
+    return int(value) if value > 0 and float(value).is_integer() else 0

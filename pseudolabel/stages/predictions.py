@@ -1,0 +1,109 @@
+"""Which files of a folder are predictions, and of which images."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.walk import find_images
+from pseudolabel.records import Kind
+from pseudolabel.shards.folder import Folder
+from pseudolabel.shards.ledger import Failure, Ledger
+from pseudolabel.sources.entry import Entry, SourceError, key_of
+from pseudolabel.sources.files import is_folder
+
+NO_PREDICTION, AMBIGUOUS = "no prediction", "several predictions"
+OVERLAY = ".overlay.png"  # what `segment` draws beside a mask
+_WANTED = {"cams": "CAM shards", "masks": "mask shards or PNG masks", "segments": "segment shards or PNG files"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of a folder.
+
+    Attributes:
+        folder: where they are.
+        shards: names of the shards; where there are any, other files are no predictions.
+        files: path below the folder of the PNG of each image, by key.
+        failures: why listed images have no prediction, where that is known.
+        unlisted: PNGs that are of no listed image.
+        left_out: what else there is in a folder of PNGs.
+    """
+
+    folder: Folder
+    shards: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    unlisted: Sequence[str] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def find_predictions(kind: Kind, folder: Folder, entries: Sequence[Entry]) -> Predictions:
+    """Find the shards of a folder or, for masks and segments, the PNGs in it and below.
+
+    A PNG is an image's whose key its path below the folder gives, as the image's own path gives it (`a.b/c.d.png` is of
+    `a_b/c_d`). Where none does, the file's name alone says whose it is, if there is one such file and one such image.
+
+    Raises:
+        SourceError: if there is neither.
+    """
+    shards = [name for name in folder.names() if name.endswith(".tar")]
+    if shards:
+        return Predictions(folder, shards, failures=_recorded(kind, folder))
+    images, left_out = find_images(folder.path) if kind != "cams" and is_folder(folder.path) else ([], LeftOut())
+    files = [name for name in images if name.lower().endswith(".png") and not name.lower().endswith(OVERLAY)]
+    if not files:
+        raise SourceError(
+            f"no {_WANTED[kind]} in '{folder.path}'; write them first, or name another folder with --predictions"
+        )
+    left_out += LeftOut(Counter(_why_none(name) for name in set(images) - set(files)))
+    found, ambiguous = _match(files, entries)
+    failures = {}
+    for entry in entries:
+        if names := ambiguous.get(entry.key):
+            message = f"'{entry.key}' has several predictions: {', '.join(names)}"
+            failures[entry.key] = Failure(entry.key, entry.origin, AMBIGUOUS, message)
+    taken = {*found.values(), *(name for names in ambiguous.values() for name in names)}
+    return Predictions(folder, (), found, failures, [name for name in files if name not in taken], left_out)
+
+
+def _why_none(name: str) -> str:
+    return OVERLAY if name.lower().endswith(OVERLAY) else f".{name.rpartition('.')[2]}"
+
+
+def _match(files: Iterable[str], entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The file of each key, and the files of those that have several."""
+    keys = {entry.key for entry in entries}
+    exact: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for name in files:
+        key = key_of(name)
+        place = exact if key in keys else others
+        place.setdefault(key if key in keys else _last(key), []).append(name)
+    bare = _bare_names(entries)
+    for last, names in others.items():
+        key = bare.get(last, "")
+        if key and key not in exact:
+            exact[key] = names
+    found = {key: names[0] for key, names in exact.items() if len(names) == 1}
+    return found, {key: names for key, names in exact.items() if len(names) > 1}
+
+
+def _bare_names(entries: Iterable[Entry]) -> dict[str, str]:
+    """Keys by the last part of the key or of the image's path, where just one image has it."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        names = {_last(entry.key)} | ({key_of(_last(entry.path))} if entry.offset is None else set())
+        for name in names:
+            found.setdefault(name, set()).add(entry.key)
+    return {name: next(iter(keys)) for name, keys in found.items() if len(keys) == 1}
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _recorded(kind: Kind, folder: Folder) -> dict[str, Failure]:
+    """What the job that wrote the shards recorded of the samples that are in none."""
+    ledger = Ledger(folder, kind)
+    return {failure.key: failure for entry in ledger.read(ledger.units()).values() for failure in entry.failures}

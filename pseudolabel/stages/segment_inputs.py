@@ -1,0 +1,85 @@
+"""The images that `segment` is pointed at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pseudolabel.errors import UserError
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.names import is_printable, printable
+from pseudolabel.io.ownership import OwnFiles
+from pseudolabel.io.walk import find_images
+from pseudolabel.shards.folder import Folder
+
+OWN = "written by pseudolabel"
+
+
+@dataclass
+class ListedImages:
+    """What paths lead to.
+
+    Attributes:
+        images: path by name, which is the path below the folder that was given, or the file's name, without suffix.
+        failures: what is wrong with other images, by path.
+        left_out: files that are not taken.
+    """
+
+    images: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def list_images(paths: Sequence[str]) -> ListedImages:
+    """Images by name; what this package has written into a folder, in any run, is left out.
+
+    Raises:
+        UserError: if a path does not exist, or there is no image.
+    """
+    listed = ListedImages()
+    for root in (Path(path).expanduser() for path in paths):
+        if not root.exists():
+            raise UserError(f"no file or folder '{shown(root)}'; give images, or folders that hold them")
+        for name in _names_below(root, listed) if root.is_dir() else [root.name]:
+            _add(listed, root / name if root.is_dir() else root, name)
+    if not listed.images and not listed.failures:
+        left_out = f"; {listed.left_out}" if listed.left_out.total else ""
+        raise UserError(f"no images in {', '.join(map(repr, paths))}{left_out}")
+    return listed
+
+
+def shown(path: Path) -> str:
+    """A path for messages, on one line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in printable(str(path)))
+
+
+def _names_below(root: Path, listed: ListedImages) -> list[str]:
+    found, left_out = find_images(str(root))
+    own = _own_names(root, found)
+    listed.left_out += left_out + LeftOut({OWN: len(own)} if own else {})
+    return [name for name in found if name not in own]
+
+
+def _own_names(root: Path, names: Sequence[str]) -> set[str]:
+    """Those of the names that a manifest in the root, or in a folder between it and the file, tells to be ours."""
+    manifests: dict[Path, frozenset[str]] = {}
+    own = set()
+    for name in names:
+        for folder in Path(name).parents:
+            if folder not in manifests:
+                manifests[folder] = OwnFiles(Folder(str(root / folder))).names()
+            if str(Path(name).relative_to(folder)) in manifests[folder]:
+                own.add(name)
+    return own
+
+
+def _add(listed: ListedImages, path: Path, name: str) -> None:
+    if not is_printable(name):
+        listed.failures[str(path)] = f"'{shown(path)}': its name is not UTF-8 text; rename it"
+        return
+    stem = str(Path(name).with_suffix(""))
+    first = listed.images.setdefault(stem, path)
+    if first.resolve() != path.resolve():
+        message = f"'{shown(path)}' would be written as '{stem}.png', like '{shown(first)}'; rename one of them"
+        listed.failures[str(path)] = message
+    elif first != path:
+        listed.left_out += LeftOut({"named twice": 1})

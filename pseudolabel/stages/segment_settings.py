@@ -1,0 +1,55 @@
+"""What the masks of `segment` depend on, besides the image: to tell whether a mask is there already."""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.config import Experiment
+from pseudolabel.shards.ledger import digest
+from pseudolabel.stages.labellers.table import kind_of, method_settings
+from pseudolabel.vocabulary import load_vocabulary, typed_names
+
+
+def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) -> str:
+    """A short digest of all that a mask depends on but its image: not batches, devices, or where the output lies.
+
+    Models are known by their names, and those in folders by their files' sizes and times, so that no model has to be
+    loaded to find that nothing is left to do.
+
+    Raises:
+        VocabularyError: if `classes` names no vocabulary.
+    """
+    model = replace(experiment.model, name=_identity(experiment.model.name), compile=False)
+    named = replace(
+        experiment.freesegdiff,
+        clip=_identity(experiment.freesegdiff.clip),
+        backbone=_identity(experiment.freesegdiff.backbone),
+    )
+    settings: dict[str, Any] = {
+        **method_settings(replace(experiment, freesegdiff=named)),
+        "model": asdict(model),
+        "seed": experiment.work.seed,
+        "classes": classes,
+    }
+    is_named = classes is not None and classes != "auto"
+    if is_named:
+        settings["vocabulary"] = asdict(load_vocabulary(str(classes)))
+    if not is_named or typed_names(str(classes)) is None:  # else nothing is guessed
+        guesses, captions = experiment.filter, experiment.captions
+        guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
+        settings["filter"] = asdict(guesses)
+        settings["captions"] = {"model": _identity(captions.model), "max_new_tokens": captions.max_new_tokens}
+    if kind_of(experiment) == "cams":
+        settings["decision"] = asdict(experiment.crf) if sharpen else experiment.evaluate.threshold
+    return digest(settings)[:16]
+
+
+def _identity(name: str) -> str:
+    """A name on the hub as it is; for a folder, a digest of its files' names, sizes and times."""
+    root = Path(name)
+    if not name or not root.is_dir():
+        return name
+    files = sorted(Path(folder) / file for folder, _, files in os.walk(root) for file in files)
+    stats = [(str(file.relative_to(root)), file.stat()) for file in files if file.exists()]
+    return digest([(name, found.st_size, found.st_mtime_ns) for name, found in stats])

@@ -1,0 +1,83 @@
+"""How a finished job ended, as its last lines and `summary.json` tell it."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.reasons import reason_lines
+from pseudolabel.io.terminal import escaped
+
+OK = "ok"
+SKIPPED = "unlabelled"  # left out by choice, not a failure
+FAILED_SAMPLES_EXIT = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a finished job ended.
+
+    Attributes:
+        kind: of what the job wrote, such as `cams`.
+        out: its folder.
+        samples: how many are in its shards.
+        statuses: how many of the listed samples ended how; `ok` are those in the shards.
+        shards: how many.
+        seconds: since this process began.
+        samples_per_second: of this start of the job.
+        left_out: what was passed over by rule, by reason.
+        first_failures: the first few failures and skipped samples of each status, as `key: message`.
+    """
+
+    kind: str
+    out: str
+    samples: int
+    statuses: dict[str, int]
+    shards: int
+    seconds: float
+    samples_per_second: float
+    left_out: dict[str, int] = field(default_factory=dict)
+    first_failures: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status not in (OK, SKIPPED))
+
+    @property
+    def exit_status(self) -> int:
+        """0 where every sample was done or skipped by choice, and at least one was done."""
+        return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
+
+
+def report(summary: Summary | None) -> int:
+    """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
+    if summary is None:
+        return 0
+    fields = {name: value for name, value in asdict(summary).items() if name != "first_failures"}
+    print(escaped(json.dumps(fields, ensure_ascii=False)))
+    if summary.left_out:
+        print(escaped(str(LeftOut(summary.left_out))))
+    unfinished = {status: count for status, count in summary.statuses.items() if status != OK}
+    if summary.samples:
+        unfinished.pop(SKIPPED, None)
+    for line in reason_lines(unfinished, summary.first_failures):
+        print(line)
+    print(escaped(_last_line(summary)))
+    return summary.exit_status
+
+
+def _last_line(summary: Summary) -> str:
+    skipped = summary.statuses.get(SKIPPED, 0)
+    left_out = f", {skipped:,} without labels left out" if skipped else ""
+    listing = f"pseudolabel failures {shlex.quote(summary.out)}"
+    if not summary.samples:
+        return (
+            f"{summary.kind}: none of {sum(summary.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
+            "that and add --retry-failed, or run with other settings: nothing in the folder stands in their way."
+        )
+    if summary.failed:
+        return (
+            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed{left_out}; '{listing}' lists "
+            "them. Fix them and add --retry-failed."
+        )
+    return f"{summary.kind}: all {summary.samples} samples done{left_out} -> {summary.out}"

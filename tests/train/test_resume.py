@@ -1,0 +1,57 @@
+"""Which checkpoint a training resumes from, and what is said where it cannot."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pseudolabel_train.report import describe_initialisation
+from pseudolabel_train.resume import choose_checkpoint
+from pseudolabel_train.weights import WeightsError
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A work folder as MMEngine leaves it, moved from elsewhere."""
+    for number in (3, 6, 12):
+        torch.save({"state_dict": {"a": torch.ones(3000)}}, tmp_path / f"iter_{number}.pth")
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/work/iter_12.pth")
+    return tmp_path
+
+
+def choose(work: Path, **settings) -> Config:
+    cfg = Config({"work_dir": str(work), "model": {"backbone": {}}, **settings})
+    choose_checkpoint(cfg)
+    return cfg
+
+
+def test_the_newest_is_found_where_the_folder_was_moved(work):
+    cfg = choose(work)
+    assert (cfg.resume, cfg.load_from) == (True, str(work / "iter_12.pth"))
+    assert describe_initialisation(cfg) == "random"  # a checkpoint that is resumed is no initialisation
+
+
+def test_a_cut_off_newest_names_the_one_before(work):
+    (work / "iter_12.pth").write_bytes((work / "iter_12.pth").read_bytes()[:5000])
+    before = work / "iter_6.pth"
+    said = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*say --resume --cfg-options load_from={before}"
+    with pytest.raises(WeightsError, match=said):
+        choose(work)
+    assert choose(work, load_from=str(before)).load_from == str(before)
+
+
+def test_a_newest_that_is_gone_and_a_folder_without_its_mark(work):
+    (work / "iter_12.pth").unlink()
+    with pytest.raises(
+        WeightsError, match=r"names '/elsewhere/work/iter_12\.pth', which is not there.*iter_6\.pth, iter_3"
+    ):
+        choose(work)
+    (work / "last_checkpoint").unlink()
+    with pytest.raises(WeightsError, match=rf"no last_checkpoint.*load_from={work}/iter_6\.pth"):
+        choose(work)
+
+
+def test_where_nothing_was_trained_training_begins(tmp_path):
+    cfg = choose(tmp_path / "new")
+    assert (cfg.resume, cfg.get("load_from")) == (True, None)

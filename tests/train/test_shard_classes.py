@@ -1,0 +1,88 @@
+"""The classes of shards, by what lies beside them, compared with a vocabulary."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pseudolabel.vocabulary import load_vocabulary
+from pseudolabel_train.shard_classes import check_vocabulary
+from pseudolabel_train.shard_dataset import ShardDataset
+from pseudolabel_train.shard_list import ShardError
+from pseudolabel_train.shard_stream import ShardStream
+from tests.train.shards import write_masks
+
+SHAPES = ("background", "circle", "square", "triangle", "star", "cross", "heart")
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    return write_masks(tmp_path / "masks", [2])
+
+
+def note(folder: Path, names, name: str = "mine", is_refined: bool = True) -> None:
+    """Let the run say that its vocabulary was this one."""
+    run = json.loads((folder / "run.json").read_text())
+    settings, about = {"vocabulary": {"names": list(names)}}, {"vocabulary": name}
+    run["settings"] = {"cams": settings} if is_refined else settings
+    run["about"] = {"cams": about} if is_refined else about
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def label(folder: Path, names) -> None:
+    by_value = {str(value): name for value, name in enumerate(names)}
+    (folder / "id2label.json").write_text(json.dumps({**by_value, "255": "void"}))
+
+
+def check(folder: Path, vocabulary: str) -> None:
+    check_vocabulary([f"{folder}/masks-000000.tar"], load_vocabulary(vocabulary))
+
+
+@pytest.mark.parametrize("is_refined", [True, False])
+def test_the_runs_own_vocabulary_is_taken_and_another_is_refused_with_both_names(masks, is_refined):
+    note(masks, SHAPES, "shapes", is_refined)
+    check(masks, "shapes")
+    said = rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
+    for build in (ShardDataset, ShardStream):
+        with pytest.raises(ShardError, match=said):
+            build(str(masks), "voc")
+
+
+def test_another_order_is_refused(masks):
+    note(masks, ("background", "square", "circle", *SHAPES[3:]))
+    with pytest.raises(ShardError, match="label 1 is 'square' there, and 'circle' in the vocabulary"):
+        check(masks, "shapes")
+
+
+def test_background_of_one_is_not_the_missing_label_of_the_other(masks):
+    note(masks, ("unlabelled", *SHAPES[1:]))
+    with pytest.raises(ShardError, match="label 0 is 'unlabelled' there, and 'background' in the vocabulary"):
+        check(masks, "shapes")
+
+
+@pytest.mark.parametrize("zero", ["background", "_background_", "void"])
+def test_labels_of_others_may_be_spelled_as_the_vocabulary_knows_them(masks, zero):
+    label(masks, (zero, "Circle", *SHAPES[2:]))
+    check(masks, "shapes")
+    label(masks, ("circle", *SHAPES[2:]))
+    with pytest.raises(ShardError, match=r"are of '.*id2label\.json', not of vocabulary 'shapes': 6 labels with 0"):
+        check(masks, "shapes")
+    label(masks, ("circle", *SHAPES[2:], zero))
+    with pytest.raises(ShardError, match="label 0 is 'circle' there"):
+        check(masks, "shapes")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"0": "background", "2": "circle"}', '{"zero": "background"}', "{"])
+def test_a_file_that_is_not_understood_is_named(masks, text):
+    (masks / "id2label.json").write_text(text)
+    with pytest.raises(ShardError, match=r"id2label\.json' cannot be read"):
+        check(masks, "shapes")
+
+
+def test_shards_about_which_nothing_is_known_are_read(tmp_path):
+    check(tmp_path, "shapes")
+
+
+def test_regions_without_classes_are_no_masks(masks):
+    with pytest.raises(ShardError, match="regions that only tell apart, without classes"):
+        check_vocabulary([f"{masks}/segments-000000.tar"], load_vocabulary("shapes"))
