@@ -26,7 +26,7 @@ class SourceConfig:
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
-            `table`, `folder` and `shards` a name for reports.
+            `coco_object` also the path of a JSON file; for `table`, `folder` and `shards` a name for reports.
         labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
             of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
             the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON, txt or npz of
