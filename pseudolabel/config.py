@@ -65,8 +65,8 @@ class ModelConfig:
             model that ships with the package.
         revision: branch, tag or commit on the hub.
         variant: file variant on the hub, such as `fp16`; empty for none.
-        dtype: precision of weights and activations; `auto` is bfloat16 on CUDA devices that have it, float16 on other
-            CUDA devices, and float32 elsewhere.
+        dtype: precision of weights and activations; `auto` is what `accelerate launch --mixed_precision` asks for, else
+            bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
         image_size: side in pixels of the square the image is squashed to; 0 is the size the checkpoint was trained for.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.
