@@ -179,8 +179,8 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
     return segment_images(experiment, images, classes, sharpen).report()
 
 
-def sheet(experiment: Experiment, out_file: Path | None = None, rows: int = 12, title: str = "") -> int:
-    """Draw a contact sheet of the first samples: image, ground truth, CAM and pseudo-mask.
+def sheet(experiment: Experiment, out_file: str = "", rows: int = 12, title: str = "") -> int:
+    """Draw a contact sheet of the first samples: image, ground truth, and CAM, pseudo-mask or segments.
 
     Args:
         out_file: the PNG to write; OUT/sheet.png where it is not given.
@@ -189,7 +189,7 @@ def sheet(experiment: Experiment, out_file: Path | None = None, rows: int = 12, 
     """
     from pseudolabel.stages.sheet import draw_sheet
 
-    target = out_file or Path(experiment.out) / "sheet.png"
+    target = out_file or f"{experiment.out.rstrip('/')}/sheet.png"
     draw_sheet(experiment, target, rows, title)
     print(f"contact sheet -> {target}")
     return 0

@@ -26,7 +26,7 @@ class SourceConfig:
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
-            `table`, `folder` and `shards` a name for reports.
+            `coco_object` also the path of a JSON file; for `table`, `folder` and `shards` a name for reports.
         labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
             of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
             the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON, txt or npz of
@@ -65,8 +65,8 @@ class ModelConfig:
             model that ships with the package.
         revision: branch, tag or commit on the hub.
         variant: file variant on the hub, such as `fp16`; empty for none.
-        dtype: precision of weights and activations; `auto` is bfloat16 on CUDA devices that have it, float16 on other
-            CUDA devices, and float32 elsewhere.
+        dtype: precision of weights and activations; `auto` is what `accelerate launch --mixed_precision` asks for, else
+            bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
         image_size: side in pixels of the square the image is squashed to; 0 is the size the checkpoint was trained for.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.

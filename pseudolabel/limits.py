@@ -88,6 +88,8 @@ LIMITS = {
     "freesegdiff.restarts": FROM_1,
     "freesegdiff.certainty": SHARE,
     "captions.max_new_tokens": FROM_1,
+    "captions.max_length": FROM_0,
+    "captions.beams": FROM_1,
     "captions.batch": FROM_1,
     "filter.image_threshold": COSINE,
     "filter.noun_threshold": COSINE,

@@ -15,6 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shards.folder import OutputError
+
 FIGURES = ("cam_miou", "mask_miou", "val_miou", "val_miou_full_supervision", "percent_of_full_supervision")
 
 
@@ -23,6 +26,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/supervision"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[20231, 20232, 20233])
     arguments = parser.parse_args()
+    try:
+        claim_folder(arguments.out, "compare_supervision.py")
+    except OutputError as error:
+        parser.error(str(error))
     for seed in arguments.seeds:
         demo = [sys.executable, "scripts/demo.py", "--seed", str(seed), "--out", str(arguments.out / str(seed))]
         subprocess.run(demo, check=True)

@@ -8,13 +8,16 @@ scores both on unseen images. Shards, checkpoints, metrics and a contact sheet s
 import argparse
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+
+from pseudolabel.io.own_folder import clear_folder
+from pseudolabel.io.ownership import write_own
+from pseudolabel.shards.folder import OutputError
 
 TRAIN, VAL = 300, 200
 SEED = 20231  # neither the shipped model nor its settings have seen images of this seed
@@ -34,7 +37,10 @@ def main() -> None:
 def demonstrate(out: Path, seed: int) -> dict:
     """Run the whole job and return what it wrote to OUT/metrics.json."""
     started = time.perf_counter()
-    shutil.rmtree(out, ignore_errors=True)
+    try:
+        clear_folder(out, "demo.py")
+    except OutputError as error:
+        sys.exit(f"demo: {error}")
     experiment = ["--config", "configs/pipeline/shapes.yaml", "--source.path", str(out / "data")]
     experiment += ["--source.split", "train", "--out", str(out)]
     size = ["--train", str(TRAIN), "--val", str(VAL), "--seed", str(seed)]
@@ -86,7 +92,7 @@ def write_metrics(out: Path, seconds: float) -> dict:
         "percent_of_full_supervision": 100 * trained["mIoU"] / full["mIoU"],
         "seconds": round(seconds, 1),
     }
-    path.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_own(str(path), (json.dumps(metrics, indent=2) + "\n").encode())
     return metrics
 
 

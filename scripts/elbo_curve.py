@@ -22,8 +22,10 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.own_folder import claim_folder
 from pseudolabel.methods.elbo import Elbo
 from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import Scene, draw_scene
 from pseudolabel.stages.labellers.noise import draw_noise
 from pseudolabel.text.encoder import TextEncodings
@@ -46,6 +48,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24, help="of each seed")
     parser.add_argument("--samples", type=int, default=64)
     arguments = parser.parse_args()
+    try:
+        claim_folder(arguments.out, "elbo_curve.py")
+    except OutputError as error:
+        parser.error(str(error))
     config = load_experiment("shapes").elbo
     method = Elbo(load_model(ModelConfig(name="shapes"), torch.device("cpu")), config)
     numbers = range(arguments.images)
@@ -62,7 +68,6 @@ def main() -> None:
         "seconds_per_image_and_draw": seconds,
         "curves": {decision: [asdict(row) for row in own] for decision, own in rows.items()},
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "elbo_curve.json").write_text(json.dumps(report, indent=2) + "\n")
     curves: dict[str, dict[int, float]] = {name: {row.samples: row.miou for row in own} for name, own in rows.items()}
     plot_draws(curves, f"{arguments.images} images of Shapes", arguments.out / "elbo_curve.png")

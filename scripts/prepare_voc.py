@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None, release: Release = OFFICIAL) -> int
         parser.add_argument(archive.option, type=existing_file, help=f"local copy of {archive.name}; {origin}")
     args = parser.parse_args(arguments)
     try:
-        prepare(args.out, args.trainval, args.test, args.sbd, release)
+        prepare(args.out.expanduser(), args.trainval, args.test, args.sbd, release)
     except (UserError, OSError) as error:
         hint = (
             "" if isinstance(error, UserError) else "; mend that and run the same command again: it goes on from here"
@@ -227,6 +227,11 @@ def appearing(target: Path) -> Iterator[Path]:
     os.replace(temporary, target)
 
 
+def other(path: Path) -> UserError:
+    """Files appear whole, and equal archives give equal files: one that differs is from elsewhere, or was changed."""
+    return UserError(f"'{path}' is there already and is not what the archives give; move it, or choose another --out")
+
+
 def unpack(archive: Path, voc: Path, folders: tuple[str, ...], ids: Collection[str] | None = None) -> None:
     """Unpack these folders of VOC's tar, all files or those of some images."""
     with tarfile.open(archive, "r:") as tar:
@@ -237,7 +242,9 @@ def unpack(archive: Path, voc: Path, folders: tuple[str, ...], ids: Collection[s
                 wanted.append((member, voc / match[1] / match[2]))
         with show_progress(f"unpack {' and '.join(folders)}", len(wanted)) as meter:
             for done, (member, target) in enumerate(wanted, 1):
-                if not target.exists() or target.stat().st_size != member.size:
+                if target.exists() and target.stat().st_size != member.size:
+                    raise other(target)
+                if not target.exists():
                     with appearing(target) as temporary:
                         # Into the folder itself, under a bare name: the filter lets nothing out of there.
                         tar.extract(member.replace(name=temporary.name), temporary.parent, filter="data")
@@ -284,9 +291,7 @@ def keep_voc_masks(voc: Path, ids: Iterable[str]) -> None:
     """VOC's own masks go before SBD's: byte by byte, since opening and converting them could change values."""
     for name in ids:
         data = read(voc / "SegmentationClass" / f"{name}.png")
-        target = voc / "SegmentationClassAug" / f"{name}.png"
-        if not target.exists() or target.read_bytes() != data:
-            write(target, data)
+        write(voc / "SegmentationClassAug" / f"{name}.png", data)
 
 
 # Lists and labels
@@ -309,6 +314,10 @@ def read_list(voc: Path, split: str) -> list[str]:
 
 
 def write(path: Path, data: bytes) -> None:
+    if path.exists():
+        if path.read_bytes() != data:
+            raise other(path)
+        return
     with appearing(path) as temporary:
         temporary.write_bytes(data)
 

@@ -7,7 +7,6 @@ Runs the real commands one after the other, and writes `methods.json` beside the
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from score_shapes import IMAGES, SEED
+
+from pseudolabel.io.own_folder import clear_folder
+from pseudolabel.io.ownership import own_files_beside, write_own
+from pseudolabel.shards.folder import OutputError
 
 TARGET = Path("pseudolabel/models/shapes-text/methods.json")
 T_100 = ("--diffsegmenter.timesteps", "[100]")
@@ -64,15 +67,30 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.out, ignore_errors=True)
+    try:
+        clear_folder(arguments.out, "score_methods.py")
+        check_target(arguments.target)
+    except OutputError as error:
+        parser.error(str(error))
     data = arguments.out / "data"
     run("shapes", "--out", data, "--train", 0, "--val", arguments.images, "--seed", SEED)
     experiment = ["--config", "configs/pipeline/shapes.yaml", "--source.path", data]
     filters = {name: guess(name, options, experiment, arguments.out) for name, options in FILTERS.items()}
     lines = [score(line, experiment, arguments.out / f"{number:02}") for number, line in enumerate(runs())]
     scores = {"data": {"source": "shapes", "seed": SEED, "images": arguments.images}, "filters": filters, "runs": lines}
-    arguments.target.write_text(json.dumps(scores, indent=2) + "\n")
+    text = json.dumps(scores, indent=2) + "\n"
+    if arguments.target == TARGET:
+        TARGET.write_text(text)
+    else:
+        write_own(str(arguments.target), text.encode(), "--target")
     print(table(scores))
+
+
+def check_target(target: Path) -> None:
+    """The file that ships is made by this script; any other that is there must be."""
+    if target != TARGET:
+        files, name = own_files_beside(str(target), "--target")
+        files.check([name])
 
 
 def run(*arguments: object) -> str:

@@ -8,10 +8,12 @@ model's folder and the tables of docs/shapes.md onto the terminal.
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from pseudolabel.io.own_folder import clear_folder
+from pseudolabel.shards.folder import OutputError
 
 MODEL = Path("pseudolabel/models/shapes")
 SEED = 20231  # neither the model nor its settings have seen images of this seed
@@ -24,7 +26,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/score_shapes"))
     parser.add_argument("--images", type=int, default=IMAGES)
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.out, ignore_errors=True)
+    try:
+        clear_folder(arguments.out, "score_shapes.py")
+    except OutputError as error:
+        parser.error(str(error))
     data = arguments.out / "data"
     run("shapes", "--out", data, "--train", 0, "--val", arguments.images, "--seed", SEED)
     experiment = ["--config", "configs/pipeline/shapes.yaml", "--source.path", data, "--out", arguments.out]

@@ -27,6 +27,8 @@ from diffusers.models.upsampling import Upsample2D
 from rich.progress import Progress
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 
@@ -98,7 +100,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=1000, help="steps between saved pipelines")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        claim_folder(arguments.out, "train_shapes_diffusion.py")
+    except OutputError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def count(model: torch.nn.Module) -> int:

@@ -46,6 +46,8 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption
 from pseudolabel.vocabulary import load_vocabulary
 
@@ -117,7 +119,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        claim_folder(arguments.out, "train_shapes_text.py")
+    except OutputError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def stack(scenes: list[Scene]) -> Pool:

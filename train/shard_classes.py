@@ -75,10 +75,13 @@ def recorded_classes(folder: Folder) -> list[RecordedClasses]:
 
 
 def _from_run(run: dict[str, Any], origin: str) -> RecordedClasses | None:
-    settings = run["settings"]
-    settings = settings.get("cams", settings)  # masks that were refined carry the settings of their maps
+    settings, about = run["settings"], run.get("about", {})
+    settings, about = (
+        settings.get("cams", settings),
+        about.get("cams", about),
+    )  # refined masks carry those of their maps
     vocabulary = settings.get("vocabulary") or {}
-    return RecordedClasses(origin, vocabulary.get("name", ""), tuple(vocabulary.get("names", ())))
+    return RecordedClasses(origin, about.get("vocabulary", ""), tuple(vocabulary.get("names", ())))
 
 
 def _from_labels(names: dict[str, str], origin: str) -> RecordedClasses:

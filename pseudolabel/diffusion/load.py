@@ -12,11 +12,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SettingError, UserError
 from pseudolabel.io.weight_file import explain_folder
+from pseudolabel.io.weights import weights_digest
+from pseudolabel.runtime.bars import library_bars
 from pseudolabel.shipped import resolve
 
-FINGERPRINT_VALUES = 256
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
+SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+LAUNCHED = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the words of `accelerate launch --mixed_precision`
 
 
 class ModelError(UserError):
@@ -37,11 +42,12 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         weights["variant"] = config.variant
     diffusers_weights = {("torch_dtype" if name == "dtype" else name): value for name, value in weights.items()}
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **diffusers_weights)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **diffusers_weights)
-        text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights)
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
-        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
+        with library_bars():
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **diffusers_weights)
+            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **diffusers_weights)
+            text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights)
+            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
+            scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_explain(config, folder, error)) from error
     del vae.decoder, vae.post_quant_conv  # labelling only encodes
@@ -61,21 +67,45 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere."""
+    """The precision of weights and activations.
+
+    `auto` is what `accelerate launch --mixed_precision` asks for, else bfloat16 on CUDA devices that have it, float16
+    on other CUDA devices, and float32 elsewhere.
+
+    Raises:
+        SettingError: if `auto` meets a mixed precision other than no, bf16 and fp16.
+    """
     if name != "auto":
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched in LAUNCHED:
+        return LAUNCHED[launched]
+    if launched != "no":
+        raise SettingError(
+            f"accelerate launch --mixed_precision {launched}: frozen models run in no, bf16 or fp16; launch with one "
+            "of these, or give --model.dtype"
+        )
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def fingerprint(model: DiffusionModel) -> str:
-    """A short digest of the weights, from the first values of every tensor: another checkpoint gives another one."""
-    digest = hashlib.sha256()
-    for part in (model.vae, model.unet, model.text_encoder):
-        for name, tensor in part.state_dict().items():
-            head = tensor.flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + head.tobytes())
+def fingerprint(config: ModelConfig) -> str:
+    """A short digest of a loaded model's weights and noise schedule, wherever they lie, in whatever precision they run.
+
+    Raises:
+        ModelError: if the weights' files are not found.
+    """
+    folder = resolve(config.name, "diffusion")
+    origin = {} if os.path.isdir(folder) else {"revision": config.revision}
+    try:
+        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin).config
+        digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
+        for part, stem in WEIGHTS.items():
+            own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
+            digest.update(own.encode())
+    except OSError as error:
+        raise ModelError(_explain(config, folder, error)) from error
     return digest.hexdigest()[:16]
 
 

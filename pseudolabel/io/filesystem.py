@@ -47,5 +47,6 @@ def _protocol(path: str) -> str | None:
 
 
 def _lies_in_another(protocol: str) -> bool:
-    parameters = inspect.signature(get_filesystem_class(protocol).__init__).parameters
-    return "fo" in parameters or "target_protocol" in parameters
+    classes = get_filesystem_class(protocol).__mro__
+    parameters = {name for kind in classes for name in inspect.signature(kind.__init__).parameters}
+    return bool(parameters & {"fo", "target_protocol"})

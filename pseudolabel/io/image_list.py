@@ -52,14 +52,21 @@ class ImageNames:
     def __init__(self, files: Iterable[str]) -> None:
         self._files = frozenset(files)
         self._by_stem: dict[str, str] = {}
-        for file in sorted(self._files, key=_preference, reverse=True):
-            self._by_stem[_composed(stem(file))] = file
+        for file in self._files:
+            name = _composed(stem(file))
+            other = self._by_stem.setdefault(name, file)
+            if other is not file:
+                self._by_stem[name] = min(file, other, key=_preference)
 
     def find(self, name: str) -> str | None:
         """The file of an id or of a path with suffix; None if there is none."""
         if name in self._files:
             return name
-        return self._by_stem.get(_composed(name)) or self._by_stem.get(_composed(_without_suffix(name)))
+        return (
+            self._by_stem.get(name)
+            or self._by_stem.get(_composed(name))
+            or self._by_stem.get(_composed(_without_suffix(name)))
+        )
 
     def __len__(self) -> int:
         return len(self._files)
@@ -131,8 +138,11 @@ def _read_text(path: str, remedy: str) -> str:
 def _read_line(line: str, images: ImageNames | None, folder: str, flags: bool) -> tuple[str, str, str]:
     """Id, file and mask of a line."""
     if images is not None:
+        file = images.find(line)
+        if file is not None:
+            return stem(file), file, ""
         gaps = [match.span() for match in _GAP.finditer(line)]
-        for start, end in [(len(line), len(line)), *reversed(gaps)]:
+        for start, end in ((len(line), len(line)), *reversed(gaps)):
             file = images.find(_below(line[:start], folder))
             if file is not None:
                 return stem(file), file, _mask(line[end:])
@@ -184,7 +194,7 @@ def _last(path: str) -> str:
 
 
 def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _preference(file: str) -> tuple[int, str]:

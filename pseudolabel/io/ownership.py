@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pseudolabel.shards.folder import Folder, OutputError
@@ -37,9 +37,7 @@ class OwnFiles:
         self.folder, self.option = folder, option
         self._manifest = f"{MANIFEST}-{rank}.jsonl" if rank else f"{MANIFEST}.jsonl"
         self._hashes: dict[str, set[str]] = {}
-        for name in folder.names():
-            if _MANIFEST_NAME.fullmatch(name):
-                self._read(folder.read_bytes(name))
+        self._load()
 
     def names(self) -> frozenset[str]:
         """Names of all files that this package has ever written here, changed or not."""
@@ -77,11 +75,15 @@ class OwnFiles:
         Raises:
             NotOursError: if one exists that this package did not write, or that was changed since.
         """
-        self._refuse([name for name in names if not self._is_free(name)])
+        self._refuse(dict.fromkeys(names, ""))
 
-    def _refuse(self, strange: Sequence[str]) -> None:
+    def _refuse(self, wanted: Mapping[str, str]) -> None:
+        """Raise where a file is not ours, and has not the bytes either that would be written."""
+        strange = {name: own for name, own in wanted.items() if not self._is_free(name, own)}
         if strange:
-            shown = ", ".join(repr(name) for name in strange[:NAMED])
+            self._load()  # another process may have written it meanwhile
+        if strange := {name: own for name, own in strange.items() if not self._is_free(name, own)}:
+            shown = ", ".join(map(repr, list(strange)[:NAMED]))
             rest = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
             what = "a file that" if len(strange) == 1 else f"{len(strange)} files that"
             raise NotOursError(
@@ -110,7 +112,7 @@ class OwnFiles:
         for name in hashes:
             if obstacle := self.obstacle(name):
                 raise OutputError(obstacle)
-        self._refuse([name for name, own in hashes.items() if not self._is_free(name, own)])
+        self._refuse(hashes)
         new = {name: own for name, own in hashes.items() if own not in self._hashes.get(name, ())}
         if new:
             lines = (json.dumps({"file": name, "sha256": own}, ensure_ascii=False) for name, own in new.items())
@@ -131,6 +133,11 @@ class OwnFiles:
             return True
         known = {*self._hashes.get(name, ()), own}
         return known != {""} and hashlib.sha256(self.folder.read_bytes(name)).hexdigest() in known
+
+    def _load(self) -> None:
+        for name in self.folder.names():
+            if _MANIFEST_NAME.fullmatch(name):
+                self._read(self.folder.read_bytes(name))
 
     def _read(self, data: bytes) -> None:
         for line in data.splitlines():

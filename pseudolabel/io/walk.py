@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -51,8 +52,7 @@ def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
     """
     fs, base = open_filesystem(root)
     apart = open_filesystem(outside)[1] if outside else ""
-    is_local = isinstance(fs, LocalFileSystem)
-    files = _local_files(base, apart) if is_local else _remote_files(fs, base, apart)
+    files = _local_files(base, apart) if isinstance(fs, LocalFileSystem) else _remote_files(fs, base, apart)
     images: list[str] = []
     unknown: list[str] = []
     reasons: Counter[str] = Counter()
@@ -70,16 +70,13 @@ def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
                 suffixes[_suffix(name)] += 1
     except OSError as error:
         raise PathError(f"folder '{root}' cannot be listed: {error}") from error
-    with ThreadPoolExecutor(1 if is_local else _THREADS) as pool:
-        for batch in batched(unknown, _TOGETHER):
-            heads = pool.map(lambda name: _head(fs, f"{base}/{name}"), batch)
-            for name, head in zip(batch, heads, strict=True):
-                if head is None:
-                    reasons[UNREADABLE] += 1
-                elif by_content(head):
-                    images.append(name)
-                else:
-                    suffixes[HEIF_SUFFIXES[0] if is_heif(head) else _suffix(name)] += 1
+    for name, head in zip(unknown, _heads(fs, (f"{base}/{name}" for name in unknown)), strict=True):
+        if head is None:
+            reasons[UNREADABLE] += 1
+        elif by_content(head):
+            images.append(name)
+        else:
+            suffixes[HEIF_SUFFIXES[0] if is_heif(head) else _suffix(name)] += 1
     return sorted(images), LeftOut(reasons + _told(suffixes))
 
 
@@ -154,6 +151,16 @@ def _suffix(name: str) -> str:
     """The suffix in small letters, with its dot; empty where there is none."""
     _, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return f"{dot}{suffix}".lower() if dot else ""
+
+
+def _heads(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> Iterator[bytes | None]:
+    """The first bytes of files, None for one that cannot be read."""
+    if isinstance(fs, LocalFileSystem):
+        yield from map(partial(_head, fs), paths)
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in batched(paths, _TOGETHER):
+            yield from pool.map(partial(_head, fs), batch)
 
 
 def _head(fs: fsspec.AbstractFileSystem, path: str) -> bytes | None:

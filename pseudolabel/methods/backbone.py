@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
+from pseudolabel.io.weights import weights_digest
 from pseudolabel.shipped import resolve
 from pseudolabel.text.pretrained import load_pretrained
 
@@ -23,12 +24,16 @@ class PatchFeatures:
         Raises:
             ModelError: if it cannot be loaded.
         """
-        setting = "--freesegdiff.backbone"
+        self.folder, setting = resolve(name, "clip"), "--freesegdiff.backbone"
         self._whole, self.processor = load_pretrained(
-            resolve(name, "clip"), AutoModel, AutoImageProcessor, device, "a vision transformer", setting
+            self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting
         )
         self.model = getattr(self._whole, "vision_model", self._whole)
         self.image_size, self.patch_size = self.model.config.image_size, self.model.config.patch_size
+
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return weights_digest(self.folder)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Which engine runs DenseCRF's mean field: pydensecrf on processor cores, or torch on a device."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ def resolve_engine(config: CrfConfig, device: torch.device) -> CrfConfig:
     if config.engine != "auto":
         return config
     return replace(config, engine="torch" if device.type == "cuda" else "pydensecrf")
+
+
+def crf_settings(config: CrfConfig) -> dict[str, Any]:
+    """All that labels depend on; the engines give the same ones."""
+    return {name: value for name, value in asdict(config).items() if name != "engine"}
 
 
 def resolve_engines(experiment: Experiment, device: torch.device) -> Experiment:

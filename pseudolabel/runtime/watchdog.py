@@ -44,7 +44,7 @@ def _watch(launcher: int | None) -> None:
 
 
 def _wait_and_end(launcher: int | None) -> None:
-    while launcher in _parents():
+    while launcher is not None and launcher in _parents():
         time.sleep(EVERY_SECONDS)
     with suppress(OSError, ValueError):  # of a closed standard error
         if select.select([], [2], [], 0)[1]:  # a full pipe that is read no more must not keep this process

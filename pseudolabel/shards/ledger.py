@@ -14,6 +14,7 @@ from pseudolabel.shards.folder import Folder, OutputError
 RUN = "run.json"
 INDEX = "index.json"
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
+NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does
 MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
 
@@ -92,16 +93,23 @@ class Ledger:
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
 
-    def start(self, settings: Mapping[str, Any], mended: bool = False, is_main: bool = True) -> str:
+    def start(
+        self,
+        settings: Mapping[str, Any],
+        mended: bool = False,
+        is_main: bool = True,
+        about: Mapping[str, Any] = NOTHING,
+    ) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
 
         What a run has left in which no sample was done stands in nobody's way: the first rank removes it, and the
         others wait until it has.
 
         Args:
-            settings: everything that the shards' bytes depend on; `inputs` digests the labels of the samples.
+            settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
             mended: labels may differ from those noted before; the units that they belong to are done again.
             is_main: whether this is the first rank of the run.
+            about: what else the run is told by, such as its batch size, noted for people.
 
         Raises:
             OutputError: if the folder holds another run's shards; the message shows the difference.
@@ -109,7 +117,7 @@ class Ledger:
         settings = json.loads(encode_json(settings))
         fingerprint = digest(_without_labels(settings))
         while True:
-            before = self.settings() if self.units() else None  # without a finished shard nothing can be mixed
+            before = self._before()
             if before == settings:
                 return fingerprint
             are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
@@ -121,7 +129,8 @@ class Ledger:
                 self._discard()
                 break
             time.sleep(WAIT_SECONDS)
-        self.folder.write_bytes(RUN, encode_json({"fingerprint": fingerprint, "settings": settings}))
+        run = {"fingerprint": fingerprint, "settings": settings, "about": about}
+        self.folder.write_bytes(RUN, encode_json(run))
         return fingerprint
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -130,11 +139,36 @@ class Ledger:
         Raises:
             OutputError: as `start` does.
         """
-        before = self.settings() if self.units() else None
+        before = self._before()
         if before is None or (noted := {name: before.get(name) for name in settings}) == settings:
             return
         if self._holds_samples():
             raise self._refusal(noted, settings)
+
+    def about(self) -> dict[str, Any]:
+        """What else the run in the folder was told by when it began; nothing of runs of earlier versions.
+
+        Raises:
+            OutputError: if it cannot be read.
+        """
+        return self._read_run().get("about", {})
+
+    def changes(self, about: Mapping[str, Any]) -> list[str]:
+        """One line for each thing that the run was begun with and that is now otherwise."""
+        return differences(self.about(), json.loads(encode_json(about)))
+
+    def _before(self) -> dict[str, Any] | None:
+        """The settings that the finished shards were made with; without any nothing can be mixed."""
+        if not self.units():
+            return None
+        settings = self.settings()
+        if settings is not None and "about" not in self._read_run() and self._holds_samples():
+            raise OutputError(
+                f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
+                "other things of a run: they can be read, but not added to. Choose another --out, or finish the run "
+                "with that version"
+            )
+        return settings
 
     def _holds_samples(self) -> bool:
         """Whether a sample of a run was done; where an entry cannot be read, its shard may hold some."""
@@ -164,11 +198,13 @@ class Ledger:
         Raises:
             OutputError: if they cannot be read.
         """
-        if not self.folder.exists(RUN):
-            return None
+        return self._read_run()["settings"] if self.folder.exists(RUN) else None
+
+    def _read_run(self) -> dict[str, Any]:
         try:
-            return json.loads(self.folder.read_bytes(RUN))["settings"]
-        except (ValueError, KeyError, TypeError) as error:
+            run = json.loads(self.folder.read_bytes(RUN))
+            return {**run, "settings": run["settings"]}
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
                 f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out"
             ) from error

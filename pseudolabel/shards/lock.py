@@ -1,38 +1,51 @@
 """One run at a time on one output folder."""
 
-import fcntl
+import errno
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pseudolabel.shards.folder import Folder, OutputError
+
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def lock_output(folder: Folder, rank: int) -> Iterator[None]:
     """Hold the folder for one rank of one run; the system lets go when the process ends, however it ends.
 
-    Folders behind URLs have no locks: there, two runs with the same settings write the same bytes, and one with other
-    settings is refused by the fingerprint.
+    Folders behind URLs have no locks, nor have some network file systems, of which the first rank tells: there, two
+    runs with the same settings write the same shards, and one with other settings is refused by the fingerprint.
 
     Raises:
-        OutputError: if the same rank of another run is still at work there.
+        OutputError: if the same rank of another run is still at work there, or the folder cannot be written.
     """
     if folder.local is None:
         yield
         return
     path = folder.local / f".lock-{rank}"
-    with open(path, "a+", encoding="utf-8") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Its soft locks, which are files, would outlive a killed run and keep the next one out.
+            held.enter_context(FileLock(path, timeout=0, fallback_to_soft=False))
+            path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        except Timeout as error:
             raise OutputError(_busy(folder, path)) from error
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        file.flush()
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise OutputError(f"'{path}' cannot be locked: {error.strerror}") from error
+            if rank == 0:
+                print(
+                    f"'{folder.path}' is on a file system without locks ({error.strerror}): see to it yourself that "
+                    "only one run writes there",
+                    file=sys.stderr,
+                )
         yield
 
 

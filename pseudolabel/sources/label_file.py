@@ -67,7 +67,8 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> li
 
 def without_labels(entry: Entry) -> Entry:
     """The entry without its labels; a problem of the image itself remains."""
-    return replace(entry, classes=(), problem=_problem_of_image(entry))
+    problem = _problem_of_image(entry)
+    return entry if problem is entry.problem and not entry.classes else replace(entry, classes=(), problem=problem)
 
 
 def _problem_of_image(entry: Entry) -> Problem | None:

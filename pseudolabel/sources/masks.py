@@ -225,11 +225,15 @@ def find_mask_folder(folder: str, images: str = "", entries: Iterable[Entry] | N
     """The locator of `open_mask_folder`."""
     if not is_folder(folder):
         raise SourceError(f"no folder '{folder}' of masks; fix --source.masks, or leave it empty to go without")
-    shared = None if entries is None else _shared_names(entries)
+    shared = None if entries is None else _shared_names(entries, bool(images))
     return MaskFolder(folder.rstrip("/") or "/", images, shared=shared)
 
 
-def _shared_names(entries: Iterable[Entry]) -> frozenset[str]:
+def _shared_names(entries: Iterable[Entry], in_one_folder: bool) -> frozenset[str]:
+    """Bare names that several images have; none where keys, which are unique, have no folders and are made of them."""
+    entries = list(entries)
+    if in_one_folder and not any("/" in entry.key for entry in entries):
+        return frozenset()
     names = Counter(name for entry in entries for name in _bare_names(entry))
     return frozenset(name for name, count in names.items() if count > 1)
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
@@ -52,8 +52,9 @@ def list_samples(
 
     The image is the member with an image's suffix, be it compound (`input.jpg`), or failing that the one that begins
     like an image. Of several, the one with the plain suffix or with a word such as image counts. A `.png` beside an
-    image of another format, or one with a word such as seg or mask, is the ground truth. What has several images, or
-    labels without an image, is listed with its problem.
+    image of another format, or one with a word such as seg or mask, is the ground truth. Members such as `v1.1.jpg`,
+    `v1.1.txt`, `v1.2.jpg` and `v1.2.txt`, of which WebDataset makes one sample, are two of the keys `v1_1` and `v1_2`.
+    What else has several images, or labels without an image, is listed with its problem.
 
     Args:
         path: of the tar.
@@ -62,7 +63,7 @@ def list_samples(
         reader: of labels.
 
     Returns:
-        The samples in the order of their first members, and how many members are left out by reason.
+        The samples, and how many members are left out by reason.
     """
     left_out: Counter[str] = Counter()
     samples: dict[str, Sample] = {}
@@ -78,7 +79,9 @@ def list_samples(
             repeated[stem] = member
         samples[stem][suffix] = member
     listed = []
-    for stem, sample in samples.items():
+    whole = [(stem, sample) for stem, sample in samples.items() if stem in repeated]
+    parted = (part for stem, sample in samples.items() if stem not in repeated for part in _parted(stem, sample))
+    for stem, sample in (*whole, *parted):
         composed = _Composed(path, sample, repeated.get(stem))
         if composed.is_sample:
             listed.append(composed.list_as(key_of(f"{prefix}{printable(stem)}.x"), reader))
@@ -86,6 +89,19 @@ def list_samples(
         else:
             left_out.update(_reason(member) for member in sample.values())
     return listed, left_out
+
+
+def _parted(stem: str, sample: Sample) -> Iterator[tuple[str, Sample]]:
+    """The sample, or each of several images of dotted names with the labels of the same name."""
+    parts: dict[str, Sample] = {}
+    for suffix, member in sample.items():
+        name, _, last = suffix.rpartition(".")
+        parts.setdefault(name, {})[last] = member
+    is_each_one = all(name and _images(part) and _labels(part) for name, part in parts.items())
+    if len(parts) > 1 and is_each_one:
+        yield from ((f"{stem}.{name}", part) for name, part in parts.items())
+    else:
+        yield stem, sample
 
 
 class _Composed:

@@ -11,6 +11,7 @@ from operator import attrgetter
 import numpy as np
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.image_list import stem
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
@@ -240,6 +241,8 @@ def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
         first, second = shared[0]
         further = len({entry.key for _, entry in shared}) - 1
         others = f", and {further} more keys do so" if further else ""
+        if any("." in stem(entry.image_name).rpartition("/")[2] for entry in shared[0]):
+            others += " (a key holds no dots, which become _)"
         raise SourceError(
             f"key '{first.key}' belongs to two images: {_describe(first)} and {_describe(second)}{others}; "
             f"{_remedy_for_keys(config)}"

@@ -25,7 +25,7 @@ from pseudolabel.stages.job import open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes
@@ -59,44 +59,55 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
     guesser = CategoryFilter(experiment.filter, experiment.captions, rank.device)
     units = cut_units(source.entries, experiment.work.unit)
     keys_of = UnitDigests(attrgetter("key"))
-    settings = _settings(experiment, rank.device, units, keys_of, vocabulary)
+    settings = _settings(experiment, guesser, units, keys_of, vocabulary)
+    about = _describe(experiment, rank.device, vocabulary)
     folder = Folder(experiment.out) / KIND
 
     def guess(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Guess]]:
         for batch in batched(samples, experiment.work.batch):
             yield from zip(batch, guesser([sample.image for sample in batch], vocabulary), strict=True)
 
-    with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL, source.left_out) as job:
+    with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL, source.left_out, about) as job:
         try:
             work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device}; give a smaller --captions.batch than {experiment.captions.batch} or "
-                f"--work.batch than {experiment.work.batch}. Finished files are safe, but belong to their batch sizes. "
-                f"({error})"
+                f"--work.batch than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
+                f"them. ({error})"
             ) from error
         return job.finish()
 
 
 def _settings(
     experiment: Experiment,
-    device: torch.device,
+    guesser: CategoryFilter,
     units: Sequence[Unit[Entry]],
     keys_of: UnitDigests,
     vocabulary: Vocabulary,
 ) -> dict[str, Any]:
-    """Everything that the files depend on; not where the data lie, nor how many processes there are."""
+    """Everything that the files' meaning depends on; see `_describe` for the rest."""
     return {
         "inputs": {
             "count": sum(len(unit.entries) for unit in units),
             "sha256": digest([keys_of(unit) for unit in units]),
         },
-        "max_pixels": experiment.source.max_pixels,
-        "vocabulary": {"name": vocabulary.name, "sha256": digest(asdict(vocabulary))},
-        "filter": asdict(experiment.filter),
-        "captions": {name: value for name, value in asdict(experiment.captions).items() if name != "source"},
+        "vocabulary": describe_words(vocabulary, with_synonyms=experiment.filter.nouns in ("synonyms", "both")),
+        "filter": guesser.settings(),
+        "work": {"unit": experiment.work.unit},
+    }
+
+
+def _describe(experiment: Experiment, device: torch.device, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
+    chosen = experiment.filter
+    return {
+        "vocabulary": vocabulary.name,
+        "filter": {"clip": chosen.clip, "spacy": chosen.spacy},
+        "captions": {"model": experiment.captions.model, "batch": experiment.captions.batch},
         "dtype": str(resolve_dtype("auto", device)).removeprefix("torch."),
-        "work": {"unit": experiment.work.unit, "batch": experiment.work.batch},
+        "device": device.type,
+        "work": {"batch": experiment.work.batch},
     }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import first_by_reason
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
+from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
 from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
@@ -189,11 +190,14 @@ def open_job(
     retry_failed: bool = False,
     packing: Packing = TAR,
     left_out: LeftOut = NOTHING_LEFT_OUT,
+    about: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Job[T]]:
     """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
 
     To retry, this rank's units with failed samples are reopened, and all ranks wait for each other, so that none takes
     the job for finished before the others have begun.
+
+    What `about` tells, such as the batch size, may differ from one start to the next; the first rank says so.
 
     Raises:
         OutputError: if the folder cannot be written, another run is at work there, or it holds other settings' shards.
@@ -202,7 +206,9 @@ def open_job(
     with lock_output(folder, rank.index):
         check_shard_folder(folder, kind)
         ledger = Ledger(folder, kind)
-        fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main)
+        fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main, about=about)
+        if rank.is_main and (changes := ledger.changes(about)):
+            print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
         claim = rank.open_claim(folder)
         _clear(ledger, packing, rank.share(units), retry_failed)
         if retry_failed:

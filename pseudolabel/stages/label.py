@@ -1,7 +1,7 @@
 """The labelling stage: images with labels in, shards of what the method makes of them out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,14 +15,15 @@ from pseudolabel.refine.engines import resolve_engines
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.others import check_shard_folder
+from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.job import open_job
-from pseudolabel.stages.labellers.table import LABELLERS, kind_of, method_settings
+from pseudolabel.stages.labellers.table import LABELLERS, Labeller, kind_of
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units
+from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
 from pseudolabel.vocabulary import Vocabulary
@@ -54,9 +55,10 @@ def write_labels(
     labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
     units = cut_units(source.entries, experiment.work.unit)
     inputs = Inputs(vocabulary, captions)
-    settings = run_settings(experiment, model, units, inputs)
+    settings = run_settings(experiment, model, labeller, units, inputs)
+    about = describe_run(experiment, model, vocabulary)
     folder, left_out = Folder(experiment.out) / kind, source.left_out
-    with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, left_out=left_out) as job:
+    with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, TAR, left_out, about) as job:
         on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
@@ -64,7 +66,7 @@ def write_labels(
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
-                f"--model.dtype bfloat16. Finished shards are safe, but belong to their batch size. ({error})"
+                f"--model.dtype bfloat16: every finished shard is safe, and the run goes on with it. ({error})"
             ) from error
         return job.finish()
 
@@ -92,31 +94,40 @@ class Inputs:
 def run_settings(
     experiment: Experiment,
     model: DiffusionModel,
+    labeller: Labeller,
     units: Sequence[Unit[Entry]],
     inputs: Inputs,
 ) -> dict[str, Any]:
-    """Everything that the shards' bytes depend on; not where the data lie, nor how many processes there are."""
+    """Everything that the shards' meaning depends on; see `describe_run` for the rest."""
     return {
         "inputs": {
             "count": sum(len(unit.entries) for unit in units),
             "sha256": digest([inputs.digest(unit) for unit in units]),
         },
         "unlabelled": experiment.source.unlabelled,
-        "max_pixels": experiment.source.max_pixels,
-        "vocabulary": {
-            "name": inputs.vocabulary.name,
-            "names": inputs.vocabulary.names,
-            "sha256": digest(asdict(inputs.vocabulary)),
-        },
-        "model": {
-            **asdict(replace(experiment.model, dtype="auto")),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "image_size": model.image_size,
-            "weights": fingerprint(model),
-        },
-        **method_settings(experiment),
+        "vocabulary": describe_words(inputs.vocabulary),
+        "model": {"image_size": model.image_size, "weights": fingerprint(experiment.model)},
+        "method": experiment.method,
+        experiment.method: labeller.settings(),
         "captions": "none" if inputs.captions is None else "given",
-        "work": {"unit": experiment.work.unit, "batch": experiment.work.batch, "seed": experiment.work.seed},
+        "work": {"unit": experiment.work.unit, "seed": experiment.work.seed},
+    }
+
+
+def describe_run(experiment: Experiment, model: DiffusionModel, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
+    chosen = experiment.model
+    return {
+        "vocabulary": vocabulary.name,
+        "model": {
+            "name": chosen.name,
+            "revision": chosen.revision,
+            "variant": chosen.variant,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "compile": chosen.compile,
+        },
+        "device": model.device.type,
+        "work": {"batch": experiment.work.batch},
     }
 
 

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
-from pseudolabel.refine.engines import resolve_engine
+from pseudolabel.refine.engines import crf_settings, resolve_engine
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
 from pseudolabel.shards.tar import Members, read_tar
@@ -35,7 +34,8 @@ def check_crf(experiment: Experiment, rank: Rank) -> None:
         OutputError: if it holds masks that were made with other settings of the CRF.
         SettingError: if a setting makes no sense.
     """
-    Ledger(Folder(experiment.out) / KIND, KIND).check({"crf": asdict(resolve_engine(experiment.crf, rank.device))})
+    crf = resolve_engine(experiment.crf, rank.device)
+    Ledger(Folder(experiment.out) / KIND, KIND).check({"crf": crf_settings(crf)})
 
 
 def write_masks(
@@ -66,12 +66,13 @@ def write_masks(
     units = cams.units()
     # The labels are left out: every unit knows the CAM shard that it was made from.
     crf = resolve_engine(experiment.crf, rank.device)
-    settings = {"crf": asdict(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
+    settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
+    folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
     workers = experiment.work.workers or rank.cores()
     cams.finished(units if rank.is_main else rank.share(units))  # read at once what the job will ask for one by one
     with (
         open_refiner(crf, rank.device, workers) as refiner,
-        open_job(Folder(experiment.out) / KIND, KIND, settings, units, cams.inputs_of, rank, retry_failed) as job,
+        open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
         waiting = list(rank.share(units))
         while waiting:

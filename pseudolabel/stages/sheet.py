@@ -1,63 +1,118 @@
-"""A contact sheet of what a run has written: image, ground truth, CAM, pseudo-mask."""
+"""A contact sheet of what a run has written: image, ground truth, CAM, pseudo-mask or segments."""
 
 import io
+import os
+import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SettingError, UserError
+from pseudolabel.io.ownership import own_files_beside
 from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.records import IGNORE
 from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.sample import CamSample, decode_cams
+from pseudolabel.shards.sample import ShardSampleError, decode_cams
 from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample, Entry
-from pseudolabel.sources.images import read_mask
+from pseudolabel.sources.images import decode_image, read_mask
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
+from pseudolabel.vocabulary import Vocabulary
+
+KINDS = ("cams", "masks", "segments")
+OPTION = "--out-file"
 
 
-def draw_sheet(experiment: Experiment, out: Path, rows: int, title: str) -> None:
-    """Draw the first samples of the CAM shards, with masks and ground truth where there are any.
+def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
+    """Draw the first samples of the CAM shards, with their masks where there are any, or of the masks or segments.
+
+    Args:
+        experiment: of the run, whose output folder holds the shards, and whose source has the ground truth.
+        out: the PNG to write.
+        rows: number of samples.
+        title: printed on top.
 
     Raises:
-        UserError: if there are no CAM shards.
+        UserError: if there are no shards, or they are of another vocabulary.
+        NotOursError: if `out` is there and this package did not write it.
     """
+    if rows < 1:
+        raise SettingError(f"--rows {rows}: give at least 1")
+    files, name = own_files_beside(os.path.expanduser(out), OPTION)
+    if not name:
+        raise SettingError(f"{OPTION} '{out}' names a folder; give the PNG to write, such as '{out}sheet.png'")
+    files.check([name])
     vocabulary = choose_vocabulary(experiment)
+    kind = next((kind for kind in KINDS if _shards(experiment, kind)), None)
+    if kind is None:
+        raise UserError(
+            f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this --out first"
+        )
     source = open_source(replace(experiment.source, labels="none"), vocabulary)
+    drawn = _draw_rows(experiment, kind, source, rows)
+    _check_labels(drawn, vocabulary, experiment)
+    sheet = io.BytesIO()
+    contact_sheet(_consistent(drawn), vocabulary, sheet, title)
+    files.folder.prepare()
+    files.write({name: sheet.getvalue()})
+
+
+def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> list[ContactRow]:
     entries = {entry.key: entry for entry in source.entries}
-    masks = _samples(experiment, "masks")
-    drawn: list[ContactRow] = []
+    masks = _samples(experiment, "masks") if kind == "cams" else iter(())
     mask = next(masks, None)
-    for key, members in _samples(experiment, "cams"):
+    drawn: list[ContactRow] = []
+    for key, members in _samples(experiment, kind):
         if len(drawn) == rows:
             break
-        while mask is not None and mask[0] < key:
+        while mask is not None and mask[0] < key:  # both in the order of the keys
             mask = next(masks, None)
-        labels = read_mask(mask[1]["png"], key) if mask is not None and mask[0] == key else None
-        drawn.append(_row(key, decode_cams(key, members), labels, source, entries.get(key)))
+        own = mask[1] if mask is not None and mask[0] == key else None
+        try:
+            drawn.append(_row(key, kind, members, own, source, entries.get(key)))
+        except (ShardSampleError, BadSample, KeyError) as error:
+            print(f"left out of the sheet: '{key}': {error}", file=sys.stderr)
     if not drawn:
-        raise UserError(f"no CAM shards in '{experiment.out}/cams'; run 'pseudolabel cams' with this --out first")
-    contact_sheet(_consistent(drawn), vocabulary, out, title)
+        raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn; run 'pseudolabel verify' on it")
+    if kind == "cams" and all(row.mask is None for row in drawn):
+        print(f"no masks in '{experiment.out}/masks'; 'pseudolabel refine' makes them", file=sys.stderr)
+    return drawn
+
+
+def _shards(experiment: Experiment, kind: str) -> list[str]:
+    return [name for name in Folder(f"{experiment.out}/{kind}").names() if name.endswith(".tar")]
 
 
 def _samples(experiment: Experiment, kind: str) -> Iterator[tuple[str, Members]]:
     folder = Folder(f"{experiment.out}/{kind}")
-    for name in folder.names():
-        if name.endswith(".tar"):
+    for name in _shards(experiment, kind):
+        try:
             with folder.open(name) as file:
                 yield from read_tar(file)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(
+                f"shard '{folder.path}/{name}' cannot be read: {error}; run 'pseudolabel verify'"
+            ) from error
 
 
-def _row(key: str, sample: CamSample, labels: np.ndarray | None, source: Source, entry: Entry | None) -> ContactRow:
-    image = np.asarray(Image.open(io.BytesIO(sample.jpeg)).convert("RGB"))
-    truth = _truth(source, entry, sample.scores.size) if entry is not None else None
-    scores = at_image_size(sample.scores.maps, sample.scores.size)
-    return ContactRow(key, image, sample.scores.classes, scores, labels, truth)
+def _row(
+    key: str, kind: str, members: Members, mask: Members | None, source: Source, entry: Entry | None
+) -> ContactRow:
+    image = np.asarray(decode_image(members["jpg"], key, np.iinfo(np.int64).max)[0])
+    truth = _truth(source, entry, image.shape[:2]) if entry is not None else None
+    if kind == "cams":
+        scores = decode_cams(key, members).scores
+        labels = read_mask(mask["png"], key) if mask is not None else None
+        return ContactRow(key, image, scores.classes, at_image_size(scores.maps, scores.size), labels, truth)
+    labels = read_mask(members["png"], key)
+    if kind == "segments":
+        return ContactRow(key, image, (), segments=labels, truth=truth)
+    return ContactRow(key, image, (), mask=labels, truth=truth)
 
 
 def _truth(source: Source, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
@@ -66,6 +121,17 @@ def _truth(source: Source, entry: Entry, size: tuple[int, int]) -> np.ndarray | 
     except BadSample:
         return None
     return truth.labels if truth is not None else None
+
+
+def _check_labels(rows: list[ContactRow], vocabulary: Vocabulary, experiment: Experiment) -> None:
+    found = {label for row in rows for label in row.classes}
+    masks = [labels for row in rows for labels in (row.mask, row.truth) if labels is not None]
+    found |= {int(label) for labels in masks for label in np.unique(labels)}
+    if (largest := max(found - {IGNORE}, default=0)) > len(vocabulary):
+        raise SettingError(
+            f"masks of '{experiment.out}' or its ground truth hold label {largest}, but vocabulary "
+            f"'{vocabulary.name}' has {len(vocabulary)} classes; give the run's own --vocabulary"
+        )
 
 
 def _consistent(rows: list[ContactRow]) -> list[ContactRow]:

@@ -18,6 +18,7 @@ from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores
+from pseudolabel.vocabulary import Vocabulary
 
 T = TypeVar("T")
 CLAIM_PREFIX = ".reported-"
@@ -128,3 +129,14 @@ class UnitDigests:
         if unit.number not in self._whole:
             self._whole[unit.number] = digest(list(map(self._describe, unit.entries)))
         return self._whole[unit.number]
+
+
+def describe_words(vocabulary: Vocabulary, with_synonyms: bool = False) -> dict[str, Any]:
+    """The class names and the names in prompts, in their order, for settings; synonyms where something reads them."""
+    words: dict[str, Any] = {
+        "names": vocabulary.names,
+        "prompts": [entry.prompt for entry in vocabulary.classes],
+    }
+    if with_synonyms:
+        words["synonyms"] = [entry.synonyms for entry in vocabulary.classes]
+    return words

@@ -8,11 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from typing import Any
 
+from pseudolabel.runtime.cores import usable_cores
+
 
 def share_of_cores(local_count: int) -> int:
     """Processor cores for one of `local_count` processes on this machine, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
-    return max(1, cores // local_count)
+    return max(1, usable_cores() // local_count)
 
 
 def open_pool(

@@ -8,6 +8,7 @@ from pseudolabel.batching import batched
 from pseudolabel.config import CaptionConfig
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
 from pseudolabel.errors import SettingError
+from pseudolabel.io.weights import weights_digest
 from pseudolabel.shipped import resolve
 from pseudolabel.text.pretrained import load_pretrained
 
@@ -30,16 +31,21 @@ class Captioner:
             if value < least:
                 raise SettingError(f"captions.{setting} {value}: give at least {least}")
         self.config = config
-        folder, setting = resolve(config.model, "captioner"), "--captions.model"
+        self.folder, setting = resolve(config.model, "captioner"), "--captions.model"
         self.model, self.processor = load_pretrained(
-            folder, AutoModelForImageTextToText, AutoProcessor, device, "an image captioning", setting
+            self.folder, AutoModelForImageTextToText, AutoProcessor, device, "an image captioning", setting
         )
         if not isinstance(self.processor, ProcessorMixin):
             raise ModelError(
-                f"'{folder}' ({setting}) has no processor of images and sentences together; BLIP, BLIP-2 and GIT have"
+                f"'{self.folder}' ({setting}) has no processor of images and sentences together; BLIP, BLIP-2 "
+                "and GIT have"
             )
         # Not the model's: parts of BLIP-2 keep float32 beside it.
         self.dtype = resolve_dtype("auto", device)
+
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return weights_digest(self.folder)
 
     @torch.inference_mode()
     def __call__(self, images: list[Image.Image], leads: list[str]) -> list[str]:

@@ -87,7 +87,7 @@ def check_images(captions: Captions, matched: Captions, entries: Sequence[Entry]
 
 
 def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Vocabulary, source: str) -> None:
-    """Make sure that every labelled (image, class) has a caption.
+    """Make sure that every labelled (image, class) has a caption, but for images that are failures already.
 
     Args:
         captions: as `match_captions` gives them.
@@ -98,7 +98,8 @@ def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Voc
     Raises:
         SourceError: if some have none; the message counts them and names the first.
     """
-    pairs = [(entry.key, vocabulary.names[index]) for entry in entries for index in entry.classes]
+    sound = (entry for entry in entries if entry.problem is None)
+    pairs = [(entry.key, vocabulary.names[index]) for entry in sound for index in entry.classes]
     missing = [pair for pair in pairs if pair not in captions]
     if missing:
         key, name = missing[0]

@@ -7,7 +7,7 @@ own for nouns. docs/methods.md says what papers and released code do.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from pseudolabel.text.class_rules import (
     nearest_classes,
 )
 from pseudolabel.text.clip import ClipScorer
-from pseudolabel.text.nouns import find_nouns, load_pipeline
+from pseudolabel.text.nouns import find_nouns, load_pipeline, pipeline_digest
 from pseudolabel.vocabulary import Vocabulary, template_problem
 
 if TYPE_CHECKING:
@@ -91,6 +91,26 @@ class CategoryFilter:
             Guess(self._by_image(row), self._by_nouns(found, vocabulary), said, found, tuple(row.tolist()))
             for row, said, found in zip(scores, captions, nouns, strict=True)
         ]
+
+    def settings(self) -> dict[str, Any]:
+        """All that guesses depend on beside the vocabulary: the rules and the digests of the models that they ask.
+
+        Raises:
+            ModelError: if a model cannot be loaded.
+        """
+        config = self.config
+        rules: dict[str, Any] = {"image": config.image, "nouns": config.nouns}
+        if config.image != "none":
+            rules |= {"image_threshold": config.image_threshold, "template": config.template}
+        if config.nouns in ("similarity", "both"):
+            rules["noun_threshold"] = config.noun_threshold
+        if config.nouns != "none":
+            captions = {name: getattr(self.captions, name) for name in ("max_new_tokens", "max_length", "beams")}
+            rules |= {"leads": config.leads, "captions": captions}
+            rules |= {"captioner": self._captioner.fingerprint(), "spacy": pipeline_digest(self._pipeline)}
+        if config.image != "none" or config.nouns != "synonyms":
+            rules["clip"] = self._clip.fingerprint()
+        return rules
 
     def nouns(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
         """Of each RGB image, the nouns of its captions, each once, whatever the rules.

@@ -8,6 +8,7 @@ from transformers import BatchEncoding, CLIPModel, CLIPProcessor
 
 from pseudolabel.batching import batched
 from pseudolabel.diffusion.load import ModelError
+from pseudolabel.io.weights import weights_digest
 from pseudolabel.shipped import resolve
 from pseudolabel.text.pretrained import load_pretrained
 
@@ -28,7 +29,7 @@ class ClipScorer:
         Raises:
             ModelError: if it cannot be loaded.
         """
-        folder = resolve(name, "clip")
+        self.folder = folder = resolve(name, "clip")
         self.model, self.processor = load_pretrained(folder, CLIPModel, CLIPProcessor, device, "a CLIP", setting)
         known, wanted = len(self.processor.tokenizer), self.model.config.text_config.vocab_size
         if known != wanted:  # without its files, a tokenizer is empty and every word unknown to it
@@ -37,6 +38,10 @@ class ClipScorer:
                 f"encoder has {wanted}"
             )
         self._embeddings: dict[str, torch.Tensor] = {}
+
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return weights_digest(self.folder)
 
     @property
     def scale(self) -> float:

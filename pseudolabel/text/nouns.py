@@ -1,9 +1,11 @@
 """The nouns of captions, found by a spaCy pipeline."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pseudolabel.diffusion.load import ModelError
+from pseudolabel.io.weights import files_digest
 from pseudolabel.shipped import resolve
 
 if TYPE_CHECKING:  # spaCy comes with the extra `open-vocabulary`
@@ -33,6 +35,11 @@ def load_pipeline(name: str) -> "Language":
             f"cannot load the spaCy pipeline '{name}' (--filter.spacy): python -m spacy download {name}, or name the "
             f"folder of one.\n{type(error).__name__}: {error}"
         ) from error
+
+
+def pipeline_digest(pipeline: "Language") -> str:
+    """Digest of a loaded pipeline's files, wherever they lie."""
+    return files_digest(Path(str(pipeline.path)))
 
 
 def find_nouns(pipeline: "Language", sentences: Iterable[str]) -> list[list[str]]:

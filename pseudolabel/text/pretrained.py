@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from pseudolabel.diffusion.load import ModelError, resolve_dtype
 from pseudolabel.io.weight_file import explain_folder
+from pseudolabel.runtime.bars import library_bars
 
 # Models that are in use, and the processor of each: frozen, so that all who need one can share it.
 _models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()
@@ -41,8 +42,9 @@ def load_pretrained(
     if model is not None:
         return model, _processors[model]
     try:
-        model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
-        processor = processor_class.from_pretrained(folder)
+        with library_bars():
+            model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+            processor = processor_class.from_pretrained(folder)
     except (
         OSError,
         ValueError,

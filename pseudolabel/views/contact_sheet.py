@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -31,6 +32,7 @@ class ContactRow:
         scores: float32 (C, H, W) in [0, 1], or None where there are no class activation maps.
         mask: uint8 (H, W) pseudo-mask, or None.
         truth: uint8 (H, W) ground truth, or None.
+        segments: uint8 (H, W) regions without classes, or None.
     """
 
     key: str
@@ -39,12 +41,18 @@ class ContactRow:
     scores: np.ndarray | None = None
     mask: np.ndarray | None = None
     truth: np.ndarray | None = None
+    segments: np.ndarray | None = None
 
 
 def contact_sheet(
-    rows: Sequence[ContactRow], vocabulary: Vocabulary, out: Path, title: str = "", blocks: int = 2, cell: int = 220
+    rows: Sequence[ContactRow],
+    vocabulary: Vocabulary,
+    out: Path | BinaryIO,
+    title: str = "",
+    blocks: int = 2,
+    cell: int = 220,
 ) -> None:
-    """Draw a PNG with a line for each sample: image, ground truth, class activation maps and pseudo-mask.
+    """Draw a PNG with a line for each sample: image, ground truth, class activation maps, pseudo-mask and segments.
 
     Maps are drawn in their classes' colours, the stronger the higher the score; where classes compete, the largest
     is seen. Ignored pixels (255) are hatched. Columns that no sample fills are left out.
@@ -52,7 +60,7 @@ def contact_sheet(
     Args:
         rows: the samples, in reading order down each block.
         vocabulary: names and colours of the classes.
-        out: the PNG to write.
+        out: the PNG to write, or a file that takes it.
         title: printed on top.
         blocks: number of blocks side by side.
         cell: the longest side of a picture in pixels; smaller images are enlarged.
@@ -82,6 +90,7 @@ def _columns(rows: Sequence[ContactRow]) -> list[str]:
         "Ground truth": any(row.truth is not None for row in rows),
         "CAM": any(row.scores is not None for row in rows),
         "Pseudo-mask": any(row.mask is not None for row in rows),
+        "Segments": any(row.segments is not None for row in rows),
     }
     return [column for column, wanted in shown.items() if wanted]
 
@@ -157,7 +166,7 @@ def _pictures(row: ContactRow, palette: np.ndarray, cell: int) -> dict[str, Imag
     image = np.asarray(Image.fromarray(row.image).resize(size, Image.Resampling.LANCZOS))
     faded = fade(image)
     pictures = {"Image": image}
-    for column, labels in (("Ground truth", row.truth), ("Pseudo-mask", row.mask)):
+    for column, labels in (("Ground truth", row.truth), ("Pseudo-mask", row.mask), ("Segments", row.segments)):
         if labels is not None:
             small = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
             pictures[column] = mask_overlay(faded, small, palette, outline=2)
@@ -180,7 +189,7 @@ def _draw_key(rows: Sequence[ContactRow], vocabulary: Vocabulary, width: int) ->
     maps = [labels for row in rows for labels in (row.truth, row.mask) if labels is not None]
     seen |= {int(label) for labels in maps for label in np.unique(labels)}
     entries = [(vocabulary.names[index], vocabulary.palette[index]) for index in sorted(seen - {0, IGNORE})]
-    if IGNORE in seen:
+    if IGNORE in seen or any((row.segments == IGNORE).any() for row in rows if row.segments is not None):
         entries.append(("ignored", hatching((TEXT, 24))))
     if any(row.scores is not None for row in rows):
         ramp = np.linspace(255, 60, 64)[None, :, None]

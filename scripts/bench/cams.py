@@ -9,7 +9,6 @@ a process of its own. Memory is the peak above what the loaded weights take.
 """
 
 import argparse
-import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from meter import Clock, Peak, in_own_process, machine, matmul_rate, versions, whole_numbers
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -66,7 +66,7 @@ def main() -> None:
         report = throughput(task, args.batches) if args.batches else comparison(task)
     report["settings"] = settings
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=whole_numbers, default=[], help="with commas: images/s of ours at each")
     parser.add_argument("--repeat", type=int, default=1, help="runs, of which the fastest counts")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

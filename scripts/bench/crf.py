@@ -9,7 +9,6 @@ torch takes all images of a size at once. Both are timed in this process, one af
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from meter import Peak, machine, synchronize, versions, whole_numbers
 from PIL import Image
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -89,7 +89,7 @@ def main() -> None:
             "versions": versions(),
             "date": time.strftime("%Y-%m-%d"),
         }
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -102,7 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=Path, help="folder in VOC's layout, whose images are taken")
     parser.add_argument("--no-agreement", dest="agreement", action="store_false", help="do not compare the masks")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 import torch
 from meter import Clock, Peak, in_own_process, machine, matmul_rate, versions
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -124,7 +125,7 @@ def main() -> None:
     report |= {"settings": settings, "versions": versions(), "date": time.strftime("%Y-%m-%d")}
     Console(width=WIDTH).print(table(report))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -138,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=WorkConfig.batch, help="triples per U-Net forward")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

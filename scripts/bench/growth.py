@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from meter import Peak, machine, versions
+from report_file import free_file, write_report
 from restart import MIB, RANK, WIDTH
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +56,7 @@ def main() -> None:
     for part in args.parts:
         Console(width=WIDTH).print(TABLES[part](report))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="per process, and the fewest whose memory is measured")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="numbers of processes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of images in pixels")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

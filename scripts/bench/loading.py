@@ -10,7 +10,6 @@ process of its own, the readers take turns, and of several rounds the best count
 
 import argparse
 import io
-import json
 import resource
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import torch
 from meter import Peak, machine, versions, whole_numbers
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from report_file import free_file, write_report
 from torch.utils.data import DataLoader
 
 import pseudolabel_train.register  # noqa: F401  (what the configs below name)
@@ -95,7 +95,7 @@ def main() -> None:
         report = {"images": count, "indexing_seconds": indexing, "figures": [asdict(one) for one in figures]}
         report |= {"machine": machine(torch.device("cpu")), "date": time.strftime("%Y-%m-%d")}
         report["versions"] = {**versions(), "mmcv": mmcv.__version__, "mmengine": mmengine.__version__}
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -106,7 +106,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=whole_numbers, default=[0, 1, 2], help="with commas")
     parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the best counts")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

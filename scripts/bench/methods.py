@@ -9,7 +9,6 @@ peak above what the queries and keys take.
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from meter import Clock, Peak, in_own_process, machine, versions
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -62,7 +62,7 @@ def main() -> None:
     report = diffseg_report(task, results)
     Console(width=WIDTH).print(diffseg_table(task, results, report))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     diffseg.add_argument("--threads", type=int, default=torch.get_num_threads())
     diffseg.add_argument("--repeat", type=int, default=1, help="runs, of which the fastest counts")
     diffseg.add_argument("--seed", type=int, default=0)
-    diffseg.add_argument("--json", type=Path, help="file for the figures")
+    diffseg.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

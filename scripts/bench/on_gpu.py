@@ -33,6 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PIPELINES = REPOSITORY / "pseudolabel" / "pipelines"
 BENCH = Path("scripts/bench")
 BUILD = "import sys; from pathlib import Path; from tests.plain.architectures import stable_diffusion_v15 as build; "
+MARKER = ".on_gpu"
 ENDING = 5.0  # seconds between asking a step to end and ending it
 
 
@@ -57,7 +58,7 @@ class Outcome:
 
 def main() -> None:
     args = parse_arguments()
-    args.out.mkdir(parents=True, exist_ok=True)
+    claim(args.out)
     out, began, outcomes = args.out.resolve(), time.monotonic(), []
     with TemporaryDirectory() as scratch, environment() as variables:
         for step in steps(args, Path(scratch) / "model"):
@@ -79,6 +80,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.5, help="steps that would begin later are left out")
     parser.add_argument("--quick", action="store_true", help="a few images, one batch size, nothing compiled")
     return parser.parse_args()
+
+
+def claim(out: Path) -> None:
+    """Take a folder that is empty or that this script took before; the package may not be there to be asked."""
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / MARKER).exists():
+        raise SystemExit(f"on_gpu: '{out}' holds files that this script did not write; choose another --out")
+    (out / MARKER).touch()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ everywhere; that is the hardest case, not a likely one.
 
 import argparse
 import io
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from cams import WIDTH
 from generate import run_command
 from meter import machine, versions
 from PIL import Image
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -74,7 +74,7 @@ def main() -> None:
     }
     Console(width=WIDTH).print(table(report))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import torch
 from meter import Peak, in_own_process, machine, versions
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -56,14 +57,14 @@ def main() -> None:
     report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
     Console(width=WIDTH).print(restart_table(report))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--unit", type=int, default=256)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

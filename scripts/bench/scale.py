@@ -26,10 +26,12 @@ import numpy as np
 import psutil
 import torch
 from meter import machine, versions
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, Ledger, LedgerEntry, entry_name
 from pseudolabel.sources.shapes_dataset import MARKER
 
@@ -92,7 +94,7 @@ def main() -> None:
     for table in tables(report):
         Console(width=WIDTH).print(table)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -102,8 +104,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--unit", type=int, default=64, help="samples per shard")
     parser.add_argument("--kills", type=int, default=2, help="at equal parts of the mask shards")
     parser.add_argument("--seed", type=int, default=20231, help="of the images")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    return parser.parse_args()
+    parser.add_argument("--json", type=free_file, help="file for the figures")
+    arguments = parser.parse_args()
+    try:
+        claim_folder(arguments.work, "scale.py", "--work")
+    except OutputError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def say(line: str) -> None:

@@ -10,7 +10,6 @@ samples given with --samples; it grows in proportion to them. CLIP's time is tha
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from meter import machine, versions
 from PIL import Image
+from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 from transformers import CLIPModel, CLIPProcessor
@@ -78,7 +78,7 @@ def main() -> None:
     }
     Console(width=WIDTH).print(table(rows))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     return parser.parse_args()
 
 

@@ -8,7 +8,6 @@ Trains the shipped VOC recipe from random weights on shards of images as large a
 """
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from loading import write_samples
 from meter import Peak, machine, synchronize, versions
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from report_file import free_file, write_report
 
 from pseudolabel_train.config import prepare
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=free_file, help="file for the figures")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def main() -> None:
     if args.json:
         all_versions = {**versions(), "mmcv": mmcv.__version__, "mmengine": mmengine.__version__}
         report = {"machine": machine(device), "versions": all_versions, "figures": [asdict(one) for one in figures]}
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(args.json, report)
 
 
 def measure(folder: Path, precision: str, args: argparse.Namespace, device: torch.device) -> Figures:

@@ -6,7 +6,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig
-from pseudolabel.diffusion.load import fingerprint, load_model
+from pseudolabel.diffusion.load import load_model
 from pseudolabel.methods.diffsegmenter import DiffSegmenter
 from tests.plain.architectures import loaded
 
@@ -26,7 +26,6 @@ def test_compiled_parts_give_the_same_maps_and_are_compiled_once(monkeypatch):
     """Traced and run without the C++ compiler, which takes minutes for its nine kernels."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     compiled = load_model(ModelConfig(name="shapes", compile=True), CPU)
-    assert fingerprint(compiled) == fingerprint(loaded("shapes"))
     np.testing.assert_allclose(maps_of(compiled, 0), maps_of(loaded("shapes"), 0), atol=1e-5)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs > 0

@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import ModelError, fingerprint, load_model, resolve_dtype
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SettingError, UserError
 from tests.plain.architectures import loaded, tiny
 
 CPU = torch.device("cpu")
@@ -99,6 +99,16 @@ def test_resolves_dtypes():
     assert resolve_dtype("float32", torch.device("cuda")) == torch.float32
 
 
+def test_the_launcher_s_mixed_precision_is_what_auto_means(monkeypatch):
+    for word, dtype in {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.items():
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", word)
+        assert resolve_dtype("auto", CPU) == dtype
+        assert resolve_dtype("float32", CPU) == torch.float32
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(SettingError, match=r"--mixed_precision fp8: frozen models run in no, bf16 or fp16"):
+        resolve_dtype("auto", CPU)
+
+
 def test_image_size(checkpoint):
     model = load(checkpoint, image_size=192)
     assert model.latent_shape == (4, 24, 24)
@@ -106,13 +116,46 @@ def test_image_size(checkpoint):
         load(checkpoint, image_size=100)
 
 
-def test_fingerprint_tells_weights_apart(checkpoint, tmp_path):
-    model = load(checkpoint)
-    assert fingerprint(model) == fingerprint(load(checkpoint))
-    assert fingerprint(model) != fingerprint(loaded("tiny_v2"))
-    with torch.no_grad():
-        model.unet.conv_in.weight[0, 0, 0, 0] += 1
-    assert fingerprint(model) != fingerprint(load(checkpoint))
+def fingerprint_of(folder, **options):
+    return fingerprint(ModelConfig(name=str(folder), **options))
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+def change(path, name, number):
+    """Add one to a single value of a file of weights."""
+    weights = load_file(path)
+    weights[name].view(-1)[number] += 1
+    save_file(weights, path)
+
+
+def test_fingerprint_is_of_what_is_in_the_files(checkpoint, copy):
+    assert fingerprint_of(copy) == fingerprint_of(checkpoint)
+    assert fingerprint_of(copy, dtype="bfloat16", compile=True, revision="other") == fingerprint_of(checkpoint)
+    change(copy / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", 0)  # labelling only encodes
+    assert fingerprint_of(copy) == fingerprint_of(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("unet/diffusion_pytorch_model", "conv_in.weight"),
+        ("vae/diffusion_pytorch_model", "encoder.conv_in.weight"),
+        ("text_encoder/model", "embeddings.token_embedding.weight"),
+    ],
+)
+def test_fingerprint_tells_weights_apart_to_the_last_value(checkpoint, copy, file, name):
+    change(copy / f"{file}.safetensors", name, -1)
+    assert fingerprint_of(copy) != fingerprint_of(checkpoint)
+
+
+def test_fingerprint_tells_noise_schedules_apart(checkpoint, copy):
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_end": 0.05}))
+    assert fingerprint_of(copy) != fingerprint_of(checkpoint)
 
 
 def test_the_schedule_is_the_checkpoint_s(checkpoint, tmp_path):

@@ -30,7 +30,7 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) -> None:
-    """Alone and behind the CAMs; the run's settings name the engine, and another one is refused."""
+    """Alone and behind the CAMs; run.json names the engine, and another one may go on."""
     settings = (*shapes.at(tmp_path / "at_once"), "--crf.engine", "torch")
     expect(0, call("generate", *settings))
     shutil.copytree(shapes.out / "cams", tmp_path / "after" / "cams")
@@ -40,11 +40,11 @@ def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) 
     agreement = [(open_mask(found[key]["png"]) == open_mask(expected[key]["png"])).mean() for key in expected]
     assert len(agreement) == 16
     assert np.mean(agreement) >= 0.999
-    engines = [json.loads((out / "masks" / "run.json").read_text())["settings"]["crf"]["engine"]
+    engines = [json.loads((out / "masks" / "run.json").read_text())["about"]["crf"]["engine"]
                for out in (shapes.out, tmp_path / "after")]  # fmt: skip
     assert engines == ["pydensecrf", "torch"]
-    outcome = expect(1, call("refine", *shapes.at(tmp_path / "after")))
-    assert "crf.engine: torch -> pydensecrf" in outcome.err
+    outcome = expect(0, call("refine", *shapes.at(tmp_path / "after")))
+    assert "masks: the run goes on with crf.engine: torch -> pydensecrf\n" in outcome.err
 
 
 def test_refine_waits_for_all_cams(shapes: Shapes, tmp_path: Path) -> None:

@@ -4,7 +4,18 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.e2e.commands import call, expect, family, finished_units, run, shards, start, wait_for_all, wait_until
+from tests.e2e.commands import (
+    assert_alike,
+    call,
+    expect,
+    family,
+    finished_units,
+    run,
+    shards,
+    start,
+    wait_for_all,
+    wait_until,
+)
 from tests.e2e.conftest import Shapes
 from tests.mounts import mounted_tmpfs, remount
 
@@ -84,7 +95,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
         ("cams", "--work.unit", "4"): "work.unit: 2 -> 4",
         ("cams", "--work.seed", "1"): "work.seed: 0 -> 1",
         ("cams", "--source.limit", "3"): "inputs.count: 16 -> 3",
-        ("cams", "--vocabulary", "circle, square, triangle, star, cross, heart"): "vocabulary.name: shapes -> ",
+        ("cams", "--vocabulary", "circle, square, triangle, star, cross, heart"): "vocabulary.names: ",
         ("refine", "--crf.iterations", "3"): "crf.iterations: 2 -> 3",
     }
     for (command, name, value), difference in changes.items():
@@ -95,6 +106,15 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
         assert {kind: shards(tmp_path / kind) for kind in ("cams", "masks")} == before
     expect(0, call("generate", *shapes.at(tmp_path), "--work.loaders", "1", "--evaluate.threshold", "0.3"))
     assert shards(folder) == shards(shapes.out / "masks")
+
+
+def test_a_smaller_batch_goes_on_in_the_same_folder(shapes: Shapes, tmp_path: Path) -> None:
+    done = finished_units(shapes.begun(tmp_path, units=2))
+    outcome = expect(0, call("generate", *shapes.at(tmp_path), "--work.batch", "4", "--crf.engine", "pydensecrf"))
+    assert "cams: the run goes on with work.batch: 32 -> 4\n" in outcome.err
+    assert done.items() <= finished_units(tmp_path / "cams").items()
+    for kind in ("cams", "masks"):
+        assert_alike(tmp_path / kind, shapes.out / kind)
 
 
 def test_generate_refuses_another_crf_before_it_makes_cams(shapes: Shapes, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_a_file_that_is_there_already_with_the_same_bytes(opened: Open) -> None:
     first, second = opened(), opened()
     first.write({"labels.json": b"all"})
     second.write({"labels.json": b"all"})
+    second.folder.write_bytes("labels.json", b"other")
     with pytest.raises(NotOursError):
-        second.folder.write_bytes("labels.json", b"other")
         second.write({"labels.json": b"all"})
 
 
@@ -93,6 +93,7 @@ def test_every_rank_has_a_manifest_and_knows_the_others(tmp_path: Path) -> None:
     first, second = OwnFiles(folder, 0), OwnFiles(folder, 1)
     first.write({"a.png": b"a"})
     second.write({"b.png": b"b"})
+    second.write({"a.png": b"an image that both ranks have"})
     assert {path.name for path in tmp_path.glob(".*")} == {f"{MANIFEST}.jsonl", f"{MANIFEST}-1.jsonl"}
     OwnFiles(folder, 1).write({"a.png": b"aa"})
     OwnFiles(folder, 0).write({"a.png": b"aaa", "b.png": b"bb"})

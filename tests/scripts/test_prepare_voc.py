@@ -241,3 +241,22 @@ def test_nothing_is_written_outside_the_folder(tmp_path):
     unpack(tmp_path / "hostile.tar", tmp_path / "out" / "voc", ("JPEGImages",))
     assert tree(tmp_path / "out") == {"voc/JPEGImages/good.jpg": b"x"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.tar", "out"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ImageSets/Segmentation/train_aug.txt",  # as other projects share it
+        "SegmentationClassAug/2007_000032.png",
+        "SegmentationClass/2007_000032.png",  # corrected by hand
+        "image_labels.json",
+    ],
+)
+def test_what_others_put_there_is_not_written_over(data, name, tmp_path):
+    target = tmp_path / "VOCdevkit" / "VOC2012" / name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"another's")
+    finished = run_script(data.release, "--out", tmp_path, *data.options)
+    assert finished.returncode == 1
+    assert f"{name}' is there already and is not what the archives give; move it" in finished.stderr
+    assert target.read_bytes() == b"another's"

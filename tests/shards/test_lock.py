@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -55,3 +57,27 @@ def test_folders_behind_urls_have_no_locks() -> None:
     folder.prepare()
     with lock_output(folder, 0), lock_output(folder, 0):
         assert folder.names() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_told_of_in_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = Folder(str(tmp_path))
+    with lock_output(folder, 0), lock_output(folder, 1):
+        pass
+    assert capsys.readouterr().err == (
+        f"'{tmp_path}' is on a file system without locks ({os.strerror(number)}): see to it yourself that only one run "
+        "writes there\n"
+    )
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".lock-")]
+
+
+def test_a_lock_that_cannot_be_written_is_an_error_with_a_message(tmp_path: Path) -> None:
+    (tmp_path / ".lock-0").mkdir()
+    with pytest.raises(OutputError, match=r"lock-0' cannot be locked: "), lock_output(Folder(str(tmp_path)), 0):
+        pytest.fail("it came in")

@@ -13,6 +13,7 @@ from pseudolabel.sources.shapes import SIZE, caption, draw_scene
 from pseudolabel.sources.shapes_dataset import Plan, write_shapes
 from pseudolabel.sources.source import open_source
 from pseudolabel.vocabulary import load_vocabulary, voc_palette
+from tests.mounts import mounted_tmpfs
 
 SHAPES = load_vocabulary("shapes")
 TRAINING_SCENES = 12_000  # what scripts/train_shapes_diffusion.py draws, from default_rng([seed, number])
@@ -175,9 +176,29 @@ def test_other_folders_are_not_touched(tmp_path: Path, marker: str | None) -> No
     assert digests(tmp_path) == before
 
 
+def test_files_laid_beside_the_data_set_are_not_replaced_by_a_larger_one(tmp_path: Path) -> None:
+    write_shapes(tmp_path, train=1, val=1, seed=0)
+    photo = tmp_path / "JPEGImages" / "train_000002.jpg"
+    photo.write_bytes(b"precious")
+    before = digests(tmp_path)
+    with pytest.raises(SourceError, match=r"train_000002.jpg' is no file of the Shapes data set.*another --out"):
+        write_shapes(tmp_path, train=2, val=1, seed=0)
+    assert digests(tmp_path) == before
+    write_shapes(tmp_path, train=1, val=2, seed=5)
+    assert photo.read_bytes() == b"precious"
+
+
+def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+    with (
+        mounted_tmpfs(tmp_path, "ro"),
+        pytest.raises(SourceError, match=r"cannot be written: Read-only.*another --out"),
+    ):
+        write_shapes(tmp_path / "data", train=1, val=1, seed=0)
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(SourceError, match="give a new or empty folder"):
+    with pytest.raises(SourceError, match="a new or empty folder"):
         write_shapes(tmp_path / "out", train=1, val=1, seed=0)
 
 

@@ -207,7 +207,8 @@ def test_labels_without_an_image_are_recorded(tmp_path: Path, voc: Vocabulary) -
     [
         (["a.jpg", "a.webp"], "two images of one sample: 'a.jpg' and 'a.webp'"),
         (["a.jpg", "a.JPG"], "holds 'a.JPG' twice"),
-        (["a.1.jpg", "a.1.txt", "a.2.jpg", "a.2.txt"], "'a.1.jpg' and 'a.2.jpg'.* a WebDataset key ends at the name's"),
+        (["a.1.jpg", "a.2.jpg", "a.2.txt"], "'a.1.jpg' and 'a.2.jpg'.* a WebDataset key ends at the name's"),
+        (["a.1.jpg", "a.1.txt", "a.1.JPG", "a.2.jpg", "a.2.txt"], "holds 'a.1.JPG' twice"),
         (["a.left.jpg", "a.right.jpg", "a.cls"], "'a.left.jpg' and 'a.right.jpg'"),
     ],
 )
@@ -255,6 +256,15 @@ def test_samples_in_other_conventions(
     truth = source.ground_truth(entry)
     assert (truth is None) == (mask is None)
     assert truth is None or (truth.labels == 7).all()
+
+
+def test_dotted_names_with_labels_each_are_samples_each(tmp_path: Path, voc: Vocabulary) -> None:
+    members = {}
+    for name, colour, label in (("v1.1", "red", b"cat"), ("v1.2", "blue", b"dog"), ("v2.0", "red", b"cow")):
+        members |= {f"{name}.jpg": picture(colour), f"{name}.txt": label}
+    source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
+    assert [(entry.key, entry.classes) for entry in source.entries] == [("v1_1", (8,)), ("v1_2", (12,)), ("v2", (10,))]
+    assert [source.read(entry).original for entry in source.entries[:2]] == [picture("red"), picture("blue")]
 
 
 def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: Vocabulary) -> None:

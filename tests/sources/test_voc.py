@@ -1,4 +1,5 @@
 import json
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,6 +76,112 @@ def test_ids_with_dots(tmp_path: Path, voc: Vocabulary) -> None:
     truth = source.ground_truth(source.entries[0], (6, 8))
     assert truth is not None
     assert truth.key == "img_rf_1"
+
+
+@pytest.mark.parametrize("names", [["shape 001", "shape 002"], ["leaf (1)", "tree (1)"], ["frame.0.5", "v2.0.last"]])
+@pytest.mark.parametrize("line", ["{}", "{}.jpg", "/JPEGImages/{}.jpg /SegmentationClass/{}.png", "  {}  \r"])
+def test_every_form_of_list_leads_to_image_labels_and_mask(
+    tmp_path: Path, voc: Vocabulary, names: list[str], line: str
+) -> None:
+    listed = "".join(f"{line.replace('{}', name)}\n" for name in names)
+    write_voc(tmp_path, {names[0]: ["cat"], names[1]: ["dog"]}, listed)
+    for name, value in zip(names, (8, 12), strict=True):
+        write_mask(tmp_path, name, [0, value])
+    source = open_voc(tmp_path, voc)
+    assert [source.read(entry).classes for entry in source.entries] == [(8,), (12,)]
+    assert [entry.classes for entry in open_voc(tmp_path, voc, labels="masks").entries] == [(8,), (12,)]
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png", ".webp", ""])
+def test_images_of_any_suffix(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
+    write_mask(write_voc(tmp_path, {"v1.0": ["cat"]}), "v1.0", [8])
+    path = tmp_path / "JPEGImages/v1.0.jpg"
+    if suffix:
+        path.rename(path.with_suffix(suffix))
+    else:
+        path.rename(path.with_name("v1"))
+        (tmp_path / "ImageSets/Segmentation/train.txt").write_text("v1\n")
+        for folder, ending in (("Annotations", "xml"), ("SegmentationClass", "png")):
+            (tmp_path / folder / f"v1.0.{ending}").rename(tmp_path / folder / f"v1.{ending}")
+    source = open_voc(tmp_path, voc)
+    assert source.read(source.entries[0]).classes == (8,)
+    assert source.ground_truth(source.entries[0]).labels.max() == 8
+
+
+def test_a_list_of_which_no_image_is_there_ends_at_once(tmp_path: Path, voc: Vocabulary) -> None:
+    write_voc(tmp_path, {"a": ["cat"]}, "b\nc\n")
+    with pytest.raises(SourceError, match=r"none of the 2 images of '.*train\.txt' is in '.*JPEGImages'.*tried '.*/b'"):
+        open_voc(tmp_path, voc)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("b\na\n")
+    source = open_voc(tmp_path, voc, labels="none", unlabelled="background")
+    with pytest.raises(BadSample, match=r"no file '.*/b\.jpg'"):
+        source.read(source.entries[1])
+
+
+@pytest.mark.parametrize(
+    "folder", ["SegmentationClassAug", "VOC2012/SegmentationClassAug", "{root}/SegmentationClassAug"]
+)
+def test_masks_that_the_list_names(tmp_path: Path, voc: Vocabulary, folder: str) -> None:
+    """They go before those of SegmentationClass; where their folder is not there, those of SegmentationClass count."""
+    column = folder.replace("{root}", str(tmp_path))
+    write_voc(tmp_path, {"a": ["cat"], "b": ["dog"]}, f"JPEGImages/a.jpg {column}/a.png\nJPEGImages/b.jpg\n")
+    for name in "ab":
+        write_mask(tmp_path, name, [0, 8])
+    assert [entry.classes for entry in open_voc(tmp_path, voc, labels="masks").entries] == [(8,), (8,)]
+    (tmp_path / "SegmentationClassAug").mkdir()
+    Image.fromarray(np.full((6, 8), 3, np.uint8)).save(tmp_path / "SegmentationClassAug/a.png")
+    source = open_voc(tmp_path, voc, labels="masks")
+    assert [entry.classes for entry in source.entries] == [(3,), (8,)]
+    own = open_voc(tmp_path, voc, labels="masks", masks=str(tmp_path / "SegmentationClass"))
+    assert [entry.classes for entry in own.entries] == [(8,), (8,)]
+
+
+def test_masks_in_folders_and_with_other_suffixes(tmp_path: Path, voc: Vocabulary) -> None:
+    write_voc(tmp_path / "data", {"a": [], "b": [], "c": []})
+    for name, value in (("x/a.png", 1), ("b.TIF", 2), ("x/c.png", 3), ("y/c.png", 4)):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 8), value, np.uint8)).save(tmp_path / "masks" / name)
+    source = open_voc(tmp_path / "data", voc, masks=str(tmp_path / "masks"))
+    a, b, c = source.entries
+    assert [int(source.ground_truth(entry).labels.max()) for entry in (a, b)] == [1, 2]
+    assert source.ground_truth(c) is None  # two masks of that name tell none
+    assert source.lacks_ground_truth(c) == f"no ground truth for 'c': tried '{tmp_path}/masks/c.png'"
+    sent = pickle.loads(pickle.dumps(source))
+    assert int(sent.ground_truth(a).labels.max()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<?xml version="1.0" encoding="gb2312"?>{}'.encode("ascii"),
+        '<?xml version="1.0" encoding="gb2312"?><!--路径-->{}'.encode("gb2312"),
+        '<?xml version="1.0" encoding="utf-8"?><!--路径-->{}'.encode("gbk"),
+        '<?xml version="1.0" encoding="shift_jis"?><!--写真-->{}'.replace("写", "真").encode("shift_jis"),
+        '<?xml version="1.0" encoding="none-such"?>{}'.encode("ascii"),
+        "<!--caf\xe9-->{}".encode("latin-1"),
+        "\ufeff{}".encode("utf-8"),
+        '<?xml version="1.0" encoding="utf-16"?>{}'.encode("utf-16"),
+        b'<?xml version="1.0" encoding="utf-16"?>{}',
+    ],
+)
+def test_annotations_in_other_or_wrong_encodings(tmp_path: Path, voc: Vocabulary, content: bytes) -> None:
+    body = "<annotation><object><name>cat</name></object></annotation>"
+    hole = "{}".encode("utf-16-le") if b"{\0}" in content else b"{}"
+    filled = content.replace(hole, body.encode("utf-16-le" if len(hole) > 2 else "ascii"))
+    write_voc(tmp_path, {"a": []})
+    (tmp_path / "Annotations/a.xml").write_bytes(filled)
+    assert open_voc(tmp_path, voc).entries[0].classes == (8,)
+
+
+@pytest.mark.parametrize("content", [b'<?xml version="1.0" encoding="gb2312"?><a', b"\0\0\0", b"", b"\xff\xfe<a"])
+def test_annotations_that_are_no_xml_are_a_failure_of_their_image(
+    tmp_path: Path, voc: Vocabulary, content: bytes
+) -> None:
+    write_voc(tmp_path, {"a": [], "b": ["cat"]})
+    (tmp_path / "Annotations/a.xml").write_bytes(content)
+    source = open_voc(tmp_path, voc)
+    assert problem_of(source).status == "unreadable"
+    assert source.entries[1].classes == (8,)
 
 
 def test_labels_from_masks(tmp_path: Path, voc: Vocabulary) -> None:

@@ -11,6 +11,7 @@ from pseudolabel.config import EvaluateConfig, Experiment, SourceConfig, WorkCon
 from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.per_image import image_miou
+from pseudolabel.io.ownership import NotOursError
 from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.tar import write_tar
 from pseudolabel.sources.entry import SourceError
@@ -249,3 +250,25 @@ def test_masks_are_scored_one_by_one_with_void_as_background(
     assert report.miou_per_image == pytest.approx(np.mean(expected))
     plain = evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, f"{labelled.out}/masks")
     assert plain.miou_per_image != report.miou_per_image
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "masks-iou.png", "masks-confusion.png"])
+def test_a_users_file_is_not_written_over(labelled: Experiment, one_rank: Rank, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"accuracy": 0.9}')
+    plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
+    with pytest.raises(NotOursError, match=rf"'{name}'; choose another --out"):
+        evaluate(plotted, "masks", one_rank, f"{labelled.out}/masks")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b'{"accuracy": 0.9}'
+
+
+def test_plots_are_written_again_beside_the_metrics(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
+    for threshold in (0.4, 0.5):
+        changed = replace(plotted, evaluate=replace(plotted.evaluate, threshold=threshold))
+        evaluate(changed, "cams", one_rank, f"{labelled.out}/cams")
+    evaluate(plotted, "masks", one_rank, f"{labelled.out}/masks")
+    expected = {"cams-threshold", "cams-iou", "cams-confusion", "masks-iou", "masks-confusion"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == expected
+    assert all(Image.open(path).format == "PNG" for path in tmp_path.glob("*.png"))
+    assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"cams", "masks"}

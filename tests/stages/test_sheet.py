@@ -4,34 +4,80 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pseudolabel.config import Experiment
-from pseudolabel.errors import UserError
+from pseudolabel.config import CrfConfig, Experiment
+from pseudolabel.errors import SettingError, UserError
+from pseudolabel.io.ownership import NotOursError
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
 from pseudolabel.stages.units import Rank
+from tests.e2e.commands import call
 
 
-def test_a_sheet_of_what_there_is(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no CAM shards in"):
-        draw_sheet(experiment, tmp_path / "none.png", rows=3, title="")
+def size(path: Path) -> tuple[int, int]:
+    return Image.open(path).size
+
+
+def test_a_sheet_of_what_there_is(
+    experiment: Experiment, one_rank: Rank, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"no shards of cams, masks, segments in .*; run 'pseudolabel generate'"):
+        draw_sheet(experiment, str(tmp_path / "none.png"), rows=3, title="")
     write_labels(experiment, one_rank)
-    draw_sheet(experiment, tmp_path / "cams.png", rows=3, title="CAMs")
+    draw_sheet(experiment, str(tmp_path / "cams.png"), rows=3, title="CAMs")
+    assert "'pseudolabel refine' makes them" in capsys.readouterr().err
     write_masks(experiment, one_rank)
-    draw_sheet(experiment, tmp_path / "masks.png", rows=3, title="Masks")
-    draw_sheet(experiment, tmp_path / "all.png", rows=99, title="All")
-    cams, masks, everything = (Image.open(tmp_path / f"{name}.png").size for name in ("cams", "masks", "all"))
+    draw_sheet(experiment, str(tmp_path / "masks.png"), rows=3, title="Masks")
+    draw_sheet(experiment, str(tmp_path / "all.png"), rows=99, title="All")
+    assert "refine" not in capsys.readouterr().err
+    cams, masks, everything = (size(tmp_path / f"{name}.png") for name in ("cams", "masks", "all"))
     assert cams[0] < masks[0]  # a column more
     assert masks[1] < everything[1]  # five rows instead of three
     assert masks[0] == everything[0]
 
 
+@pytest.mark.parametrize(("method", "kind"), [("freesegdiff", "masks"), ("diffseg", "segments")])
+def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: Path, method: str, kind: str) -> None:
+    factors = replace(experiment.freesegdiff, clip="shapes", factors=[8], crf=CrfConfig(iterations=0))
+    experiment = replace(experiment, method=method, freesegdiff=replace(factors, refinement="none"))
+    write_labels(experiment, one_rank)
+    assert [path.name for path in Path(experiment.out).iterdir()] == [kind]
+    settings = ["--out", experiment.out, "--vocabulary", "shapes", "--source.path", experiment.source.path]
+    done = call("sheet", *settings, "--source.split", "val", "--rows", 2)
+    assert done.status == 0, done.err
+    drawn = Image.open(f"{experiment.out}/sheet.png")
+    assert drawn.width > 2 * 3 * 200  # two samples beside each other, each with image, ground truth and result
+    again = call("sheet", *settings, "--source.split", "val", "--rows", 4)
+    assert again.status == 0, again.err
+    assert size(Path(experiment.out) / "sheet.png")[1] > drawn.height
+
+
 def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     write_labels(experiment, one_rank)
-    draw_sheet(experiment, tmp_path / "with.png", rows=2, title="")
+    draw_sheet(experiment, str(tmp_path / "with.png"), rows=2, title="")
     for name in ("JPEGImages", "ImageSets", "Annotations"):
         (tmp_path / "bare" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "bare" / name).symlink_to(f"{experiment.source.path}/{name}")
     bare = replace(experiment, source=replace(experiment.source, path=str(tmp_path / "bare")))
-    draw_sheet(bare, tmp_path / "without.png", rows=2, title="")
-    assert Image.open(tmp_path / "without.png").width < Image.open(tmp_path / "with.png").width
+    draw_sheet(bare, str(tmp_path / "without.png"), rows=2, title="")
+    assert size(tmp_path / "without.png")[0] < size(tmp_path / "with.png")[0]
+
+
+def test_a_users_picture_is_not_written_over(experiment: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"a photo")
+    with pytest.raises(NotOursError, match=r"'photo.png'; choose another --out-file"):
+        draw_sheet(experiment, str(tmp_path / "photo.png"), rows=2, title="")
+    assert (tmp_path / "photo.png").read_bytes() == b"a photo"
+
+
+def test_home_is_expanded_and_other_vocabularies_are_told(
+    experiment: Experiment, one_rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_labels(experiment, one_rank)
+    draw_sheet(experiment, "~/home.png", rows=1, title="")
+    assert (tmp_path / "home.png").exists()
+    with pytest.raises(SettingError, match=r"vocabulary 'custom' has 1 classes; give the run's own --vocabulary"):
+        draw_sheet(replace(experiment, vocabulary="circle"), "~/other.png", rows=5, title="")
+    with pytest.raises(SettingError, match="--rows 0: give at least 1"):
+        draw_sheet(experiment, "~/other.png", rows=0, title="")

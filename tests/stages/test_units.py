@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudolabel.errors import SettingError
-from pseudolabel.shards.folder import OutputError
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.units import Rank, UnitDigests, current_rank, cut_units
@@ -44,15 +43,6 @@ def test_a_plain_process_is_the_only_rank() -> None:
     assert rank.cores() == len(os.sched_getaffinity(0))
     assert replace(rank, local_count=1000).cores() == 1
     rank.meet()  # there is nobody to wait for
-
-
-def test_a_process_without_its_launcher_stops(one_rank: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
-    orphan = replace(one_rank, launcher=os.getppid() + 1)
-    orphan.check_launcher()  # a plain run has no launcher
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    one_rank.check_launcher()
-    with pytest.raises(OutputError, match="the launcher is gone"):
-        orphan.check_launcher()
 
 
 def test_the_package_imports_without_a_model() -> None:

@@ -132,7 +132,7 @@ def test_without_ground_truth_predictions_are_all_that_comes_of_it(tmp_path):
         del sample["gt_sem_seg"]
     metric.process(batch, samples)
     assert metric.evaluate(2) == {}
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["2007_000000.png", "2007_000001.png"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["2007_000000.png", "2007_000001.png"]
 
 
 def test_a_resized_image_is_no_image_for_the_crf():
@@ -162,7 +162,7 @@ def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp
         assert len(metric.failures) == 4
         return
     assert len(metric.failures) == 1
-    assert sorted(path.stem for path in tmp_path.glob("*.png")) == ["2007_000000", "2007_000001", "2007_000003"]
+    assert sorted(path.stem for path in tmp_path.glob("[!.]*")) == ["2007_000000", "2007_000001", "2007_000003"]
     expected = IoUMetric()
     expected.dataset_meta = {"classes": CLASSES}
     for number, (sample, labels) in enumerate(zip(samples, refined_one_by_one(4), strict=True)):

@@ -23,8 +23,9 @@ def masks(tmp_path: Path) -> Path:
 def note(folder: Path, names, name: str = "mine", is_refined: bool = True) -> None:
     """Let the run say that its vocabulary was this one."""
     run = json.loads((folder / "run.json").read_text())
-    settings = {"vocabulary": {"name": name, "names": list(names)}}
+    settings, about = {"vocabulary": {"names": list(names)}}, {"vocabulary": name}
     run["settings"] = {"cams": settings} if is_refined else settings
+    run["about"] = {"cams": about} if is_refined else about
     (folder / "run.json").write_text(json.dumps(run))
 
 

@@ -77,7 +77,7 @@ def test_archive_holds_the_predictions_where_the_scorer_looks(predictions, voc, 
         image = Image.open(io.BytesIO(found[f"{MEMBERS}/{name}.png"]))
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), labels(seed))
-    assert [path.name for path in archive.parent.iterdir()] == ["test.tar.gz"]
+    assert [path.name for path in archive.parent.glob("[!.]*")] == ["test.tar.gz"]
 
 
 def test_equal_predictions_give_equal_bytes_at_any_time(predictions, voc, tmp_path):
@@ -373,3 +373,16 @@ def test_the_command_packs_the_val_masks_of_voc(voc_sample: Path, tmp_path: Path
     assert refused.is_clean_error()
     assert f"'{ids[0]}.png' holds 255 in" in refused.err
     assert not archive.exists()
+
+
+def test_another_file_is_not_written_over(predictions, voc, tmp_path):
+    archive = tmp_path / "test.tar.gz"
+    archive.write_bytes(b"somebody's archive")
+    done = call("pack-voc-test", predictions, voc, "--out", archive)
+    assert done.is_clean_error()
+    assert "'test.tar.gz'; choose another --out" in done.err
+    assert archive.read_bytes() == b"somebody's archive"
+    archive.unlink()
+    for seed in (1, 2):
+        save(predictions / f"{IDS[0]}.png", labels(seed))
+        pack(predictions, voc, "test", archive)  # its own it replaces

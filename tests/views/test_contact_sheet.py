@@ -109,3 +109,14 @@ def test_long_names_are_cut_to_the_column(tmp_path):
 def test_needs_rows(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
         contact_sheet([], SHAPES, tmp_path / "sheet.png")
+
+
+def test_segments_have_a_column_and_no_names(tmp_path):
+    """A region's number is no class, even where it is larger than any."""
+    rows = [replace(row(seed), scores=None, mask=None, classes=(), truth=None) for seed in range(2)]
+    segments = np.zeros((CELL, CELL), np.uint8)
+    segments[:, 48:], segments[:, 80:] = 99, 255
+    sheet = drawn([replace(one, segments=segments) for one in rows], tmp_path / "sheet.png")
+    for one in rows:
+        assert len(places(sheet, mask_overlay(fade(one.image), segments, SHAPES.palette, outline=2))) == 1
+        assert len(places(sheet, one.image)) == 1

@@ -1,8 +1,9 @@
 """DiffSeg on samples: images in, segments out, which Semantic DiffSeg names with the samples' classes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ class DiffSegLabeller:
         self.model, self.vocabulary, self.captions = model, vocabulary, captions or {}
         self.config, self.work = experiment.diffseg, experiment.work
         self.method = DiffSeg(model, experiment.diffseg)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the label maps depend on beside the diffusion model and the labels."""
+        settings = asdict(self.config)
+        if self.config.semantic:
+            settings["template"] = self.vocabulary.template
+            if self.captions:  # in which a synonym stands for its class
+                settings["synonyms"] = [entry.synonyms for entry in self.vocabulary.classes]
+        return settings
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
         """Every sample with its label map, or with what is wrong with it, in their order.

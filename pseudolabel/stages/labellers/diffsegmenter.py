@@ -1,8 +1,9 @@
 """DiffSegmenter on samples: prompts, latents and noise in, class activation maps out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import tee
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,10 @@ class DiffSegmenterLabeller:
         self.method = DiffSegmenter(model, experiment.diffsegmenter)
         # The timesteps of a pair go through the U-Net together, so their mean needs no memory of earlier batches.
         self.pairs = max(1, experiment.work.batch // len(experiment.diffsegmenter.timesteps))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the maps depend on beside the diffusion model and the labels."""
+        return {**asdict(self.config), "template": self.vocabulary.template}
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps | BadSample]]:
         """Every sample with its score maps, or with what is wrong with it, in their order."""

@@ -1,7 +1,8 @@
 """The ELBO baseline on samples: prompts, latents and many draws of noise in, class activation maps out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -44,8 +45,12 @@ class ElboLabeller:
         captions: Captions | None,
     ) -> None:
         self.model, self.vocabulary, self.captions = model, vocabulary, captions
-        self.samples, self.work = experiment.elbo.samples, experiment.work
+        self.config, self.work = experiment.elbo, experiment.work
         self.method = Elbo(model, experiment.elbo)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the maps depend on beside the diffusion model and the labels."""
+        return {**asdict(self.config), "template": self.vocabulary.template}
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps]]:
         """Every sample with its score maps, in their order."""
@@ -69,10 +74,10 @@ class ElboLabeller:
         terms = self._terms(work)
         for _, texts in work:
             total = torch.zeros((), device=self.model.device)
-            for _ in range(self.samples):
+            for _ in range(self.config.samples):
                 total = torch.stack([next(terms) for _ in texts]) + total
             # Consumers scale maps to [0, 1] at image size; stretched before, they lose least to float16.
-            yield min_max(self.method.scores(total / self.samples)).half()
+            yield min_max(self.method.scores(total / self.config.samples)).half()
 
     def _terms(self, work: list[tuple[Sample, list[str]]]) -> Iterator[torch.Tensor]:
         """(h, w) terms of Eq. 3, draw by draw; batches have one size, the last one filled up by repetition."""
@@ -90,7 +95,7 @@ class ElboLabeller:
         """All prompts of an image for its first draw of noise, then for its second, and so on; images one by one."""
         for group, latents in encode_ahead(self.model, work, _image, self.work.batch, self.work.loaders):
             for (sample, texts), latent in zip(group, latents, strict=True):
-                drawn = draw_noise(self.work.seed, "noise", sample.key, self.samples, self.model.latent_shape)
+                drawn = draw_noise(self.work.seed, "noise", sample.key, self.config.samples, self.model.latent_shape)
                 for number, noise in enumerate(drawn):
                     yield from (Draw(latent, noise, self.method.timestep(number), text) for text in texts)
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from pseudolabel.methods.freesegdiff import (
     share_regions,
 )
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
-from pseudolabel.refine.engines import resolve_engine
+from pseudolabel.refine.engines import crf_settings, resolve_engine
 from pseudolabel.refine.failures import STATUS as CRF_STATUS
 from pseudolabel.refine.regions import NamedRegions, try_regions
 from pseudolabel.sources.entry import BadSample
@@ -60,6 +62,16 @@ class FreeSegDiffLabeller:
         if self.config.background_words:
             words += vocabulary.background_words
         self.texts = [self.config.template.format(word) for word in words]
+
+    def settings(self) -> dict[str, Any]:
+        """All that the label maps depend on beside the diffusion model and the labels."""
+        return {
+            **asdict(self.config),
+            "background_words": self.vocabulary.background_words if self.config.background_words else [],
+            "clip": self.clip.fingerprint(),
+            "backbone": self.backbone.fingerprint() if self.backbone is not None else "",
+            "crf": crf_settings(self.config.crf),
+        }
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | BadSample]]:
         """Every sample with its labels, or with what is wrong with it, in their order.

@@ -19,6 +19,14 @@ from pseudolabel.vocabulary import Vocabulary
 class Labeller(Protocol):
     """A method with its model, ready to take samples."""
 
+    def settings(self) -> dict[str, Any]:
+        """All that the results depend on beside the diffusion model and the labels, ready for JSON.
+
+        That is the method's own settings, further models' weights by their digests, and the words of the vocabulary
+        that it reads beside names and prompt names.
+        """
+        ...
+
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps | LabelMap | BadSample]]:
         """Every sample with its result, or with what is wrong with it, in their order; they are taken as needed.
 

@@ -1,0 +1,39 @@
+"""Folders and files with the signs of URLs, patterns, shells and markup in their names: every command works there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudolabel.sources.shapes import draw_scene
+from tests.e2e.commands import call, expect, failures, samples
+
+ODD = " a::[v1]{x,y}*?#%20\n'\"é"
+
+
+@pytest.mark.parametrize("root", [ODD, "caf\udce9"])
+def test_every_command_works_in_an_odd_folder(tmp_path: Path, root: str) -> None:
+    place = tmp_path / root
+    for name in ("star/[a] b::c", "star/caf\udce9", "circle/new\nline"):
+        target = place / "in" / f"{name}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draw_scene(np.random.default_rng(1)).image.save(target)
+    (place / "in/star/notes.txt").touch()
+    options = ["--config", "shapes", "--source.kind", "folder", "--source.path", place / "in", "--out", place / "out"]
+    options += ["--captions.source", place / "captions", "--vocabulary="]
+
+    captioned = expect(0, call("caption", *options))
+    assert "1 file left out: 1 .txt" in captioned.out
+    labelled = expect(3, call("cams", *options))
+    assert "vocabulary: shapes, since it knows all 2 class folders" in labelled.err
+    assert "1 file left out: 1 .txt" in labelled.out
+    assert set(samples(place / "out/cams")) == {"star/[a] b::c", "circle/new\nline"}
+    assert failures(place / "out/cams") == {"star/caf\\xe9": "undecodable_name"}
+    expect(0, call("verify", place / "out/cams"))
+    expect(0, call("sheet", *options))
+    expect(3, call("filter", *options, "--filter.nouns", "none"))
+    (lines,) = (place / "out/filter").glob("*.jsonl")
+    assert {json.loads(line)["key"] for line in lines.open()} == {"star/[a] b::c", "circle/new\nline"}
+    again = ["--out", place / "again", "--source.labels", place / "out/filter", "--captions.source", "none"]
+    expect(3, call("cams", *options, *again))

@@ -1,0 +1,60 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from pseudolabel.runtime.cores import usable_cores
+
+ALL = len(os.sched_getaffinity(0))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture(autouse=True)
+def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("max 100000", 16), ("", 16)]
+)
+def test_a_container_of_version_2(tmp_path: Path, quota: str, cores: int) -> None:
+    write(tmp_path / "cgroup", "0::/\n")
+    write(tmp_path / "fs/cpu.max", f"{quota}\n")
+    assert usable_cores(tmp_path / "fs", tmp_path / "cgroup") == cores
+
+
+def test_a_group_within_a_group(tmp_path: Path) -> None:
+    """As under SLURM or systemd: the narrowest of all groups around the process counts."""
+    write(tmp_path / "cgroup", "0::/system.slice/job_7/step_0\n")
+    write(tmp_path / "fs/system.slice/cpu.max", "max 100000\n")
+    write(tmp_path / "fs/system.slice/job_7/cpu.max", "300000 100000\n")
+    write(tmp_path / "fs/system.slice/job_7/step_0/cpu.max", "800000 100000\n")
+    write(tmp_path / "fs/system.slice/other/cpu.max", "100000 100000\n")
+    assert usable_cores(tmp_path / "fs", tmp_path / "cgroup") == 3
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("600000", 6), ("-1", 16)])
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_a_container_of_version_1(tmp_path: Path, mount: str, quota: str, cores: int) -> None:
+    """Its path is the host's, of which the container sees nothing."""
+    write(tmp_path / "cgroup", "9:memory:/docker/ab12\n4:cpu,cpuacct:/docker/ab12\n1:name=systemd:/docker/ab12\n")
+    write(tmp_path / f"fs/{mount}/cpu.cfs_quota_us", f"{quota}\n")
+    write(tmp_path / f"fs/{mount}/cpu.cfs_period_us", "100000\n")
+    write(tmp_path / "fs/memory/cpu.cfs_quota_us", "100000\n")
+    assert usable_cores(tmp_path / "fs", tmp_path / "cgroup") == cores
+
+
+def test_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert usable_cores(tmp_path, tmp_path / "none") == 2
+    write(tmp_path / "cgroup", "0::/\n")
+    write(tmp_path / "cpu.max", "100000 100000\n")
+    assert usable_cores(tmp_path, tmp_path / "cgroup") == 1
+
+
+def test_this_machine() -> None:
+    assert 1 <= usable_cores() <= 16
