@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pseudolabel.runtime.cores import usable_cores
 from pseudolabel.shipped import NAME, resolve
 
 PACKAGE = "pseudolabel"
@@ -205,9 +206,8 @@ def _argument(requirement: Requirement) -> str:
 
 def check_devices() -> Iterator[Finding]:
     """CPU cores, memory, and the accelerators that torch can use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    yield Finding("CPU", f"{cores} cores, {memory:.0f} GiB memory, {platform.machine()}")
+    yield Finding("CPU", f"{usable_cores()} cores, {memory:.0f} GiB memory, {platform.machine()}")
     try:
         import torch
     except (ImportError, OSError) as error:

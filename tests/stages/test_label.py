@@ -37,8 +37,8 @@ def kept(experiment: Experiment) -> list[int]:
 def own_vocabulary(path: Path, **changes: Any) -> str:
     """Shapes' vocabulary in a file of the user's, with other entries for its classes."""
     shapes = load_vocabulary("shapes")
-    classes = [{"name": entry.name, "prompt": entry.prompt, "synonyms": ["thing"]} for entry in shapes.classes]
-    classes[0] |= changes
+    classes: list[dict[str, Any]] = [{"name": entry.name, "prompt": entry.prompt} for entry in shapes.classes]
+    classes[0] |= {"synonyms": ["thing"], **changes}
     path.write_text(yaml.safe_dump({"name": path.stem, "template": shapes.template, "classes": classes}))
     return str(path)
 
@@ -84,7 +84,10 @@ def other_weights(experiment: Experiment, folder: Path) -> Experiment:
         (lambda own, _: replace(own, model=replace(own.model, image_size=64)), "model.image_size: 128 -> 64"),
         (lambda own, _: replace(own, work=replace(own.work, seed=1)), "work.seed: 0 -> 1"),
         (lambda own, _: replace(own, work=replace(own.work, unit=1)), "work.unit: 2 -> 1"),
-        (lambda own, path: replace(own, vocabulary=own_vocabulary(path / "a", prompt="heap")), "vocabulary.prompts: "),
+        (
+            lambda own, path: replace(own, vocabulary=own_vocabulary(path / "a.yaml", prompt="heap")),
+            "vocabulary.prompts: ",
+        ),
         (
             lambda own, _: replace(own, diffsegmenter=replace(own.diffsegmenter, class_weight=1.0)),
             "diffsegmenter.class_weight: 1.21 -> 1.0",
@@ -142,7 +145,7 @@ def test_synonyms_count_where_captions_are_read_for_them(
     experiment: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:
     captions = tmp_path / "captions.jsonl"
-    captions.write_text(json.dumps({"key": "val_000000", "class": "", "caption": "a heap"}))
+    captions.write_text(json.dumps({"key": "val_000001", "class": "", "caption": "a heap"}))
     experiment = replace(
         experiment,
         method="diffseg",
@@ -152,5 +155,5 @@ def test_synonyms_count_where_captions_are_read_for_them(
         vocabulary=own_vocabulary(tmp_path / "first.yaml"),
     )
     write_labels(experiment, one_rank)
-    with pytest.raises(OutputError, match=r"\n  diffseg\.synonyms: \w+ -> \w+\nChoose"):
+    with pytest.raises(OutputError, match=r"\n  diffseg\.synonyms: \[\['thing'\], .*\] -> \[\['heap'\], .*\]\nChoose"):
         write_labels(replace(experiment, vocabulary=own_vocabulary(tmp_path / "b.yaml", synonyms=["heap"])), one_rank)
