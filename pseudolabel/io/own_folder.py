@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pseudolabel.shards.folder import OutputError
 
-MARKER = ".pseudolabel-owner.json"
+MARKER = ".pseudolabel.owner"
 
 
 def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
 from pseudolabel.records import Sample
@@ -160,7 +161,8 @@ def _write_chunks(
                 meter.update(seen, len(failures))
             lines += _caption(captioner, pairs, vocabulary)
             data = "".join(lines).encode()
-            folder.write_bytes(f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl", data)
+            name = f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+            OwnFiles(folder, rank.index, "--captions.source").write({name: data})
             written += len(pairs)
     return written
 
