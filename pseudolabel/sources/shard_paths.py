@@ -94,8 +94,9 @@ def _kind(path: str, name: str) -> str:
     """Why something beside shards is left out."""
     if name.startswith("."):
         return "hidden"
-    if name.lower().endswith(COMPRESSED):
-        return "compressed shards (unpack them to plain .tar)"
+    compressed = next((ending for ending in COMPRESSED if name.lower().endswith(ending)), "")
+    if compressed:
+        return f"{compressed} (unpack it to a plain .tar)"
     if is_folder(path):
         return "folders beside the shards"
     dot = name.rfind(".")

@@ -77,7 +77,9 @@ def score_lists(folder: Path, union: str) -> LabelScores:
     reader = LabelReader(vocabulary)
     predicted = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
     true = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
-    pairs = [(reader.read(predicted[image], "predicted"), reader.read(true[image], "true")) for image in predicted]
+    pairs = [
+        (reader.read_all(predicted[image], "predicted"), reader.read_all(true[image], "true")) for image in predicted
+    ]
     assert len(pairs) == 1449
     assert not any(problem for guess, truth in pairs for _, problem in (guess, truth))
     return LabelScores.count([(guess[0], truth[0]) for guess, truth in pairs], len(vocabulary))

@@ -294,7 +294,7 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, voc: Vocabulary) -> None:
         "further image of a sample": 1,
         ".jxl (convert to PNG or JPEG)": 1,
         ".json beside the shards": 1,
-        "compressed shards (unpack them to plain .tar)": 1,
+        ".tar.gz (unpack it to a plain .tar)": 1,
         "folders beside the shards": 1,
     }
 

@@ -1,7 +1,9 @@
 """Every row of every table, for real, on Shapes with the small models."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +11,8 @@ import pytest
 
 from pseudolabel.config import Experiment
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.stages import label
+from pseudolabel.stages.labellers import freesegdiff
 from pseudolabel.stages.reproduce import TABLES
 from pseudolabel.stages.tables.data import DATA
 from pseudolabel.stages.tables.names import TableName
@@ -21,6 +25,15 @@ IMAGES = 1
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no name is broken over lines."""
     monkeypatch.setenv("COLUMNS", "250")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_model_is_loaded_once() -> Iterator[None]:
+    """Most of a row's time on one image goes into loading the same small models as the row before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label, "load_model", cache(label.load_model))
+        patch.setattr(freesegdiff, "ClipScorer", cache(freesegdiff.ClipScorer))
+        yield
 
 
 @pytest.fixture(scope="module")
