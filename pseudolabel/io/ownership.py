@@ -9,8 +9,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.left_out import LeftOut
-from pseudolabel.shards.folder import Folder, OutputError
 
 MANIFEST = ".pseudolabel.manifest"
 _MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?")
