@@ -63,7 +63,7 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
     OUT/metrics.json. `accelerate launch` uses several devices, and a run that was stopped goes on where it was.
 
     Args:
-        retry_failed: also take up the images of finished files that could not be read.
+        retry_failed: also retry the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
@@ -86,7 +86,7 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     it was when the same command is given again, with any number of processes.
 
     Args:
-        retry_failed: also take up the failed samples of finished shards.
+        retry_failed: also retry the failed samples of finished shards.
     """
     from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.labellers.table import kind_of
@@ -103,7 +103,7 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
 
     Args:
         follow: work behind a `cams` run that is still writing, until its last shard.
-        retry_failed: also take up shards with failed samples.
+        retry_failed: also retry shards with failed samples.
     """
     from pseudolabel.stages.refine import write_masks
     from pseudolabel.stages.summary import report
@@ -119,7 +119,7 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     the other methods give masks themselves.
 
     Args:
-        retry_failed: also take up the failed samples of finished shards.
+        retry_failed: also retry the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
     from pseudolabel.stages.summary import report
@@ -299,7 +299,7 @@ def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: 
 
 
 def doctor() -> int:
-    """Print versions and devices, what is missing, and the command that mends it."""
+    """Print versions and devices, what is missing, and the command that fixes it."""
     from pseudolabel.stages.doctor import doctor as run
 
     return run()

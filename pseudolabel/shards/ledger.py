@@ -16,7 +16,7 @@ INDEX = "index.json"
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does
-MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
+RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add --retry-failed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +96,17 @@ class Ledger:
     def start(
         self,
         settings: Mapping[str, Any],
-        mended: bool = False,
+        relabelled: bool = False,
         is_main: bool = True,
         about: Mapping[str, Any] = NOTHING,
     ) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
 
-        What a run has left in which no sample was done stands in nobody's way: the first rank removes it, and the
-        others wait until it has.
+        What is left of a run in which no sample was done is removed by the first rank; the others wait until it is.
 
         Args:
             settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
-            mended: labels may differ from those noted before; the units that they belong to are done again.
+            relabelled: labels may differ from those noted before; the units that they belong to are done again.
             is_main: whether this is the first rank of the run.
             about: what else the run is told by, such as its batch size, noted for people.
 
@@ -121,10 +120,10 @@ class Ledger:
             if before == settings:
                 return fingerprint
             are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
-            if before is None or (mended and are_relabelled):
+            if before is None or (relabelled and are_relabelled):
                 break
             if self._holds_samples() and self.settings() == before:  # else the first rank has begun meanwhile
-                raise self._refusal(before, settings, MENDED if are_relabelled else "")
+                raise self._refusal(before, settings, RELABELLED_HINT if are_relabelled else "")
             if is_main:
                 self._discard()
                 break

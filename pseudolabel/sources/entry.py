@@ -22,7 +22,7 @@ class NoLabelsError(SourceError):
 
 
 class BadSample(Exception):
-    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to mend."""
+    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to fix."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)

@@ -52,12 +52,12 @@ def _read_cell(path: str, cell: Cell) -> bytes:
     return data
 
 
-def read_text(path: str, mend: str) -> str:
+def read_text(path: str, hint: str) -> str:
     """Read a text file that a source cannot do without: UTF-8, or UTF-16 with a byte order mark, which is dropped.
 
     Args:
         path: local path or fsspec URL.
-        mend: what the user should do where the file is missing, the end of the message.
+        hint: what the user should do where the file is missing, the end of the message.
 
     Raises:
         SourceError: if the file is missing, or no such text.
@@ -66,7 +66,7 @@ def read_text(path: str, mend: str) -> str:
         data = read_bytes(Location(path))
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except BadSample as error:
-        raise SourceError(f"{error}; {mend}") from error
+        raise SourceError(f"{error}; {hint}") from error
     except UnicodeDecodeError as error:
         raise SourceError(
             f"'{path}' is not UTF-8 text ({error}); save it as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8, "
@@ -83,16 +83,16 @@ def is_folder(path: str) -> bool:
     return bool(fs.isdir(name))
 
 
-def find_folder(root: str, names: Sequence[str], mend: str) -> str:
+def find_folder(root: str, names: Sequence[str], hint: str) -> str:
     """The first of some folders below a root that is there, since data sets are unpacked in more ways than one.
 
     Raises:
-        SourceError: if none is; `mend` says what the user should do.
+        SourceError: if none is; `hint` says what the user should do.
     """
     for name in names:
         if is_folder(join(root, name)):
             return join(root, name)
-    raise SourceError(f"no folder '{join(root, names[0])}'; {mend}")
+    raise SourceError(f"no folder '{join(root, names[0])}'; {hint}")
 
 
 def is_file(path: str) -> bool:

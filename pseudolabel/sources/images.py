@@ -185,7 +185,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+    rgb.info.clear()  # an orientation that stayed would be applied a second time when the image is saved and read again
     return rgb
 
 

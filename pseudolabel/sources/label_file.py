@@ -27,7 +27,7 @@ LABEL_FIELDS = (
 )  # names first: in shards of ours `classes` need not be 0-based
 _ID_FIELDS = ("key", "image", "file_name")
 _MOST_LISTS = 20  # in one file; more objects than these are images
-_MEND = (
+_HINT = (
     "set --source.labels to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
     "files"
 )
@@ -99,7 +99,7 @@ def load_label_file(path: str, classes: int) -> dict[str, list[object]]:
     """
     suffix = path.rpartition(".")[2].lower()
     if is_folder(path) or suffix == "jsonl":
-        return _by_record(read_records(path, "label line", _MEND), "label line")
+        return _by_record(read_records(path, "label line", _HINT), "label line")
     chosen = re.fullmatch(r"(.*\.json)#(.+)", path, re.IGNORECASE)
     if chosen:
         return _load_lists(chosen[1], chosen[2].split("+"))
@@ -109,7 +109,7 @@ def load_label_file(path: str, classes: int) -> dict[str, list[object]]:
         return _load_lines(path)
     if suffix in ("npz", "npy"):
         return _load_npz(path, classes)
-    raise SourceError(f"labels '{path}' cannot be read; {_MEND}")
+    raise SourceError(f"labels '{path}' cannot be read; {_HINT}")
 
 
 def _by_record(records: Iterable[tuple[str, dict[str, Any]]], what: str) -> dict[str, list[object]]:
@@ -184,7 +184,7 @@ def _load_coco(path: str, content: dict[str, Any]) -> dict[str, list[object]]:
 
 def _load_lines(path: str) -> dict[str, list[object]]:
     labels: dict[str, list[object]] = {}
-    for number, line in enumerate(read_text(path, _MEND).splitlines(), 1):
+    for number, line in enumerate(read_text(path, _HINT).splitlines(), 1):
         name, *rest = re.split(r"[\s,;]+", line.strip(), maxsplit=1)
         if not name:
             continue
@@ -213,7 +213,7 @@ def _load_lists(path: str, names: list[str]) -> dict[str, list[object]]:
 
 def _load_json(path: str) -> Any:
     try:
-        labels = json.loads(read_text(path, _MEND), object_pairs_hook=_without_repeats)
+        labels = json.loads(read_text(path, _HINT), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"'{path}' is not JSON: {error}") from error
     if not isinstance(labels, (dict, list)):
@@ -237,7 +237,7 @@ def _load_npz(path: str, classes: int) -> dict[str, list[object]]:
             raise SourceError(f"'{path}' is one bare array and names no images; save an npz with arrays ids and labels")
         arrays = dict(loaded)
     except BadSample as error:
-        raise SourceError(f"{error}; {_MEND}") from error
+        raise SourceError(f"{error}; {_HINT}") from error
     except SourceError:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

@@ -206,7 +206,7 @@ def open_job(
     with lock_output(folder, rank.index):
         check_shard_folder(folder, kind)
         ledger = Ledger(folder, kind)
-        fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main, about=about)
+        fingerprint = ledger.start(settings, relabelled=retry_failed, is_main=rank.is_main, about=about)
         if rank.is_main and (changes := ledger.changes(about)):
             print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
         claim = rank.open_claim(folder)

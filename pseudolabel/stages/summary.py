@@ -73,7 +73,7 @@ def _last_line(summary: Summary) -> str:
     if not summary.samples:
         return (
             f"{summary.kind}: none of {sum(summary.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
-            "that and add --retry-failed, or run with other settings: nothing in the folder stands in their way."
+            "that and add --retry-failed, or run again with other settings: the folder is free for them."
         )
     if summary.failed:
         return (

@@ -232,10 +232,10 @@ def test_a_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         assert numbers(job.choose(relabelled)) == [0, 1]
 
-    def mended(unit: Unit[str], without: frozenset[str]) -> str:
+    def corrected(unit: Unit[str], without: frozenset[str]) -> str:
         return inputs_of(unit, without).replace("a", "its new label")
 
-    with job_in(tmp_path, inputs=mended) as job:  # a failed sample's inputs are not among the shard's
+    with job_in(tmp_path, inputs=corrected) as job:  # a failed sample's inputs are not among the shard's
         assert job.choose(UNITS) == []
 
 
