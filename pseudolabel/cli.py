@@ -167,6 +167,9 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
 
     For example: pseudolabel segment photo.jpg --classes "dog, red car" --out runs/photo
 
+    NAME is the image's path below the folder that was given, without suffix. What is done already with the same
+    settings is left out, so that a run that was stopped goes on; files that this package did not write stay.
+
     Args:
         images: image files, or folders that hold them.
         classes: what is in the images: names with commas; or the name or file of a vocabulary, such as voc, of whose
@@ -201,7 +204,7 @@ def verify(folder: str) -> int:
     Args:
         folder: such as runs/voc/masks.
     """
-    from pseudolabel.shards.folder import Folder
+    from pseudolabel.io.folder import Folder
     from pseudolabel.shards.verify import verify as run
     from pseudolabel.stages.progress import show_progress
 
@@ -223,9 +226,9 @@ def failures(out: str, csv: str = "") -> int:
             runs/voc/cams; or the folder of captions.
         csv: write them to this file, too, with the columns kind, key, origin, status and message.
     """
+    from pseudolabel.io.folder import Folder
     from pseudolabel.io.ownership import write_own
     from pseudolabel.shards.failures import count, find_failures, to_csv
-    from pseudolabel.shards.folder import Folder
     from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
 
     found = find_failures(Folder(out))
@@ -271,7 +274,7 @@ def score_segmenter(
         checkpoint: weights of the segmenter.
         work_dir: folder of logs and metrics; work_dirs/CONFIG where it is not given.
         split: another list of the data set; one without ground truth, such as VOC's test, is predicted, not scored.
-        out: folder to write the predictions to, as palette PNGs.
+        out: folder to write the predictions to, as palette PNGs, each under its image's path below the data set's.
         cfg_options: changes of the config, such as test_evaluator.crf=None model.test_cfg.scales=[1.0].
     """
     from pseudolabel_train.commands import test as run

@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-from pseudolabel.shards.folder import OutputError
+from pseudolabel.io.folder import OutputError
 
-MARKER = ".pseudolabel-owner.json"
+MARKER = ".pseudolabel.owner"
 
 
 def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:

@@ -9,11 +9,11 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.left_out import LeftOut
-from pseudolabel.shards.folder import Folder, OutputError
 
-MANIFEST = ".pseudolabel-files"
-_MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?\.jsonl")
+MANIFEST = ".pseudolabel.manifest"
+_MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?")
 OWN = "written by pseudolabel"
 NAMED = 3  # files that a message names one by one
 
@@ -25,7 +25,7 @@ class NotOursError(OutputError):
 class OwnFiles:
     """The files below an output folder that this package wrote, by manifests that lie in the folder.
 
-    A manifest is a JSON Lines file with the name and the sha256 of each file, noted before the file appears: a process
+    A manifest holds, in lines of JSON, the name and the sha256 of each file, noted before the file appears: a process
     that is killed at any instant leaves no file of its own that it would not know again. A file whose bytes have been
     changed since, such as a mask that was corrected by hand, is its editor's.
 
@@ -37,7 +37,7 @@ class OwnFiles:
 
     def __init__(self, folder: Folder, rank: int = 0, option: str = "--out") -> None:
         self.folder, self.option = folder, option
-        self._manifest = f"{MANIFEST}-{rank}.jsonl" if rank else f"{MANIFEST}.jsonl"
+        self._manifest = f"{MANIFEST}-{rank}" if rank else MANIFEST
         self._hashes: dict[str, set[str]] = {}
         self._load()
 

@@ -15,6 +15,7 @@ from pseudolabel.errors import PathError
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import HEAD, HEIF_SUFFIXES, by_content, by_suffix, is_heif, remedy
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.ownership import MANIFEST
 
 _OF_THE_SYSTEM = ("__MACOSX", "@eaDir")  # previews and the like that Macs and network drives put beside images
 _THREADS, _TOGETHER = 16, 4096  # look into files; behind a URL waiting for them is all the time there is
@@ -103,6 +104,8 @@ def _local_files(root: str, outside: str) -> Iterator[_File]:
             yield prefix[:-1], UNREADABLE_FOLDER
             continue
         for child in children:
+            if child.name.startswith(MANIFEST):
+                continue  # our own notes are no input
             name, why = prefix + child.name, reason or why_left_out(child.name)
             kind = _kind(child)
             if kind == "folder":
@@ -135,6 +138,8 @@ def _remote_files(fs: fsspec.AbstractFileSystem, root: str, outside: str) -> Ite
     apart = f"{outside.rstrip('/')}/" if outside else ""
     for path, info in fs.find(root, detail=True).items():
         name = path[len(root) :].lstrip("/")
+        if name.rpartition("/")[2].startswith(MANIFEST):
+            continue
         why = f"in '{apart.split('/')[-2]}'" if apart and path.startswith(apart) else ""
         why = why or next(filter(None, map(why_left_out, name.split("/"))), "")
         yield name, why or ("" if info.get("type", "file") == "file" else LINK)

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.lock import lock_output
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, encode_json
-from pseudolabel.shards.lock import lock_output
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch
@@ -160,7 +161,8 @@ def _write_chunks(
                 meter.update(seen, len(failures))
             lines += _caption(captioner, pairs, vocabulary)
             data = "".join(lines).encode()
-            folder.write_bytes(f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl", data)
+            name = f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+            OwnFiles(folder, rank.index, "--captions.source").write({name: data})
             written += len(pairs)
     return written
 

@@ -8,6 +8,7 @@ from pseudolabel.errors import UserError
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.ownership import without_own_files
+from pseudolabel.io.terminal import escaped
 from pseudolabel.io.walk import find_images
 
 
@@ -46,7 +47,7 @@ def list_images(paths: Sequence[str]) -> ListedImages:
 
 def shown(path: Path) -> str:
     """A path for messages, on one line."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in printable(str(path)))
+    return escaped(printable(str(path)))
 
 
 def _names_below(root: Path, listed: ListedImages) -> list[str]:

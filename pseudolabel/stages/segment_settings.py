@@ -1,11 +1,11 @@
 """What the masks of `segment` depend on, besides the image: to tell whether a mask is there already."""
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.config import Experiment
+from pseudolabel.io.weights import files_digest
 from pseudolabel.shards.ledger import digest
 from pseudolabel.stages.labellers.table import kind_of, method_settings
 from pseudolabel.vocabulary import load_vocabulary, typed_names
@@ -14,8 +14,8 @@ from pseudolabel.vocabulary import load_vocabulary, typed_names
 def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) -> str:
     """A short digest of all that a mask depends on but its image: not batches, devices, or where the output lies.
 
-    Models are known by their names, and those in folders by their files' sizes and times, so that no model has to be
-    loaded to find that nothing is left to do.
+    Models are known by their names on the hub, or by their files' contents, so that none has to be loaded to find that
+    nothing is left to do.
 
     Raises:
         VocabularyError: if `classes` names no vocabulary.
@@ -46,10 +46,5 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
 
 
 def _identity(name: str) -> str:
-    """A name on the hub as it is; for a folder, a digest of its files' names, sizes and times."""
-    root = Path(name)
-    if not name or not root.is_dir():
-        return name
-    files = sorted(Path(folder) / file for folder, _, files in os.walk(root) for file in files)
-    stats = [(str(file.relative_to(root)), file.stat()) for file in files if file.exists()]
-    return digest([(name, found.st_size, found.st_mtime_ns) for name, found in stats])
+    """A name on the hub as it is; for a folder, a digest of its files, wherever it lies."""
+    return files_digest(Path(name)) if name and Path(name).is_dir() else name

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from pseudolabel.io.folder import Folder, FullDiskError, OutputError
 from pseudolabel.io.ownership import MANIFEST, NotOursError, OwnFiles, write_own
-from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
+from pseudolabel.io.walk import find_images
 from tests.mounts import mounted_tmpfs
 
 Open = Callable[[], OwnFiles]
@@ -81,7 +82,7 @@ def test_a_killed_writer_knows_its_file_again(tmp_path: Path) -> None:
 def test_half_a_line_spoils_no_other(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     OwnFiles(folder).write({"a.png": b"a"})
-    with open(tmp_path / f"{MANIFEST}.jsonl", "ab") as file:
+    with open(tmp_path / MANIFEST, "ab") as file:
         file.write(b'{"file": "cut sh')
     OwnFiles(folder).write({"b.png": b"b"})
     assert OwnFiles(folder).names() == {"a.png", "b.png"}
@@ -94,7 +95,7 @@ def test_every_rank_has_a_manifest_and_knows_the_others(tmp_path: Path) -> None:
     first.write({"a.png": b"a"})
     second.write({"b.png": b"b"})
     second.write({"a.png": b"an image that both ranks have"})
-    assert {path.name for path in tmp_path.glob(".*")} == {f"{MANIFEST}.jsonl", f"{MANIFEST}-1.jsonl"}
+    assert {path.name for path in tmp_path.glob(".*")} == {MANIFEST, f"{MANIFEST}-1"}
     OwnFiles(folder, 1).write({"a.png": b"aa"})
     OwnFiles(folder, 0).write({"a.png": b"aaa", "b.png": b"bb"})
 
@@ -102,7 +103,7 @@ def test_every_rank_has_a_manifest_and_knows_the_others(tmp_path: Path) -> None:
 def test_equal_bytes_are_noted_once(tmp_path: Path) -> None:
     for _ in range(3):
         OwnFiles(Folder(str(tmp_path))).write({"a.png": b"a"})
-    lines = (tmp_path / f"{MANIFEST}.jsonl").read_text().splitlines()
+    lines = (tmp_path / MANIFEST).read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines] == ["a.png"]
 
 
@@ -173,3 +174,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
             files.write({"b.png": b"b" * 600_000})
         (tmp_path / "a.png").unlink()
         OwnFiles(Folder(str(tmp_path))).write({"b.png": b"b" * 600_000})
+
+
+def test_manifests_are_no_input(opened: Open) -> None:
+    opened().write({"a.png": b"a", "b/c.png": b"c"})
+    found, left_out = find_images(opened().folder.path)
+    assert (found, dict(left_out.reasons)) == (["a.png", "b/c.png"], {})
