@@ -32,5 +32,5 @@ def crf_failure(error: Exception, device: torch.device, option: str = "--crf.eng
     """The failure of the image with which the CRF raised this error; see `crf_failures`."""
     is_too_much = isinstance(error, LatticeOverflowError | torch.OutOfMemoryError)
     where = f" on {device}" if is_too_much else ""
-    remedy = f". {option} pydensecrf may, with --retry-failed" if is_too_much else ""
+    remedy = f". {option} pydensecrf may" if is_too_much else ""
     return BadSample(STATUS, f"DenseCRF cannot take this image{where}: {str(error) or type(error).__name__}{remedy}")

@@ -12,7 +12,7 @@ from pseudolabel.vocabulary import load_vocabulary, typed_names
 
 
 def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) -> str:
-    """A short digest of all that a mask depends on but its image: not batches, devices, or where the output lies.
+    """A short digest of all that a mask depends on but its image: not batches, precision, engines or devices.
 
     Models are known by their names on the hub, or by their files' contents, so that none has to be loaded to find that
     nothing is left to do.
@@ -20,9 +20,10 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
     Raises:
         VocabularyError: if `classes` names no vocabulary.
     """
-    model = replace(experiment.model, name=_identity(experiment.model.name), compile=False)
+    model = replace(experiment.model, name=_identity(experiment.model.name), compile=False, dtype="auto")
     named = replace(
         experiment.freesegdiff,
+        crf=replace(experiment.freesegdiff.crf, engine="auto"),
         clip=_identity(experiment.freesegdiff.clip),
         backbone=_identity(experiment.freesegdiff.backbone),
     )
@@ -41,7 +42,9 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         settings["filter"] = asdict(guesses)
         settings["captions"] = {"model": _identity(captions.model), "max_new_tokens": captions.max_new_tokens}
     if kind_of(experiment) == "cams":
-        settings["decision"] = asdict(experiment.crf) if sharpen else experiment.evaluate.threshold
+        settings["decision"] = (
+            asdict(replace(experiment.crf, engine="auto")) if sharpen else experiment.evaluate.threshold
+        )
     return digest(settings)[:16]
 
 

@@ -18,8 +18,6 @@ from pseudolabel.experiment_file import load_experiment
 from pseudolabel.io.folder import FullDiskError, OutputError
 from pseudolabel.io.ownership import MANIFEST, NotOursError
 from pseudolabel.records import IGNORE
-from pseudolabel.refine import densecrf
-from pseudolabel.refine.lattice import LatticeOverflowError
 from pseudolabel.sources.shapes import Scene, draw_scene
 from pseudolabel.stages import segment as segmenting
 from pseudolabel.stages.segment import segment_images
@@ -341,25 +339,16 @@ def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["diffsegmenter", "freesegdiff"])
-def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names, method, monkeypatch):
-    """A lattice that cannot be numbered, as images far larger than the kernels give."""
-    whole = densecrf.open_mean_field
-
-    def mean_field(config, device):
-        def run(image, scores):
-            if image.shape[:2] == (128, 100):
-                raise LatticeOverflowError("the pixels spread over a lattice too large to be numbered")
-            return whole(config, device)(image, scores)
-
-        return run
-
-    monkeypatch.setattr(densecrf, "open_mean_field", mean_field)
-    Image.open(images / "a" / "photo.jpg").crop((0, 0, 100, 128)).save(images / "c.jpg")
-    experiment = configure(tmp_path / "out", method=method)
-    experiment = replace(experiment, work=replace(experiment.work, workers=1))
+def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names, method):
+    """The kernel is so narrow that the lattice of the longest image cannot be numbered."""
+    Image.open(images / "a" / "photo.jpg").resize((3000, 40)).save(images / "c.jpg")
+    crf = CrfConfig(iterations=1, bilateral_sxy=0.03, engine="torch")
+    experiment = configure(tmp_path / "out", method=method, crf=crf)
+    experiment = replace(experiment, freesegdiff=replace(experiment.freesegdiff, crf=crf))
     outcome = segment_images(experiment, [str(images)], ",".join(names), sharpen=True)
     assert outcome.written == 3
     (message,) = outcome.failures.values()
-    assert "c.jpg" in message
-    assert "DenseCRF cannot take this image on cpu" in message
-    assert "crf.engine pydensecrf" in message
+    assert f"'{images}/c.jpg': DenseCRF cannot take this image on cpu: " in message
+    assert message.endswith("crf.engine pydensecrf may")
+    with pytest.raises(ValueError, match="DenseCRF cannot take this image"):
+        Segmenter(experiment, sharpen=True)(images / "c.jpg", names)

@@ -21,7 +21,7 @@ def digest(experiment: Experiment = BASE, classes: str | None = "dog, cat", shar
     [
         {"out": "elsewhere"},
         {"work": WorkConfig(batch=3, workers=7, loaders=1)},
-        {"model": ModelConfig(name="shapes", compile=True)},
+        {"model": ModelConfig(name="shapes", compile=True, dtype="bfloat16")},
         {"crf": CrfConfig(iterations=3)},  # without sharpen
         {"filter": FilterConfig(image_threshold=0.5)},  # named classes are not guessed
         {"vocabulary": "coco"},
@@ -45,6 +45,8 @@ def test_classes_and_how_they_are_guessed() -> None:
     guessing = replace(BASE, filter=FilterConfig(image_threshold=0.5))
     assert digest(guessing, "voc") != digest(BASE, "voc")
     assert digest(replace(BASE, crf=CrfConfig(iterations=3)), sharpen=True) != digest(BASE, sharpen=True)
+    engines = [replace(BASE, crf=CrfConfig(engine=engine)) for engine in ("torch", "pydensecrf")]
+    assert digest(engines[0], sharpen=True) == digest(engines[1], sharpen=True)
     with pytest.raises(VocabularyError):
         digest(classes="absent.yaml")
 
