@@ -13,6 +13,7 @@ from pseudolabel.io.folder import Folder, OutputError
 
 RUN = "run.json"
 INDEX = "index.json"
+SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does

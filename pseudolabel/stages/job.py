@@ -15,12 +15,21 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.reasons import first_by_reason
-from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
+from pseudolabel.shards.ledger import (
+    NOTHING,
+    SKIPPED,
+    Failure,
+    Ledger,
+    LedgerEntry,
+    encode_json,
+    entry_name,
+    shard_name,
+)
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
-from pseudolabel.stages.summary import OK, SKIPPED, Summary
+from pseudolabel.stages.summary import OK, Summary
 from pseudolabel.stages.units import Rank, Unit
 
 T = TypeVar("T")

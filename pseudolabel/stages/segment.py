@@ -62,7 +62,8 @@ class Outcome:
         if self.left_out.total:
             print(self.left_out)
         before = f", {self.done_before} left out, done before with these settings" if self.done_before else ""
-        print(f"{self.written} images segmented, {len(self.failures)} not{before} -> {self.out}")
+        images = "1 image" if self.written == 1 else f"{self.written:,} images"
+        print(f"{images} segmented, {len(self.failures)} not{before} -> {self.out}")
         return FAILED_SAMPLES_EXIT if self.failures else 0
 
 
@@ -137,7 +138,8 @@ class _Run:
         if self.experiment.model.name == NAME:
             print(ONLY_SHAPES, file=sys.stderr)
         segmenter = Segmenter(self.experiment, sharpen)
-        with show_progress("segment", len(images)) as meter:
+        total = len(images) + len(self.outcome.failures)
+        with show_progress("segment", total, failures=len(self.outcome.failures)) as meter:
             for batch in batched(images.items(), TOGETHER):
                 try:
                     self._segment(segmenter, dict(batch), meter)
@@ -153,20 +155,25 @@ class _Run:
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
         made_from = {name: self._made_from(path) for name, path in batch.items() if path.exists()}
         for name, result in segmenter.segment(batch, self.classes):
-            path = batch[name]
-            if isinstance(result, BadSample):
-                message = str(result)
-                self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
-                continue
-            try:
-                self._write(name, path, result, made_from[name])
-            except FullDiskError:
-                raise
-            except OutputError as error:
-                self.outcome.failures[str(path)] = f"'{shown(path)}': {error}"
-            else:
-                self.outcome.written += 1
+            self._finish(name, batch[name], result, made_from)
             meter.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
+
+    def _finish(
+        self, name: str, path: Path, result: Segmentation | BadSample, made_from: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Write an image's files, or note why there are none."""
+        if isinstance(result, BadSample):
+            message = str(result)
+            self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
+            return
+        try:
+            self._write(name, path, result, made_from[name])
+        except FullDiskError:
+            raise
+        except OutputError as error:
+            self.outcome.failures[str(path)] = f"'{shown(path)}': {error}"
+        else:
+            self.outcome.written += 1
 
     def _write(self, name: str, path: Path, result: Segmentation, made_from: dict[str, Any]) -> None:
         described = {"method": self.experiment.method, "model": self.experiment.model.name, **result.to_dict()}

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import reason_lines
 from pseudolabel.io.terminal import escaped
+from pseudolabel.shards.ledger import SKIPPED
 
 OK = "ok"
-SKIPPED = "unlabelled"  # left out by choice, not a failure
 FAILED_SAMPLES_EXIT = 3
 
 
