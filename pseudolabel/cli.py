@@ -34,7 +34,7 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
-        out: folder to write; it must be empty, absent, or hold Shapes already.
+        out: folder to write; it must be empty, absent, or hold the same data set, which is completed.
         train: number of training images.
         val: number of validation images.
         seed: another seed draws other images.

@@ -216,7 +216,7 @@ class Ledger:
 
     def stored(self, unit: int) -> LedgerEntry | None:
         """The entry of a unit whose shard is there, be it finished or reopened."""
-        entry = self._load(unit)
+        entry = self.recorded(unit)
         return entry if entry is not None and self.folder.size(entry.shard) == entry.size else None
 
     def read(self, units: Set[int]) -> dict[int, LedgerEntry]:
@@ -226,12 +226,13 @@ class Ledger:
             return {}
         sizes = self.folder.sizes()
         with ThreadPoolExecutor(THREADS) as pool:
-            entries = zip(listed, pool.map(self._load, listed), strict=True)
+            entries = zip(listed, pool.map(self.recorded, listed), strict=True)
             return {
                 unit: entry for unit, entry in entries if entry is not None and sizes.get(entry.shard) == entry.size
             }
 
-    def _load(self, unit: int) -> LedgerEntry | None:
+    def recorded(self, unit: int) -> LedgerEntry | None:
+        """The entry of a unit, whatever has become of its shard."""
         try:
             return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):

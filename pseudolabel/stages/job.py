@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pseudolabel.io.folder import Folder
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.reasons import first_by_reason
@@ -122,6 +122,7 @@ class Job(Generic[T]):
         """Write a unit's shard, then its ledger entry."""
         name, shard = shard_name(self.ledger.kind, unit.number, self.packing.suffix), io.BytesIO()
         self.packing.write(shard, samples)
+        self._keep_changed(unit, name)
         self.ledger.folder.write_bytes(name, shard.getvalue())
         statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
         failed = frozenset(failure.key for failure in failures if failure.status != SKIPPED)
@@ -142,6 +143,28 @@ class Job(Generic[T]):
         self._written += len(unit.entries)
         self.look(0)
         return entry
+
+    def _keep_changed(self, unit: Unit[T], name: str) -> None:
+        """Make sure that no shard is written over that was corrected by hand; a damaged one is made again.
+
+        Raises:
+            OutputError: if it can be read and is not the one that the ledger knows.
+        """
+        folder, known = self.ledger.folder, self.ledger.recorded(unit.number)
+        if known is None or not folder.exists(name):
+            return
+        data = folder.read_bytes(name)
+        if hashlib.sha256(data).hexdigest() == known.sha256:
+            return
+        try:
+            is_readable = len(list(self.packing.read(io.BytesIO(data)))) >= known.samples > 0
+        except Exception:  # whatever damaged bytes make a reader raise
+            return
+        if is_readable:
+            raise OutputError(
+                f"'{folder.path}/{name}' was changed since it was written, so it is not written over; move it away to "
+                "have it made again, or choose another --out"
+            )
 
     def look(self, in_progress: int) -> None:
         """Tell the meter how far all ranks are, `in_progress` being this rank's samples of its present unit."""

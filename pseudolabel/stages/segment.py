@@ -1,9 +1,11 @@
 """Segmenting a user's own images: masks, overlays and areas, beside one another in one folder."""
 
+import hashlib
 import io
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,10 @@ class _Run:
             taken |= dict.fromkeys(targets, path)
             if self._is_done(name, path):
                 self.outcome.done_before += 1
+            elif other := self._other_image(name, path):
+                target = f"{self.outcome.out}/{name}{MASK}"
+                message = f"'{shown(path)}': '{target}' is the mask of '{other}'; choose another --out"
+                self.outcome.failures[str(path)] = message
             else:
                 chosen[name] = path
         return chosen
@@ -153,7 +159,10 @@ class _Run:
                     ) from error
 
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
-        made_from = {name: self._made_from(path) for name, path in batch.items() if path.exists()}
+        made_from = {}
+        for name, path in batch.items():
+            with suppress(OSError):  # the segmenter says why it cannot be read
+                made_from[name] = self._made_from(path)
         for name, result in segmenter.segment(batch, self.classes):
             self._finish(name, batch[name], result, made_from)
             meter.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
@@ -186,7 +195,7 @@ class _Run:
         )
 
     def _is_done(self, name: str, path: Path) -> bool:
-        """Whether all is there, made with these settings from an image of this name, size and time."""
+        """Whether all is there, made with these settings from an image of these bytes."""
         if not all(name + suffix in self.files.names() for suffix in (MASK, OVERLAY, DESCRIPTION)):
             return False
         try:
@@ -196,10 +205,18 @@ class _Run:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def _other_image(self, name: str, path: Path) -> str:
+        """The other image that the files of this name were made from, where it is still there; else empty."""
+        if name + DESCRIPTION not in self.files.names():
+            return ""
+        try:
+            image = str(json.loads(self.files.folder.read_bytes(name + DESCRIPTION))["image"])
+            return image if Path(image).exists() and not Path(image).samefile(path) else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     def _made_from(self, path: Path) -> dict[str, Any]:
-        found = path.stat()
-        name = {"file": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns}
-        return {**name, "settings": self.settings}
+        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "settings": self.settings}
 
 
 def _png(image: Image.Image) -> bytes:
