@@ -1,6 +1,5 @@
 """Samples of a WebDataset tar: which member is the image, which the mask, which the labels."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pseudolabel.sources.files import Location
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
+from pseudolabel.sources.strict_json import decode_json
 
 _NAME = re.compile(r"(?s)((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}
@@ -190,7 +190,7 @@ _NO_LABELS = object()
 
 
 def _labels_in_json(text: str) -> object:
-    fields = json.loads(text)
+    fields = decode_json(text)
     field = find_label_field(fields) if isinstance(fields, dict) else None
     return _NO_LABELS if field is None else fields[field]
 

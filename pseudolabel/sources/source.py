@@ -143,11 +143,12 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing, config)
+        entries, left_out = _sort(listing, config), listing.left_out
         if config.labels in ("none", "masks"):
             entries = [without_labels(entry) for entry in entries]
         elif config.labels != "xml":
-            entries = label_by_file(entries, config.labels, vocabulary)
+            entries, unused = label_by_file(entries, config.labels, vocabulary)
+            left_out += unused
     source = Source(
         entries=entries[: config.limit or None],
         masks=listing.masks,
@@ -155,7 +156,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         has_background=vocabulary.has_background,
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
-        left_out=listing.left_out,
+        left_out=left_out,
     )
     if config.labels == "masks":
         return _label_by_masks(source, config.path)
@@ -245,12 +246,14 @@ def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
             others += " (a key holds no dots, which become _)"
         raise SourceError(
             f"key '{first.key}' belongs to two images: {_describe(first)} and {_describe(second)}{others}; "
-            f"{_remedy_for_keys(config)}"
+            f"{_remedy_for_keys(config, first.path == second.path)}"
         )
     return entries
 
 
-def _remedy_for_keys(config: SourceConfig) -> str:
+def _remedy_for_keys(config: SourceConfig, one_shard: bool) -> str:
+    if config.kind == "shards" and one_shard:
+        return "rename the members of one of them, or remove them"
     if config.kind == "shards" and not config.key_prefix:
         return "if they are different images, tell them apart by their shards with --source.key_prefix shard"
     if config.kind == "table":
