@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
 from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.walk import why_left_out
-from pseudolabel.sources.entry import TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
+from pseudolabel.sources.entry import SPARSE, TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.files import Location
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
@@ -134,7 +134,8 @@ class _Composed:
         problem = self._problem_of_image(origin, member) or problem
         if not self._images:
             return ListedSample(Entry(key, self._path, classes, origin, problem), None)
-        mask = self._sample[self._masks[0]].location if len(self._masks) == 1 else None
+        masks = [self._sample[suffix] for suffix in self._masks if len(self._masks) == 1]
+        mask = next((member.location for member in masks if not member.sparse), None)
         path, offset, length, _ = member.location
         return ListedSample(Entry(key, path, classes, origin, problem, offset, length), mask)
 
@@ -148,6 +149,12 @@ class _Composed:
             return TWO_IMAGES, (
                 f"'{printable(self._path)}' holds two images of one sample: {names}; keep one of them, or where they "
                 "are samples of their own, rename them: a WebDataset key ends at the name's first dot"
+            )
+        sparse = [self._sample[suffix] for suffix in (*self._images, *self._masks) if self._sample[suffix].sparse]
+        if sparse:
+            return SPARSE, (
+                f"{printable(f'{self._path}: {sparse[0].name}')}: the tar stores this member as a sparse file, whose "
+                "bytes cannot be sought by their place; write the tar again without --sparse (-S)"
             )
         if not self._images:
             others = sorted({other.suffix for other in self._sample.values()} - {*LABEL_SUFFIXES})

@@ -513,3 +513,33 @@ def test_the_sample_of_voc_as_a_table(tmp_path: Path, voc_sample: Path, voc: Voc
         assert [voc.names[index] for index in sample.classes] == sorted(labels[entry.key], key=voc.index)
         with Image.open(entry.path) as image:
             assert source.ground_truth(entry, (image.height, image.width)) is not None
+
+
+@pytest.mark.parametrize("key", ["__a__/b", "a\0b", "a\nb", "a\ud800b"])
+def test_keys_that_would_lose_the_sample_are_refused(tmp_path: Path, voc: Vocabulary, key: str) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "a.jpg", "labels": ["cat"], "key": key}))
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: key '.*' cannot name a tar member") as caught:
+        open_table(tmp_path / "t.jsonl", voc)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(("name", "key"), [("a\0b.jpg", r"a\x00b"), ("a\ud800b.jpg", r"a\ud800b")])
+def test_a_path_that_no_file_can_have_is_one_failure(
+    tmp_path: Path, voc: Vocabulary, save_image, name: str, key: str
+) -> None:
+    save_image("good.jpg")
+    rows = [{"image": image, "labels": ["cat"]} for image in (name, "good.jpg")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = open_table(tmp_path / "t.jsonl", voc)
+    assert [entry.key for entry in source.entries] == [key, "good"]
+    assert source.read(source.entries[1]).classes == (8,)
+    with pytest.raises(BadSample, match="cannot be read") as caught:
+        source.read(source.entries[0])
+    assert "\0" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) -> None:
+    (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not JSON: 'labels' comes twice in one object"):
+        open_table(tmp_path / "t.jsonl", voc)
