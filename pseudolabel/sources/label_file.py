@@ -64,7 +64,7 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> tu
         NoLabelsError: if it labels none of the images.
     """
     labels, left_out = load_label_file(path, len(vocabulary))
-    ids = {key: name for name, key in match_ids(labels, (entry.key for entry in entries), path).items()}
+    ids = {key: name for name, key in match_ids(labels, entries, path).items()}
     if entries and not ids:
         raise NoLabelsError(
             f"'{path}' labels none of the images: it has {describe_ids(labels)}, and the images are "
