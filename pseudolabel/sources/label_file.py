@@ -15,7 +15,7 @@ from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabels
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
 from pseudolabel.sources.image_ids import describe_ids, match_ids
 from pseudolabel.sources.jsonl import read_records
-from pseudolabel.sources.labels import UNKNOWN_CLASS, LabelReader, Problem
+from pseudolabel.sources.labels import UNCLEAR_LABELS, UNKNOWN_CLASS, LabelReader, Labels, Problem
 from pseudolabel.sources.strict_json import decode_json
 from pseudolabel.vocabulary import Vocabulary
 
@@ -71,16 +71,26 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> tu
             f"{describe_ids(entry.key for entry in entries)}; it may belong to another data set"
         )
     reader = LabelReader(vocabulary)
+    is_text = path.lower().endswith(".txt")
+    others = [entry.key for entry in entries if entry.key not in ids]
+    cut = {key.partition(" ")[0] for key in others if " " in key and is_text}
 
-    def label(entry: Entry) -> Entry:
+    def read(entry: Entry) -> Labels:
         name = ids.get(entry.key)
         if name is None:
             message = f"labels: '{path}' has none for '{entry.key}'; write [] for an image without objects"
-            return replace(entry, classes=(), problem=("missing", message))
+            return (), ("missing", message)
+        if entry.key in cut:
+            message = f"labels: lines of '{path}' may be of '{name}' or of an image whose name goes on after a blank"
+            return (), (UNCLEAR_LABELS, f"{message}; write a tab behind each name")
         classes, problem = reader.read_all(labels[name], f"{path} '{name}'")
-        if problem is not None and problem[0] == UNKNOWN_CLASS and path.lower().endswith(".txt"):
+        if problem is not None and problem[0] == UNKNOWN_CLASS and is_text:
             problem = (UNKNOWN_CLASS, f"{problem[1]}; {_COMMAS}")
-        return replace(entry, classes=classes, problem=problem or _problem_of_image(entry))
+        return classes, problem
+
+    def label(entry: Entry) -> Entry:
+        classes, problem = read(entry)
+        return replace(entry, classes=classes, problem=_problem_of_image(entry) or problem)
 
     return [label(entry) for entry in entries], left_out
 

@@ -134,8 +134,7 @@ class _Composed:
         problem = self._problem_of_image(origin, member) or problem
         if not self._images:
             return ListedSample(Entry(key, self._path, classes, origin, problem), None)
-        masks = [self._sample[suffix] for suffix in self._masks if len(self._masks) == 1]
-        mask = next((member.location for member in masks if not member.sparse), None)
+        mask = self._sample[self._masks[0]].location if len(self._masks) == 1 else None
         path, offset, length, _ = member.location
         return ListedSample(Entry(key, path, classes, origin, problem, offset, length), mask)
 

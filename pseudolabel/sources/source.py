@@ -19,7 +19,7 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
+from pseudolabel.sources.entry import SPARSE, BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
@@ -102,9 +102,12 @@ class Source:
             size: (height, width) of the image, where the caller knows it.
 
         Raises:
-            BadSample: `missing` where the data set names a mask that is not there, `size_mismatch`, `unknown_class`
-                where the mask holds values beyond the vocabulary, or what its decoder finds.
+            BadSample: `sparse` where it cannot be read out of its shard, `missing` where the data set names a mask that
+                is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the vocabulary, or
+                what its decoder finds.
         """
+        if entry.problem is not None and entry.problem[0] == SPARSE:  # what lies in the mask's place is no file
+            raise BadSample(*entry.problem)
         mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
         if mask is None:
             return None

@@ -95,7 +95,9 @@ def _checked_key(key: str, origin: str) -> str:
             f"{origin}: key '{key}' cannot name a tar member; it may hold no dot and no empty folder name"
         )
     if any(category(sign) in _NOT_IN_KEYS for sign in key):
-        raise SourceError(f"{origin}: key {key!a} cannot name a tar member; it may hold no control characters")
+        raise SourceError(
+            f"{origin}: key {key!a} cannot name a tar member; it may hold no control characters and no surrogates"
+        )
     if is_passed_over(key):
         raise SourceError(
             f"{origin}: key '{key}' cannot name a tar member; WebDataset's readers pass over folders such as __a__"

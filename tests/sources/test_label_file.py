@@ -293,3 +293,15 @@ def test_a_field_that_comes_twice_in_a_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text('{"key": "a", "labels": ["cat"], "labels": ["dog"]}')
     with pytest.raises(SourceError, match=r"l\.jsonl, line 1: .*'labels' comes twice in one object"):
         load_label_file(str(tmp_path / "l.jsonl"), 20)
+
+
+def test_names_that_blanks_cut_short_are_failures(tmp_path: Path, voc: Vocabulary, save_image) -> None:
+    for name in ("img", "img 1", "other"):
+        save_image(f"images/{name}.jpg")
+    config = SourceConfig(kind="folder", path=str(tmp_path / "images"), labels=str(tmp_path / "l.txt"))
+    (tmp_path / "l.txt").write_text("img 0\nimg 1 3\nother 4\n")
+    entries = open_source(config, voc).entries
+    assert [entry.classes for entry in entries] == [(), (), (5,)]
+    assert [entry.problem and entry.problem[0] for entry in entries] == ["unclear_labels", "missing", None]
+    (tmp_path / "l.txt").write_text("img\t0\nimg 1\t3\nother 4\n")
+    assert [entry.classes for entry in open_source(config, voc).entries] == [(1,), (4,), (5,)]

@@ -454,7 +454,8 @@ def test_a_sparse_member_is_a_failure_and_its_bytes_are_never_read(
     with pytest.raises(BadSample, match=r"s\.tar: a\.seg\.bmp: .* sparse file") as caught:
         source.read(source.entries[0])
     assert caught.value.status == "sparse"
-    assert source.ground_truth(source.entries[0]) is None
+    with pytest.raises(BadSample, match=r"a\.seg\.bmp: .* sparse file"):
+        source.ground_truth(source.entries[0])
 
 
 def test_keys_that_clash_in_one_shard_are_renamed(tmp_path: Path, voc: Vocabulary) -> None:

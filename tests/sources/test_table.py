@@ -88,7 +88,7 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
 def test_missing_columns_are_told_with_those_found(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
     path = write_table(tmp_path / f"t{suffix}", [{"file": "a.jpg", "labels": ["cat"]}])
     with pytest.raises(
-        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found file, labels; .*--source\.columns"
+        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found 'file', 'labels'; .*--source\.columns"
     ):
         open_table(path, voc)
 
@@ -172,7 +172,7 @@ def test_urls_are_kept(tmp_path: Path, voc: Vocabulary, path: str) -> None:
         ("image,labels\n\na.jpg\n", "line 3: 1 cells but 2 columns"),
         ('image,labels\na.jpg,"cat\n', "line 2: unexpected end of data"),
         ("", "no column 'image' or 'file_name'; found none"),
-        ("images labels\n", "no column 'image' or 'file_name'; found images labels"),
+        ("images labels\n", "no column 'image' or 'file_name'; found 'images labels'"),
         ("image,image,labels\n", "two columns are called 'image'; rename one"),
         ("image;labels\na.jpg;cat;dog\n", "line 2: 3 cells but 2 columns; put quotes around cells that hold ';'"),
         ("image,labels\n", "no images in"),
@@ -198,7 +198,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, voc: Vocabulary) -> None:
         ("[1]\n", "line 1: a JSON list where an object"),
         (
             '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "tags": []}\n',
-            "line 3: no column 'labels' or 'label'; found image, tags; .* --source.columns image=path,labels=tags",
+            "line 3: no column 'labels' or 'label'; found 'image', 'tags'; .* --source.columns image=path,labels=tags",
         ),
         ('{"image": 3, "labels": []}\n', "line 1: column 'image' holds int 3"),
     ],
@@ -370,7 +370,7 @@ def test_columns_of_other_names(tmp_path: Path, voc: Vocabulary, suffix: str, na
     (entry,) = open_table(tmp_path / f"t{suffix}", voc, columns=named).entries
     assert (entry.key, entry.classes) == ("a", (8,))
     with pytest.raises(
-        SourceError, match=r"no column 'class'; found tags, image, Path of it, labels; .*source\.columns"
+        SourceError, match=r"no column 'class'; found 'tags', 'image', 'Path of it', 'labels'; .*source\.columns"
     ):
         open_table(tmp_path / f"t{suffix}", voc, columns="labels=class")
 
