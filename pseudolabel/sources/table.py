@@ -94,7 +94,7 @@ def _checked_key(key: str, origin: str) -> str:
         raise SourceError(
             f"{origin}: key '{key}' cannot name a tar member; it may hold no dot and no empty folder name"
         )
-    if any(category(sign) in _NOT_IN_KEYS for sign in key):
+    if not key.isprintable() and any(category(sign) in _NOT_IN_KEYS for sign in key):
         raise SourceError(
             f"{origin}: key {key!a} cannot name a tar member; it may hold no control characters and no surrogates"
         )
