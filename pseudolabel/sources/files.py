@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pseudolabel.errors import PathError
 from pseudolabel.io.filesystem import open_filesystem
+from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell, ParquetError, read_cell
 from pseudolabel.sources.entry import BadSample, SourceError
 
@@ -38,8 +39,8 @@ def read_bytes(location: Location) -> bytes:
         data = fs.cat_file(name, start=offset, end=offset + length)
     except FileNotFoundError as error:
         raise BadSample("missing", f"no file '{path}'") from error
-    except (OSError, PathError, ParquetError) as error:
-        raise BadSample("unreadable", f"'{path}' cannot be read: {error}") from error
+    except (OSError, ValueError, PathError, ParquetError) as error:  # ValueError: no file has a name of such characters
+        raise BadSample("unreadable", printable(f"'{path}' cannot be read: {error}".replace("\0", "\\x00"))) from error
     if len(data) < length:
         raise BadSample("truncated", f"'{path}' ends before byte {offset + length}")
     return data

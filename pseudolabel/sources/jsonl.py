@@ -1,11 +1,11 @@
 """JSON lines: what the commands write about images, read back from a file or a folder of files."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import files_in, is_file, read_text
+from pseudolabel.sources.strict_json import decode_json
 
 
 def read_lines(source: str, fields: Sequence[str], what: str, hint: str) -> Iterator[list[Any]]:
@@ -29,7 +29,6 @@ def read_lines(source: str, fields: Sequence[str], what: str, hint: str) -> Iter
 
 def read_records(source: str, what: str, hint: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of every line, with its file and line for messages; arguments and errors are those of `read_lines`."""
-    decode = json.JSONDecoder().decode  # json.loads asks for options a million times
     for path in _files(source, what, hint):
         # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
         for number, line in enumerate(read_text(path, hint).split("\n"), 1):
@@ -37,7 +36,7 @@ def read_records(source: str, what: str, hint: str) -> Iterator[tuple[str, dict[
                 continue
             origin = f"{path}, line {number}"
             try:
-                record = decode(line)
+                record = decode_json(line)
             except (ValueError, RecursionError) as error:
                 raise SourceError(f"{origin}: not a {what}, for it is not JSON ({error}); {hint}") from error
             if not isinstance(record, dict):

@@ -55,7 +55,7 @@ def match_captions(captions: Captions, entries: Sequence[Entry], vocabulary: Voc
     Raises:
         SourceError: if two keys stand for one image.
     """
-    keys = match_ids({key: None for key, _ in captions}, (entry.key for entry in entries), source)
+    keys = match_ids({key: None for key, _ in captions}, entries, source)
     found: Captions = {}
     for (name, spelling), caption in captions.items():
         index = vocabulary.find(spelling)
