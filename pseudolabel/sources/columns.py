@@ -44,7 +44,7 @@ class Columns:
             else:
                 if part in self.named or part in self.required:
                     wanted = f"'{self.named[part]}'" if part in self.named else " or ".join(f"'{n}'" for n in names)
-                    there = ", ".join(found) or "none"
+                    there = ", ".join(map(repr, found)) or "none"
                     raise SourceError(
                         f"{origin}: no column {wanted}; found {there}; say which columns there are, such as "
                         f"--source.columns {_EXAMPLE}"

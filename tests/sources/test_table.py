@@ -377,7 +377,7 @@ def test_columns_of_other_names(tmp_path: Path, voc: Vocabulary, suffix: str, na
 
 def test_a_mistyped_column_is_told_with_those_of_a_table_with_tabs(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "t.csv").write_text("Pic Path\tTags here\na.jpg\tcat\n")
-    with pytest.raises(SourceError, match="no column 'Tag'; found Pic Path, Tags here; say which"):
+    with pytest.raises(SourceError, match="no column 'Tag'; found 'Pic Path', 'Tags here'; say which"):
         open_table(tmp_path / "t.csv", voc, columns="image=Pic Path,labels=Tag")
 
 
