@@ -204,7 +204,7 @@ def verify(folder: str) -> int:
     Args:
         folder: such as runs/voc/masks.
     """
-    from pseudolabel.shards.folder import Folder
+    from pseudolabel.io.folder import Folder
     from pseudolabel.shards.verify import verify as run
     from pseudolabel.stages.progress import show_progress
 
@@ -226,9 +226,9 @@ def failures(out: str, csv: str = "") -> int:
             runs/voc/cams; or the folder of captions.
         csv: write them to this file, too, with the columns kind, key, origin, status and message.
     """
+    from pseudolabel.io.folder import Folder
     from pseudolabel.io.ownership import write_own
     from pseudolabel.shards.failures import count, find_failures, to_csv
-    from pseudolabel.shards.folder import Folder
     from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
 
     found = find_failures(Folder(out))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import clear_folder
 from pseudolabel.io.ownership import write_own
-from pseudolabel.shards.folder import OutputError
 
 TRAIN, VAL = 300, 200
 SEED = 20231  # neither the shipped model nor its settings have seen images of this seed

@@ -22,10 +22,10 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import claim_folder
 from pseudolabel.methods.elbo import Elbo
 from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import Scene, draw_scene
 from pseudolabel.stages.labellers.noise import draw_noise
 from pseudolabel.text.encoder import TextEncodings

@@ -15,9 +15,9 @@ from typing import Any
 
 from score_shapes import IMAGES, SEED
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import clear_folder
 from pseudolabel.io.ownership import own_files_beside, write_own
-from pseudolabel.shards.folder import OutputError
 
 TARGET = Path("pseudolabel/models/shapes-text/methods.json")
 T_100 = ("--diffsegmenter.timesteps", "[100]")

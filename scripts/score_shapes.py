@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import clear_folder
-from pseudolabel.shards.folder import OutputError
 
 MODEL = Path("pseudolabel/models/shapes")
 SEED = 20231  # neither the model nor its settings have seen images of this seed

@@ -27,8 +27,8 @@ from diffusers.models.upsampling import Upsample2D
 from rich.progress import Progress
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 

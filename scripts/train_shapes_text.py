@@ -46,8 +46,8 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption
 from pseudolabel.vocabulary import load_vocabulary
 

@@ -10,8 +10,8 @@ from mmengine.dist import get_rank
 from PIL import Image
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.folder import Folder, OutputError
 
 SHARD = ".tar/"  # between a shard and a key, where a sample's path is of both
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.records import IGNORE
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import RUN
 from pseudolabel.vocabulary import Vocabulary
 from pseudolabel_train.shard_list import ShardError

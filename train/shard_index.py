@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from webdataset.tariterators import base_plus_ext
 
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel_train.shard_list import SORT, ShardError, hint, image_and_mask
 
 _FORMAT = 1  # raise it where the rows change their meaning

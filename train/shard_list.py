@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from pseudolabel.errors import UserError
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN, LedgerEntry
 from pseudolabel.sources.files import is_folder, join
 from pseudolabel.sources.shard_paths import match_shards

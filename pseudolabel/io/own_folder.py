@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pseudolabel.shards.folder import OutputError
+from pseudolabel.io.folder import OutputError
 
 MARKER = ".pseudolabel.owner"
 

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.io.left_out import LeftOut
 
 MANIFEST = ".pseudolabel.manifest"
 _MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?")
+OWN = "written by pseudolabel"
 NAMED = 3  # files that a message names one by one
 
 
@@ -164,3 +166,24 @@ def write_own(target: str, data: bytes, option: str = "--out") -> None:
     files, name = own_files_beside(target, option)
     files.folder.prepare()
     files.write({name: data})
+
+
+def without_own_files(root: str, names: Sequence[str], left_out: LeftOut) -> tuple[list[str], LeftOut]:
+    """What `find_images` found below a folder without the files that this package wrote there, which are counted.
+
+    Those are the files that a manifest in the root, or in a folder between it and the file, names.
+    """
+    notes: dict[str, list[tuple[str, frozenset[str]]]] = {"": []}  # by folder: where its manifests lie, and their names
+
+    def notes_of(folder: str) -> list[tuple[str, frozenset[str]]]:
+        if folder not in notes:
+            own = OwnFiles(Folder(f"{root.rstrip('/')}/{folder}")).names()
+            notes[folder] = notes_of(folder.rpartition("/")[0]) + ([(f"{folder}/", own)] if own else [])
+        return notes[folder]
+
+    if own := OwnFiles(Folder(root)).names():
+        notes[""] = [("", own)]
+    ours = {
+        name for name in names for prefix, own in notes_of(name.rpartition("/")[0]) if name.removeprefix(prefix) in own
+    }
+    return [name for name in names if name not in ours], left_out + LeftOut({OWN: len(ours)} if ours else {})

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pseudolabel.errors import UserError
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.names import printable
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger
 
 KINDS = ("cams", "masks", "segments", "filter")

@@ -3,8 +3,8 @@
 import json
 import re
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import NAMED, NotOursError
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN
 
 SUMMARY = "summary.json"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry, shard_name
 from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, ShardSampleError, decode_cams
 from pseudolabel.shards.tar import Members, read_tar

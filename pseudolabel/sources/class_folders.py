@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pseudolabel.config import SourceConfig
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
+from pseudolabel.io.ownership import without_own_files
 from pseudolabel.io.walk import find_images
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import is_folder
@@ -40,7 +41,7 @@ class ClassFolders:
 
 
 def images_below(config: SourceConfig) -> tuple[list[str], LeftOut]:
-    """`find_images` of a source of kind `folder`, whose masks may lie inside.
+    """`find_images` of a source of kind `folder`, whose masks and results may lie inside.
 
     Raises:
         SourceError: if there is no such folder.
@@ -50,7 +51,7 @@ def images_below(config: SourceConfig) -> tuple[list[str], LeftOut]:
         raise SourceError(
             f"no folder '{printable(config.path)}'; --source.path needs a folder that holds one folder per class"
         )
-    return find_images(config.path, config.masks)
+    return without_own_files(config.path, *find_images(config.path, config.masks))
 
 
 def find_class_folders(root: str, images: list[str], split: str) -> ClassFolders:

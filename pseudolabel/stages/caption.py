@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.lock import lock_output
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, encode_json
-from pseudolabel.shards.lock import lock_output
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.prefetch import prefetch

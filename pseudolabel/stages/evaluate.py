@@ -20,10 +20,10 @@ from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.evaluation.scope import Scope
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import BACKGROUND, IGNORE, Kind
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure
 from pseudolabel.shards.sample import decode_cams
 from pseudolabel.shards.tar import Members, read_tar

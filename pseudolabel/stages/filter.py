@@ -13,8 +13,8 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import resolve_dtype
 from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.label_scores import LabelScores
+from pseudolabel.io.folder import Folder
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.packing import JSONL
 from pseudolabel.shards.tar import Members

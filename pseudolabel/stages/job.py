@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.lock import lock_output
 from pseudolabel.io.reasons import first_by_reason
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
-from pseudolabel.shards.lock import lock_output
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members

@@ -11,8 +11,8 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder
 from pseudolabel.refine.engines import resolve_engines
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR

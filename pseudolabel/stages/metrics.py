@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import encode_json
 
 METRICS = "metrics.json"

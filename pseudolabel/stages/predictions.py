@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_images
 from pseudolabel.records import Kind
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger
 from pseudolabel.sources.entry import Entry, SourceError, key_of
 from pseudolabel.sources.files import is_folder

@@ -6,8 +6,8 @@ from typing import Any
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import UserError
+from pseudolabel.io.folder import Folder
 from pseudolabel.refine.engines import crf_settings, resolve_engine
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
 from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.stages.job import Job, open_job

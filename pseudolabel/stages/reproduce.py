@@ -11,8 +11,8 @@ from rich.text import Text
 
 from pseudolabel.config import Experiment
 from pseudolabel.evaluation.report import Report, SegmentReport
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import INDEX, digest, encode_json
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.source import open_source

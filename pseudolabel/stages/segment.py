@@ -14,10 +14,10 @@ from PIL import Image
 from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder, FullDiskError, OutputError
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
 from pseudolabel.shards.ledger import encode_json
 from pseudolabel.shipped import NAME
 from pseudolabel.sources.entry import BadSample

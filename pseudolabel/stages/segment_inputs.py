@@ -7,12 +7,9 @@ from pathlib import Path
 from pseudolabel.errors import UserError
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import is_printable, printable
-from pseudolabel.io.ownership import OwnFiles
+from pseudolabel.io.ownership import without_own_files
 from pseudolabel.io.terminal import escaped
 from pseudolabel.io.walk import find_images
-from pseudolabel.shards.folder import Folder
-
-OWN = "written by pseudolabel"
 
 
 @dataclass
@@ -54,23 +51,9 @@ def shown(path: Path) -> str:
 
 
 def _names_below(root: Path, listed: ListedImages) -> list[str]:
-    found, left_out = find_images(str(root))
-    own = _own_names(root, found)
-    listed.left_out += left_out + LeftOut({OWN: len(own)} if own else {})
-    return [name for name in found if name not in own]
-
-
-def _own_names(root: Path, names: Sequence[str]) -> set[str]:
-    """Those of the names that a manifest in the root, or in a folder between it and the file, tells to be ours."""
-    manifests: dict[Path, frozenset[str]] = {}
-    own = set()
-    for name in names:
-        for folder in Path(name).parents:
-            if folder not in manifests:
-                manifests[folder] = OwnFiles(Folder(str(root / folder))).names()
-            if str(Path(name).relative_to(folder)) in manifests[folder]:
-                own.add(name)
-    return own
+    found, left_out = without_own_files(str(root), *find_images(str(root)))
+    listed.left_out += left_out
+    return found
 
 
 def _add(listed: ListedImages, path: Path, name: str) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import own_files_beside
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import IGNORE
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.sample import ShardSampleError, decode_cams
 from pseudolabel.shards.tar import Members, read_tar
 from pseudolabel.sources.entry import BadSample, Entry

@@ -13,8 +13,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder
 from pseudolabel.runtime.watchdog import end_with_launcher
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import digest
 from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.workers import share_of_cores

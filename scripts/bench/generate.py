@@ -41,9 +41,9 @@ from pseudolabel.config import Experiment, ModelConfig, SourceConfig, WorkConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.folder import Folder
 from pseudolabel.methods.score_maps import min_max
 from pseudolabel.records import Sample, ScoreMaps
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.shipped import NAME

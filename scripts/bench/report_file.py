@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.ownership import own_files_beside, write_own
-from pseudolabel.shards.folder import OutputError
 
 
 def free_file(text: str) -> Path:

@@ -30,8 +30,8 @@ from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, Ledger, LedgerEntry, entry_name
 from pseudolabel.sources.shapes_dataset import MARKER
 

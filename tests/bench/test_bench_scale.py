@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 from pseudolabel.shards.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]

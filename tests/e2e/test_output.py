@@ -95,7 +95,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
         ("cams", "--work.unit", "4"): "work.unit: 2 -> 4",
         ("cams", "--work.seed", "1"): "work.seed: 0 -> 1",
         ("cams", "--source.limit", "3"): "inputs.count: 16 -> 3",
-        ("cams", "--vocabulary", "circle, square, triangle, star, cross, heart"): "vocabulary.names: ",
+        ("cams", "--vocabulary", "circle, square, triangle, star, heart, cross"): "vocabulary.names: ",
         ("refine", "--crf.iterations", "3"): "crf.iterations: 2 -> 3",
     }
     for (command, name, value), difference in changes.items():
@@ -126,7 +126,7 @@ def test_generate_refuses_another_crf_before_it_makes_cams(shapes: Shapes, tmp_p
     assert "  crf.iterations: 2 -> 3" in outcome.err
     assert "Choose another --out" in outcome.err
     outcome = expect(1, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
-    assert "crf.bilateral_srgb 0.0: a kernel's deviation is larger than 0" in outcome.err
+    assert "--crf.bilateral_srgb 0.0: give more than 0" in outcome.err
     assert not last.exists()
 
 

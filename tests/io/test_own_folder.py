@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import MARKER, claim_folder, clear_folder
-from pseudolabel.shards.folder import OutputError
 
 
 def test_a_new_folder_is_claimed_and_cleared(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from pseudolabel.io.folder import Folder, FullDiskError, OutputError
 from pseudolabel.io.ownership import MANIFEST, NotOursError, OwnFiles, write_own
 from pseudolabel.io.walk import find_images
-from pseudolabel.shards.folder import Folder, FullDiskError, OutputError
 from tests.mounts import mounted_tmpfs
 
 Open = Callable[[], OwnFiles]

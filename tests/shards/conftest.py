@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.sample import decode_cams, encode_cams, encode_mask
 from pseudolabel.shards.tar import Members
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.job import open_job
 from pseudolabel.stages.units import Rank, Unit

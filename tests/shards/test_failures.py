@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.io.folder import Folder
 from pseudolabel.shards.failures import COLUMNS, NoRecordError, count, find_failures, to_csv
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
 
 READ = Failure("a/b", "list.txt line 1", "truncated", "a/b.jpg ends early")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, RUN, Failure, Ledger, LedgerEntry, differences
 from tests.shards.runs import SETTINGS
 

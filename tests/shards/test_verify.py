@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger
 from pseudolabel.shards.tar import Members, write_tar
 from pseudolabel.shards.verify import verify

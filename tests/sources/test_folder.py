@@ -4,6 +4,7 @@ import fsspec
 import pytest
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.ownership import write_own
 from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import Vocabulary
@@ -190,3 +191,14 @@ def test_missing_or_empty_folders(tmp_path: Path, voc: Vocabulary) -> None:
         open_folder(tmp_path / "nowhere", voc)
     with pytest.raises(SourceError, match="no images in"):
         open_folder(tmp_path, voc)
+
+
+def test_results_inside_the_folder_are_no_images(tmp_path: Path, voc: Vocabulary, save_image) -> None:
+    image = save_image("cat/a.jpg").read_bytes()
+    write_own(str(tmp_path / "out/sheet.png"), image)
+    write_own(str(tmp_path / "cat/b.png"), image)
+    save_image("out/mine.png")
+    for root in (tmp_path, f"{tmp_path}/"):
+        source = open_folder(root, voc)
+        assert [entry.key for entry in source.entries] == ["cat/a", "out/mine"]
+        assert source.left_out.reasons["written by pseudolabel"] == 2

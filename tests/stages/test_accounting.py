@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.folder import Folder
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.tar import read_tar
 from pseudolabel.sources.entry import BadSample
 from pseudolabel.sources.source import open_source

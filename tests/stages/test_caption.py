@@ -9,8 +9,8 @@ import torch
 from pseudolabel.config import CaptionConfig, Experiment
 from pseudolabel.diffusion.load import ModelError
 from pseudolabel.errors import SettingError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.shards.failures import find_failures
-from pseudolabel.shards.folder import Folder, OutputError
 from pseudolabel.shards.ledger import Ledger
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.shapes_dataset import write_shapes

@@ -11,8 +11,8 @@ from pseudolabel.config import EvaluateConfig, Experiment, SourceConfig, WorkCon
 from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.per_image import image_miou
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import NotOursError
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.tar import write_tar
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.images import mask_image

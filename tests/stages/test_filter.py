@@ -9,7 +9,7 @@ from PIL import Image
 from pseudolabel.cli import main
 from pseudolabel.config import CaptionConfig, Experiment, FilterConfig
 from pseudolabel.errors import SettingError
-from pseudolabel.shards.folder import OutputError
+from pseudolabel.io.folder import OutputError
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.shapes_dataset import write_shapes
 from pseudolabel.sources.source import open_source

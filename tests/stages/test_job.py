@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudolabel.shards.folder import Folder, OutputError
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, RUN, Failure, entry_name
 from pseudolabel.shards.verify import verify
 from pseudolabel.stages.job import Job, open_job

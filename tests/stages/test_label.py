@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import DiffSegConfig, Experiment, FreeSegDiffConfig, ModelConfig
-from pseudolabel.shards.folder import OutputError
+from pseudolabel.io.folder import OutputError
 from pseudolabel.shards.ledger import RUN
 from pseudolabel.shipped import resolve
 from pseudolabel.stages.label import write_labels

@@ -8,9 +8,9 @@ from PIL import Image
 
 from pseudolabel.config import ElboConfig, Experiment, WorkConfig
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
+from pseudolabel.io.folder import Folder
 from pseudolabel.methods.score_maps import at_image_size
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.sample import decode_cams
 from pseudolabel.shards.tar import read_tar
 from pseudolabel.sources.shapes import draw_scene

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 from pseudolabel.sources.entry import Entry, SourceError
 from pseudolabel.stages.predictions import Predictions, find_predictions
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.config import Experiment
+from pseudolabel.io.folder import Folder
 from pseudolabel.records import Sample
-from pseudolabel.shards.folder import Folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.sources.entry import BadSample, Entry
 from pseudolabel.sources.source import Source, open_source

@@ -15,9 +15,9 @@ from transformers import CLIPModel
 from pseudolabel import Segmenter
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.folder import FullDiskError, OutputError
 from pseudolabel.io.ownership import MANIFEST, NotOursError
 from pseudolabel.records import IGNORE
-from pseudolabel.shards.folder import FullDiskError, OutputError
 from pseudolabel.sources.shapes import Scene, draw_scene
 from pseudolabel.stages import segment as segmenting
 from pseudolabel.stages.segment import segment_images

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from PIL import Image
 
 import pseudolabel_train.register  # noqa: F401  (what configs name)
+from pseudolabel.io.folder import OutputError
 from pseudolabel.io.ownership import NotOursError
-from pseudolabel.shards.folder import OutputError
 from pseudolabel.sources.images import mask_image
 from pseudolabel_train.data import open_data
 from pseudolabel_train.metric import CrfIoUMetric

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.shards.folder import Folder, OutputError
-from pseudolabel.shards.lock import lock_output
+from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.io.lock import lock_output
 
 HOLDER = """
 import sys
-from pseudolabel.shards.folder import Folder
-from pseudolabel.shards.lock import lock_output
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.lock import lock_output
 with lock_output(Folder(sys.argv[1]), 0):
     print("held", flush=True)
     sys.stdin.read()

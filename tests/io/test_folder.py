@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pseudolabel.shards.folder import TEMPORARY_PREFIX, Folder, OutputError
+from pseudolabel.io.folder import TEMPORARY_PREFIX, Folder, OutputError
 from tests.mounts import mounted_tmpfs
 
 
@@ -137,7 +137,7 @@ def _largest_file(size: int) -> Iterator[None]:
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from pseudolabel.shards.folder import Folder
+from pseudolabel.io.folder import Folder
 with Folder(sys.argv[1]).write("a.tar") as file:
     file.write(b"half of the new")
     file.flush()
