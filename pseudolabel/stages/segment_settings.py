@@ -37,10 +37,10 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
     if is_named:
         settings["vocabulary"] = asdict(load_vocabulary(str(classes)))
     if not is_named or typed_names(str(classes)) is None:  # else nothing is guessed
-        guesses, captions = experiment.filter, experiment.captions
+        guesses, captions = experiment.filter, replace(experiment.captions, source="none", batch=1)
         guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
         settings["filter"] = asdict(guesses)
-        settings["captions"] = {"model": _identity(captions.model), "max_new_tokens": captions.max_new_tokens}
+        settings["captions"] = asdict(replace(captions, model=_identity(captions.model)))
     if kind_of(experiment) == "cams":
         settings["decision"] = (
             asdict(replace(experiment.crf, engine="auto")) if sharpen else experiment.evaluate.threshold
