@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
-from pseudolabel.experiment_file import resolve_shipped
+from pseudolabel.experiment_file import check_shipped, resolve_shipped
 from pseudolabel.io.terminal import escaped
 from pseudolabel.runtime.alone import stands_aside
 from pseudolabel.runtime.interrupt import ended_by_interrupt
@@ -26,6 +26,7 @@ from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.stages.tables.names import TableName
 
 NO_OPTIONS: list[str] = []
+CONFIG_HELP = "experiment file (YAML), or the name of one that ships, such as shapes; later options override it"
 TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
 
 
@@ -33,7 +34,7 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
-        out: folder to write; it must be empty, absent, or hold Shapes already.
+        out: folder to write; it must be empty, absent, or hold the same data set, which is completed.
         train: number of training images.
         val: number of validation images.
         seed: another seed draws other images.
@@ -63,7 +64,7 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
     OUT/metrics.json. `accelerate launch` uses several devices, and a run that was stopped goes on where it was.
 
     Args:
-        retry_failed: also take up the images of finished files that could not be read.
+        retry_failed: also retry the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
@@ -86,7 +87,7 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     it was when the same command is given again, with any number of processes.
 
     Args:
-        retry_failed: also take up the failed samples of finished shards.
+        retry_failed: also retry the failed samples of finished shards.
     """
     from pseudolabel.stages.label import write_labels
     from pseudolabel.stages.labellers.table import kind_of
@@ -103,7 +104,7 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
 
     Args:
         follow: work behind a `cams` run that is still writing, until its last shard.
-        retry_failed: also take up shards with failed samples.
+        retry_failed: also retry shards with failed samples.
     """
     from pseudolabel.stages.refine import write_masks
     from pseudolabel.stages.summary import report
@@ -119,7 +120,7 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     the other methods give masks themselves.
 
     Args:
-        retry_failed: also take up the failed samples of finished shards.
+        retry_failed: also retry the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
     from pseudolabel.stages.summary import report
@@ -212,7 +213,8 @@ def verify(folder: str) -> int:
         faults = run(Folder(folder), lambda done, total: meter.update(done, 0))
     for fault in faults:
         print(fault)
-    print(f"{folder}: {len(faults)} faults" if faults else f"{folder}: sound and whole")
+    failed = "1 failure" if len(faults) == 1 else f"{len(faults):,} failures"
+    print(f"{folder}: {failed}" if faults else f"{folder}: complete and valid")
     return 1 if faults else 0
 
 
@@ -229,7 +231,8 @@ def failures(out: str, csv: str = "") -> int:
     from pseudolabel.io.folder import Folder
     from pseudolabel.io.ownership import write_own
     from pseudolabel.shards.failures import count, find_failures, to_csv
-    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT, SKIPPED
+    from pseudolabel.shards.ledger import SKIPPED
+    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 
     found = find_failures(Folder(out))
     for kind, failure in found:
@@ -299,7 +302,7 @@ def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: 
 
 
 def doctor() -> int:
-    """Print versions and devices, what is missing, and the command that mends it."""
+    """Print versions and devices, what is missing, and the command that fixes it."""
     from pseudolabel.stages.doctor import doctor as run
 
     return run()
@@ -354,7 +357,11 @@ def build_parser() -> ArgumentParser:
     for name, function in COMMANDS.items():
         command = Parser(description=_doc(function).split("\n\nArgs")[0], usage=_usage(name, function))
         if name not in FREE_OF_EXPERIMENT:
-            command.add_argument("--config", action="config", help="experiment file (YAML); later options override it")
+            command.add_argument(
+                "--config",
+                action="config",
+                help="experiment file (YAML), or the name of one that ships, such as shapes; later options override it",
+            )
             command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
         for parameter in inspect.signature(function).parameters.values():
             if parameter.name != "experiment":
@@ -407,7 +414,11 @@ def main(arguments: list[str] | None = None) -> int:
     end_with_launcher()
     with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
         parser = build_parser()
-        parsed = parser.parse_args(_resolve_shipped(sys.argv[1:] if arguments is None else arguments))
+        try:
+            resolved = _resolve_shipped(sys.argv[1:] if arguments is None else arguments)
+        except SettingError as error:
+            parser.error(str(error))
+        parsed = parser.parse_args(resolved)
     advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
     message = f"pseudolabel {parsed.command}: interrupted; {advice}"
     with ended_by_interrupt(message) if arguments is None else nullcontext():
@@ -446,7 +457,9 @@ def _resolve_shipped(arguments: list[str]) -> list[str]:
     resolved = list(arguments)
     for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
         option, joined, value = argument.partition("=")
-        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(before, argument)
+        option, value = (option, value) if joined else (before, argument)
+        check_shipped(option, value)
+        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(option, value)
     return resolved
 
 

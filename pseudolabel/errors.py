@@ -1,4 +1,4 @@
-"""Errors that the user can mend: the command line prints them as one message, without a traceback."""
+"""Errors that the user can fix: the command line prints them as one message, without a traceback."""
 
 
 class UserError(Exception):

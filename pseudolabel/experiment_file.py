@@ -1,5 +1,6 @@
 """Experiment files (YAML): the user's own, or those that ship by name."""
 
+import difflib
 from importlib import resources
 from pathlib import Path
 
@@ -13,10 +14,26 @@ _SHIPPED = {"--config": "pseudolabel.pipelines", "--crf": "pseudolabel.refine.pr
 
 def resolve_shipped(option: str, value: str) -> str:
     """The path of the file that ships under the name `value` for `--config` or `--crf`, where no such file is here."""
-    if option not in _SHIPPED or Path(value).exists():
+    if option not in _SHIPPED or Path(value).is_file():
         return value
     shipped = resources.files(_SHIPPED[option]) / f"{value}.yaml"
     return str(shipped) if shipped.is_file() else value
+
+
+def check_shipped(option: str, value: str) -> None:
+    """Make sure that there is an experiment file `value`, or one that ships under that name.
+
+    Raises:
+        SettingError: if there is neither; the message lists those that ship.
+    """
+    # `--crf` also takes a mapping as text.
+    if option not in _SHIPPED or Path(resolve_shipped(option, value)).is_file() or (option == "--crf" and ":" in value):
+        return
+    folder = resources.files(_SHIPPED[option])
+    names = sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    near = difflib.get_close_matches(value, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"those that ship are {', '.join(names)}"
+    raise SettingError(f"{option} {value}: no such file, and none of that name ships; {hint}")
 
 
 def load_experiment(name: str) -> Experiment:
@@ -27,6 +44,7 @@ def load_experiment(name: str) -> Experiment:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, as_group=False, sub_configs=True)
+    check_shipped("--config", name)
     path = resolve_shipped("--config", name)
     try:
         settings = parser.instantiate(parser.parse_path(path))

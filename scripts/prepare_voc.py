@@ -96,9 +96,7 @@ def main(arguments: list[str] | None = None, release: Release = OFFICIAL) -> int
     try:
         prepare(args.out.expanduser(), args.trainval, args.test, args.sbd, release)
     except (UserError, OSError) as error:
-        hint = (
-            "" if isinstance(error, UserError) else "; mend that and run the same command again: it goes on from here"
-        )
+        hint = "" if isinstance(error, UserError) else "; fix that and run the same command again: it goes on from here"
         print(f"prepare_voc: {error}{hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """A config's data, opened and looked at before the Runner is built, so that what is wrong with them ends there."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def open_data(cfg: Config, loader: str) -> Any:
         UserError: what our own data sets find.
     """
     data = cfg[loader].dataset
-    _check_places(data, loader)
+    _check_places(data, loader, sorted(set(re.findall(r"\{\{\$(\w+):", cfg.text))))
     try:
         return DATASETS.build(_without_pipeline(data))
     except UserError:
@@ -100,15 +101,14 @@ def _parts(dataset: Any, settings: Any) -> Iterator[tuple[Any, Any]]:
         yield dataset, settings
 
 
-def _check_places(data: Any, loader: str) -> None:
+def _check_places(data: Any, loader: str, variables: Sequence[str]) -> None:
     """Name a missing list or folder before MMSegmentation stops on it without a word."""
     for part in [*(data.get("datasets") or []), *([data["dataset"]] if "dataset" in data else [])]:
-        _check_places(part, loader)
+        _check_places(part, loader, variables)
     root, name = Path(data.get("data_root") or ""), data.get("ann_file")
-    setting = (
-        f"set the data set's folder with --cfg-options {loader}.dataset.data_root=... or with the environment variable "
-        "of the config"
-    )
+    setting = f"set the data set's folder with --cfg-options {loader}.dataset.data_root=..."
+    for variable in variables:
+        setting += f", or with the environment variable {variable}, now '{os.environ.get(variable, '')}'"
     if name and not (root / name).is_file():
         raise ConfigError(f"no image list '{root / name}': {setting}")
     images = (data.get("data_prefix") or {}).get("img_path")

@@ -55,6 +55,10 @@ def explained(cfg: Config, loader: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise ConfigError(f"{error}; is it --work-dir '{cfg.work_dir}', or a file of {loader}.dataset?") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"'{cfg.filename}' with --cfg-options has a setting that there is not: {error}") from error
     except RuntimeError as error:
         if _WORKER not in str(error) or "Traceback" in str(error):
             raise

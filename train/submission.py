@@ -43,11 +43,11 @@ class Fault(NamedTuple):
 
     Attributes:
         what: the file and the value in it.
-        mend: what to do, in the same words for all faults of a kind, which are reported together.
+        hint: what to do, in the same words for all faults of a kind, which are reported together.
     """
 
     what: str
-    mend: str
+    hint: str
 
 
 def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
@@ -160,14 +160,14 @@ def find_faults_of_archive(archive: Path, ids: list[str], voc: Path, listed: str
 
 
 def report(faults: list[Fault]) -> str:
-    """How many faults there are, and of each kind the first few by name and what mends them."""
+    """How many faults there are, and of each kind the first few by name and what fixes them."""
     kinds: dict[str, list[str]] = {}
     for fault in faults:
-        kinds.setdefault(fault.mend, []).append(fault.what)
+        kinds.setdefault(fault.hint, []).append(fault.what)
     lines = [f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"]
-    for mend, found in kinds.items():
+    for hint, found in kinds.items():
         rest = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        lines.append(f"  {', '.join(found[:NAMED])}{rest}: {mend}")
+        lines.append(f"  {', '.join(found[:NAMED])}{rest}: {hint}")
     return "\n".join(lines)
 
 
@@ -198,18 +198,18 @@ def _said(error: Exception) -> str:
 def _faults_of_header(name: str, image: Image.Image, size: tuple[int, int]) -> list[Fault]:
     faults = []
     if image.mode != "P":
-        mend = (
+        hint = (
             "the server wants palette PNGs of mode P, one class index per pixel in VOC's colours. MMSegmentation's own "
             "IoUMetric writes mode L; `pseudolabel test --out` writes them right"
         )
-        faults.append(Fault(f"'{name}' has mode {image.mode}", mend))
+        faults.append(Fault(f"'{name}' has mode {image.mode}", hint))
     if image.size != size:
         what = f"'{name}' is {image.width} x {image.height}, its JPEG {size[0]} x {size[1]}"
-        mend = (
+        hint = (
             "a prediction needs exactly the size of the JPEG as it is stored, to which VOC applies no EXIF "
             "orientation; resize the logits, not the labels"
         )
-        faults.append(Fault(what, mend))
+        faults.append(Fault(what, hint))
     return faults
 
 
@@ -221,15 +221,15 @@ def _faults_of_pixels(name: str, image: Image.Image) -> list[Fault]:
     values = [value for value, count in enumerate(counts) if count]
     faults = []
     if counts[IGNORE]:
-        mend = "the scorer aborts on the ignore label; a prediction has to choose a class or background, 0, everywhere"
-        faults.append(Fault(f"'{name}' holds 255 in {counts[IGNORE]} pixels", mend))
+        hint = "the scorer aborts on the ignore label; a prediction has to choose a class or background, 0, everywhere"
+        faults.append(Fault(f"'{name}' holds 255 in {counts[IGNORE]} pixels", hint))
     if beyond := [value for value in values if CLASSES <= value < IGNORE]:
         what = f"'{name}' holds {', '.join(map(str, beyond[:NAMED]))}"
-        mend = "VOC's labels are 0 (background) to 20; convert('L') on a palette PNG makes such greys of indices"
-        faults.append(Fault(what, mend))
+        hint = "VOC's labels are 0 (background) to 20; convert('L') on a palette PNG makes such greys of indices"
+        faults.append(Fault(what, hint))
     if image.mode == "P" and (other := _first_other_colour(image, [value for value in values if value < CLASSES])):
-        mend = "the palette has to be VOC's colour map; pseudolabel.vocabulary.voc_palette() gives it"
-        faults.append(Fault(f"'{name}' {other}", mend))
+        hint = "the palette has to be VOC's colour map; pseudolabel.vocabulary.voc_palette() gives it"
+        faults.append(Fault(f"'{name}' {other}", hint))
     return faults
 
 

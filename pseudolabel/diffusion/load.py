@@ -113,16 +113,16 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder) and (others := explain_folder(folder)):
         return f"cannot load the diffusion model '{config.name}' (--model.name):\n{others}"
     if os.path.isdir(folder):
-        mend = (
+        hint = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
             "with weights in .safetensors files"
         )
     else:
-        mend = (
+        hint = (
             "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant "
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
-    return f"cannot load the diffusion model '{config.name}' (--model.name): {mend}.\n{type(error).__name__}: {error}"
+    return f"cannot load the diffusion model '{config.name}' (--model.name): {hint}.\n{type(error).__name__}: {error}"
 
 
 def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:

@@ -116,7 +116,7 @@ class Folder:
             before = self.read_bytes(name) if self.exists(name) else b""
             self.write_bytes(name, before + lines)
             return
-        with self._explained(), open(self.local / name, "ab+") as file:
+        with self._explained(), open(self.local / name, "ab+", opener=_not_through_links) as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 lines = lines if file.read() == b"\n" else b"\n" + lines
@@ -213,3 +213,7 @@ def _replace(target: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

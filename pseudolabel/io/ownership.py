@@ -138,15 +138,19 @@ class OwnFiles:
 
     def _load(self) -> None:
         for name in self.folder.names():
-            if _MANIFEST_NAME.fullmatch(name):
+            if _MANIFEST_NAME.fullmatch(name) and self._is_plain(name):
                 self._read(self.folder.read_bytes(name))
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether it is a file of this folder, no link and no folder, of which none is a manifest of ours."""
+        return self.folder.local is None or stat.S_ISREG((self.folder.local / name).lstat().st_mode)
 
     def _read(self, data: bytes) -> None:
         for line in data.splitlines():
             try:
                 entry = json.loads(line)
                 self._hashes.setdefault(entry["file"], set()).add(entry["sha256"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # cut short by a kill; the file it was about has not appeared
 
 

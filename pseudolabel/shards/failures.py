@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pseudolabel.errors import UserError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.names import printable
-from pseudolabel.shards.ledger import Failure, Ledger
+from pseudolabel.shards.ledger import SKIPPED, Failure, Ledger
 
 KINDS = ("cams", "masks", "segments", "filter")
 COLUMNS = ("kind", "key", "origin", "status", "message")
@@ -75,12 +75,15 @@ def _without_caption(folder: Folder) -> list[Failure]:
 
 
 def count(failures: Sequence[Recorded]) -> str:
-    """How many there are in all and by status: `3 failures: 2 missing, 1 truncated`."""
+    """How many there are in all and by status: `3 failures: 2 missing, 1 truncated; 1 without labels left out`."""
     statuses = Counter(failure.status for _, failure in failures)
-    noun = "failure" if len(failures) == 1 else "failures"
-    if not failures:
-        return "no failures"
-    return f"{len(failures):,} {noun}: {', '.join(f'{number:,} {status}' for status, number in statuses.most_common())}"
+    skipped = statuses.pop(SKIPPED, 0)
+    left_out = f"; {skipped:,} without labels left out" if skipped else ""
+    total = statuses.total()
+    if not total:
+        return f"no failures{left_out}"
+    by_status = ", ".join(f"{number:,} {status}" for status, number in statuses.most_common())
+    return f"{total:,} {'failure' if total == 1 else 'failures'}: {by_status}{left_out}"
 
 
 def to_csv(failures: Iterable[Recorded]) -> bytes:

@@ -13,10 +13,11 @@ from pseudolabel.io.folder import Folder, OutputError
 
 RUN = "run.json"
 INDEX = "index.json"
+SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does
-MENDED = "\nIf labels or captions of failed samples were mended, add --retry-failed."
+RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add --retry-failed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,17 @@ class Ledger:
     def start(
         self,
         settings: Mapping[str, Any],
-        mended: bool = False,
+        relabelled: bool = False,
         is_main: bool = True,
         about: Mapping[str, Any] = NOTHING,
     ) -> str:
         """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
 
-        What a run has left in which no sample was done stands in nobody's way: the first rank removes it, and the
-        others wait until it has.
+        What is left of a run in which no sample was done is removed by the first rank; the others wait until it is.
 
         Args:
             settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
-            mended: labels may differ from those noted before; the units that they belong to are done again.
+            relabelled: labels may differ from those noted before; the units that they belong to are done again.
             is_main: whether this is the first rank of the run.
             about: what else the run is told by, such as its batch size, noted for people.
 
@@ -121,10 +121,10 @@ class Ledger:
             if before == settings:
                 return fingerprint
             are_relabelled = before is not None and _without_labels(before) == _without_labels(settings)
-            if before is None or (mended and are_relabelled):
+            if before is None or (relabelled and are_relabelled):
                 break
             if self._holds_samples() and self.settings() == before:  # else the first rank has begun meanwhile
-                raise self._refusal(before, settings, MENDED if are_relabelled else "")
+                raise self._refusal(before, settings, RELABELLED_HINT if are_relabelled else "")
             if is_main:
                 self._discard()
                 break
@@ -216,7 +216,7 @@ class Ledger:
 
     def stored(self, unit: int) -> LedgerEntry | None:
         """The entry of a unit whose shard is there, be it finished or reopened."""
-        entry = self._load(unit)
+        entry = self.recorded(unit)
         return entry if entry is not None and self.folder.size(entry.shard) == entry.size else None
 
     def read(self, units: Set[int]) -> dict[int, LedgerEntry]:
@@ -226,12 +226,13 @@ class Ledger:
             return {}
         sizes = self.folder.sizes()
         with ThreadPoolExecutor(THREADS) as pool:
-            entries = zip(listed, pool.map(self._load, listed), strict=True)
+            entries = zip(listed, pool.map(self.recorded, listed), strict=True)
             return {
                 unit: entry for unit, entry in entries if entry is not None and sizes.get(entry.shard) == entry.size
             }
 
-    def _load(self, unit: int) -> LedgerEntry | None:
+    def recorded(self, unit: int) -> LedgerEntry | None:
+        """The entry of a unit, whatever has become of its shard."""
         try:
             return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):

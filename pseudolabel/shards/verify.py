@@ -25,7 +25,7 @@ def kind_of(folder: Folder) -> str | None:
 
 
 def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """Everything that is wrong with a folder of shards, one line each; an empty list says it is sound and whole.
+    """Everything that is wrong with a folder of shards, one line each; an empty list says it is complete and valid.
 
     Args:
         folder: holds `cams-*.tar`, `masks-*.tar` or `segments-*.tar` with their ledger.

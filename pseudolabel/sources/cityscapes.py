@@ -11,7 +11,7 @@ from pseudolabel.sources.masks import ListedMasks, MaskFiles, labels_by_value, o
 from pseudolabel.vocabulary import Vocabulary
 
 _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
-_MEND = (
+_HINT = (
     "--source.path needs the folder where leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
     "https://www.cityscapes-dataset.com/downloads/ are unpacked, and --source.split is train or val"
 )
@@ -36,7 +36,7 @@ def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         SourceError: if images or masks are missing, or the vocabulary has other classes.
     """
     root = config.path.rstrip("/") or "/"
-    images = find_folder(root, [f"leftImg8bit/{config.split}"], _MEND)
+    images = find_folder(root, [f"leftImg8bit/{config.split}"], _HINT)
     found, left_out = find_images(images)
     names = [name.removesuffix(_IMAGE) for name in found if name.endswith(_IMAGE)]
     left_out += LeftOut({f"not named *{_IMAGE}": len(found) - len(names)})
@@ -44,7 +44,7 @@ def list_cityscapes(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     if config.masks:
         masks = open_mask_folder(config.masks, entries=list(entries.values()))
         return Listing(list(entries.values()), masks, left_out)
-    folder = find_folder(root, [f"gtFine/{config.split}"], _MEND)
+    folder = find_folder(root, [f"gtFine/{config.split}"], _HINT)
     places = {entry.key: Location(join(folder, f"{name}{_MASK}")) for name, entry in entries.items()}
     labels = dict.fromkeys((*range(_FIRST_ID), IGNORE), IGNORE)
     labels |= labels_by_value(dict(enumerate(_NAMES, _FIRST_ID)), vocabulary, "cityscapes27")

@@ -1,6 +1,5 @@
 """COCO's JSON as its own tools, annotation programs and people's scripts write it: read with what is damaged in it."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import is_file, read_text
 from pseudolabel.sources.outlines import check_outline
+from pseudolabel.sources.strict_json import decode_json
 
 DUPLICATE = "image(s) listed twice"
 NAMELESS = "image(s) without id or file_name"
@@ -62,17 +62,36 @@ class Coco:
 def read_coco(paths: Sequence[str], remedy: str) -> Coco:
     """Read the first of some files that is there.
 
+    Raises:
+        SourceError: if there is no such file, it is no JSON, or `parse_coco` cannot use it.
+    """
+    path = next((path for path in paths if is_file(path)), paths[0])
+    try:
+        data = decode_json(read_text(path, remedy))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"'{path}' is not JSON: {error}; {remedy}") from error
+    return parse_coco(data, path, remedy)
+
+
+def parse_coco(data: Any, path: str, remedy: str, outlines: bool = True) -> Coco:
+    """Take COCO's JSON apart.
+
     `iscrowd` and `segmentation` may be left out. An object without an image or a category is dropped, and so is an
     outline that makes no sense: its object counts for the labels and is not drawn. The objects of images of one
     `file_name` are united.
 
+    Args:
+        data: the file's content.
+        path: of the file, for messages.
+        remedy: what the user should do where the file is of no use, the end of the message.
+        outlines: False where only labels matter, so that outlines are neither checked nor kept.
+
     Raises:
-        SourceError: if there is no such file, it is no COCO JSON, or all of its objects are of unknown categories.
+        SourceError: if it is no COCO JSON, two categories have one id, or all of its objects are of unknown categories.
     """
-    path = next((path for path in paths if is_file(path)), paths[0])
-    data = _load(path, remedy)
+    _check_parts(data, path, remedy)
     dropped: Counter[str] = Counter()
-    categories = {_id(item["id"]): item["name"] for item in data["categories"]}
+    categories = _categories(data["categories"], path)
     by_number: dict[str, CocoImage] = {}
     by_name: dict[str, CocoImage] = {}
     for item in data["images"]:
@@ -90,7 +109,7 @@ def read_coco(paths: Sequence[str], remedy: str) -> Coco:
         else:
             by_name[image.name] = by_number[image.number] = image
     for item in data["annotations"]:
-        reason = _add(item, by_number, categories)
+        reason = _add(item, by_number, categories, outlines)
         if reason:
             dropped[reason] += 1
     unknown = dropped[UNKNOWN]
@@ -100,18 +119,25 @@ def read_coco(paths: Sequence[str], remedy: str) -> Coco:
     return Coco(path, list(by_name.values()), categories, +dropped)
 
 
-def _load(path: str, remedy: str) -> dict[str, list[Any]]:
-    try:
-        data = json.loads(read_text(path, remedy))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise SourceError(f"'{path}' is not JSON: {error}; {remedy}") from error
+def _check_parts(data: Any, path: str, remedy: str) -> None:
     for part in ("categories", "annotations", "images"):
         if not isinstance(data, dict) or not isinstance(data.get(part), list):
             raise SourceError(f"'{path}' has no list '{part}', so that it is no COCO JSON of objects; {remedy}")
     for item in data["categories"]:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not _id(item.get("id")):
             raise SourceError(f"'{path}' has the category {item!r:.80}, which needs an id and a name; {remedy}")
-    return data
+
+
+def _categories(items: list[dict[str, Any]], path: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for item in items:
+        number, name = _id(item["id"]), item["name"]
+        if names.setdefault(number, name) != name:
+            raise SourceError(
+                f"'{path}' gives the categories '{names[number]}' and '{name}' the same id {number}, so that their "
+                "objects cannot be told apart; give each category an id of its own"
+            )
+    return names
 
 
 def _image(item: Any) -> CocoImage | None:
@@ -125,7 +151,7 @@ def _image(item: Any) -> CocoImage | None:
     return CocoImage(number, name.replace("\\", "/"), (height, width) if height and width else None, [])
 
 
-def _add(item: Any, images: dict[str, CocoImage], categories: dict[str, str]) -> str:
+def _add(item: Any, images: dict[str, CocoImage], categories: dict[str, str], outlines: bool) -> str:
     """Add an annotation to its image; gives the reason why it, or its outline, is dropped, else nothing."""
     numbers = [_id(item.get(field)) for field in ("image_id", "category_id")] if isinstance(item, dict) else [""]
     if not all(numbers):
@@ -136,7 +162,9 @@ def _add(item: Any, images: dict[str, CocoImage], categories: dict[str, str]) ->
     if image is None:
         return "object(s) of an image not listed"
     outline, reason = item.get("segmentation"), ""
-    if image.size is None:
+    if not outlines:
+        outline = None
+    elif image.size is None:
         outline, reason = None, "object(s) in an image without height and width" if outline else ""
     elif not outline:
         outline, reason = None, "object(s) without an outline"

@@ -16,12 +16,12 @@ from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, op
 from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
-_MEND_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in --source.path"
-_MEND_MASKS = (
+_HINT_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in --source.path"
+_HINT_MASKS = (
     "unpack stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff (Downloads) in the folder "
     "stuffthingmaps of --source.path"
 )
-_MEND_LIST = (
+_HINT_LIST = (
     "unpack COCOStuff164kCurated.tar.gz from https://www.robots.ox.ac.uk/~xuji/datasets/ as the folder curated of "
     "--source.path, or set --source.split to val2017 for all of its images"
 )
@@ -72,10 +72,10 @@ def list_coco_stuff(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     """
     root = config.path.rstrip("/") or "/"
     part, _, is_list = config.split.partition("/")
-    images = find_folder(root, [part, f"images/{part}"], _MEND_IMAGES)
+    images = find_folder(root, [part, f"images/{part}"], _HINT_IMAGES)
     left_out = LeftOut()
     if is_list:
-        entries = list(entries_of(read_split(find_folder(root, ["curated"], _MEND_LIST), config.split, images), images))
+        entries = list(entries_of(read_split(find_folder(root, ["curated"], _HINT_LIST), config.split, images), images))
     else:
         names, left_out = find_images(images)
         paths = {name: join(images, name) for name in names}
@@ -86,7 +86,7 @@ def list_coco_stuff(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
 
 
 def _open_maps(root: str, part: str, images: str, vocabulary: Vocabulary) -> MaskFiles:
-    maps = find_folder(root, [f"stuffthingmaps/{part}", f"annotations/{part}"], _MEND_MASKS)
+    maps = find_folder(root, [f"stuffthingmaps/{part}", f"annotations/{part}"], _HINT_MASKS)
     names = {value: name for name, values in SUPER_CATEGORIES.items() for value in values}
     labels = {**labels_by_value(names, vocabulary, "coco27"), IGNORE: IGNORE}
     return MaskFiles(MaskFolder(maps, images), labels=labels)

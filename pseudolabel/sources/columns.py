@@ -44,16 +44,18 @@ class Columns:
             else:
                 if part in self.named or part in self.required:
                     wanted = f"'{self.named[part]}'" if part in self.named else " or ".join(f"'{n}'" for n in names)
+                    there = ", ".join(map(repr, found)) or "none"
                     raise SourceError(
-                        f"{origin}: no column {wanted}; found {', '.join(found) or 'none'}; say which columns there "
-                        f"are, such as --source.columns {_EXAMPLE}"
+                        f"{origin}: no column {wanted}; found {there}; say which columns there are, such as "
+                        f"--source.columns {_EXAMPLE}"
                     )
         return chosen
 
     def fit(self, found: Sequence[str]) -> bool:
         """Whether the column of the images is there."""
         try:
-            return "image" in Columns(self.named, ("image",)).find(found, "")
+            named = {part: name for part, name in self.named.items() if part == "image"}
+            return "image" in Columns(named, ("image",)).find(found, "")
         except SourceError:
             return False
 

@@ -16,11 +16,11 @@ from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, op
 from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
-_MEND_IMAGES = (
+_HINT_IMAGES = (
     "--source.path needs VOC 2010's folder: unpack VOCtrainval_03-May-2010.tar from "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ and name VOCdevkit/VOC2010"
 )
-_MEND_MASKS = (
+_HINT_MASKS = (
     "download trainval.tar.gz and labels.txt from https://cs.stanford.edu/~roozbeh/pascal-context/ and unpack them "
     "there, or lay MMSegmentation's SegmentationClassContext there"
 )
@@ -38,7 +38,7 @@ def list_context(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         SourceError: if images, split or ground truth are missing, or the vocabulary has other classes.
     """
     root = config.path.rstrip("/") or "/"
-    images = find_folder(root, ["JPEGImages"], _MEND_IMAGES)
+    images = find_folder(root, ["JPEGImages"], _HINT_IMAGES)
     lists = join(root, "ImageSets/SegmentationContext")
     if not is_file(join(lists, f"{config.split}.txt")):
         lists = join(root, "ImageSets/Main")
@@ -51,7 +51,7 @@ def _open_masks(folder: str, root: str, images: str, entries: list[Entry], vocab
     if folder or (not is_folder(matlab) and is_folder(converted)):
         return open_mask_folder(folder or converted, images, entries)
     if not is_folder(matlab):
-        raise SourceError(f"no folder '{matlab}'; {_MEND_MASKS}")
+        raise SourceError(f"no folder '{matlab}'; {_HINT_MASKS}")
     names = _read_names(join(root, "labels.txt"))
     labels = {BACKGROUND: BACKGROUND, **labels_by_value(names, vocabulary, "context")}
     return MaskFiles(MaskFolder(matlab, images, ".mat"), read_label_map, labels)
@@ -60,7 +60,7 @@ def _open_masks(folder: str, root: str, images: str, entries: list[Entry], vocab
 def _read_names(path: str) -> dict[int, str]:
     """Name by value from lines such as `2: aeroplane`."""
     names = {}
-    for line in read_text(path, _MEND_MASKS).splitlines():
+    for line in read_text(path, _HINT_MASKS).splitlines():
         match = re.fullmatch(r"\s*(\d+)\s*:\s*(.+?)\s*", line)
         if match:
             names[int(match[1])] = match[2]

@@ -10,7 +10,8 @@ from pseudolabel.io.parquet import Cell
 
 TWO_IMAGES = "two_images"
 UNDECODABLE_NAME = "undecodable_name"
-IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME)  # what remains where labels are taken from elsewhere
+SPARSE = "sparse"
+IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME, SPARSE)  # what remains where labels are taken from elsewhere
 
 
 class SourceError(UserError, ValueError):
@@ -22,7 +23,7 @@ class NoLabelsError(SourceError):
 
 
 class BadSample(Exception):
-    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to mend."""
+    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to fix."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -76,6 +77,13 @@ def key_of(path: str | Path) -> str:
     dot = parts[-1].rfind(".")
     if 0 < dot < len(parts[-1]) - 1:
         parts[-1] = parts[-1][:dot]
-    key = normalize("NFC", "/".join(parts).replace(".", "_"))
-    # WebDataset's readers pass over what lies in such a folder.
-    return f"-{key}" if key.startswith("__") and len(parts) > 1 and parts[0].endswith("__") else key
+    key = normalize("NFC", "/".join(parts).replace(".", "_").replace("\0", "\\x00"))
+    return f"-{key}" if is_passed_over(key) else key
+
+
+def is_passed_over(key: str) -> bool:
+    """Whether WebDataset's readers pass over a sample of this key, which lies in a folder such as `__a__`."""
+    if not key.startswith("__"):
+        return False
+    folder, slash, _ = key.partition("/")
+    return bool(slash) and folder.endswith("__")

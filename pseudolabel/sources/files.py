@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pseudolabel.errors import PathError
 from pseudolabel.io.filesystem import open_filesystem
+from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell, ParquetError, read_cell
 from pseudolabel.sources.entry import BadSample, SourceError
 
@@ -38,8 +39,8 @@ def read_bytes(location: Location) -> bytes:
         data = fs.cat_file(name, start=offset, end=offset + length)
     except FileNotFoundError as error:
         raise BadSample("missing", f"no file '{path}'") from error
-    except (OSError, PathError, ParquetError) as error:
-        raise BadSample("unreadable", f"'{path}' cannot be read: {error}") from error
+    except (OSError, ValueError, PathError, ParquetError) as error:  # ValueError: no file has a name of such characters
+        raise BadSample("unreadable", printable(f"'{path}' cannot be read: {error}".replace("\0", "\\x00"))) from error
     if len(data) < length:
         raise BadSample("truncated", f"'{path}' ends before byte {offset + length}")
     return data
@@ -52,12 +53,12 @@ def _read_cell(path: str, cell: Cell) -> bytes:
     return data
 
 
-def read_text(path: str, mend: str) -> str:
+def read_text(path: str, hint: str) -> str:
     """Read a text file that a source cannot do without: UTF-8, or UTF-16 with a byte order mark, which is dropped.
 
     Args:
         path: local path or fsspec URL.
-        mend: what the user should do where the file is missing, the end of the message.
+        hint: what the user should do where the file is missing, the end of the message.
 
     Raises:
         SourceError: if the file is missing, or no such text.
@@ -66,7 +67,7 @@ def read_text(path: str, mend: str) -> str:
         data = read_bytes(Location(path))
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except BadSample as error:
-        raise SourceError(f"{error}; {mend}") from error
+        raise SourceError(f"{error}; {hint}") from error
     except UnicodeDecodeError as error:
         raise SourceError(
             f"'{path}' is not UTF-8 text ({error}); save it as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8, "
@@ -83,16 +84,16 @@ def is_folder(path: str) -> bool:
     return bool(fs.isdir(name))
 
 
-def find_folder(root: str, names: Sequence[str], mend: str) -> str:
+def find_folder(root: str, names: Sequence[str], hint: str) -> str:
     """The first of some folders below a root that is there, since data sets are unpacked in more ways than one.
 
     Raises:
-        SourceError: if none is; `mend` says what the user should do.
+        SourceError: if none is; `hint` says what the user should do.
     """
     for name in names:
         if is_folder(join(root, name)):
             return join(root, name)
-    raise SourceError(f"no folder '{join(root, names[0])}'; {mend}")
+    raise SourceError(f"no folder '{join(root, names[0])}'; {hint}")
 
 
 def is_file(path: str) -> bool:

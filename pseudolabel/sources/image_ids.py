@@ -4,22 +4,24 @@ from collections.abc import Iterable, Iterator
 from unicodedata import normalize
 
 from pseudolabel.io.image_formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
-from pseudolabel.sources.entry import SourceError, key_of
+from pseudolabel.io.image_list import stem
+from pseudolabel.sources.entry import Entry, SourceError, key_of
 
 _SHOWN = 3
 _SUFFIXES = (*IMAGE_SUFFIXES, *HEIF_SUFFIXES, ".jpg_large")
 
 
-def match_ids(ids: Iterable[str], keys: Iterable[str], origin: str) -> dict[str, str]:
+def match_ids(ids: Iterable[str], entries: Iterable[Entry], origin: str) -> dict[str, str]:
     """Find the image that each id of a file stands for.
 
     An id is a key, an image's name with or without suffix, or a path. Folders in front that only one of id and key has
     do not matter, as long as one image alone is meant: `JPEGImages/a.jpg` is `a`, and `a` is `train/a`. Accents may be
-    composed or not. Where several ids fit an image, the one with fewer differences stands for it.
+    composed or not. Where several ids fit an image, one that is its name stands for it rather than one that is its key
+    alone (of `a.b.jpg` the id `a.b` rather than `a_b`), and then the one with fewer differences.
 
     Args:
         ids: as the file has them.
-        keys: of the source's entries.
+        entries: of the source.
         origin: the file, for messages.
 
     Returns:
@@ -28,25 +30,40 @@ def match_ids(ids: Iterable[str], keys: Iterable[str], origin: str) -> dict[str,
     Raises:
         SourceError: if two ids fit an image equally well.
     """
-    names = _Names(keys)
-    best: dict[str, tuple[int, str]] = {}
+    by_key = {entry.key: entry for entry in entries}
+    names = _Names(by_key)
+    best: dict[str, tuple[tuple[bool, int], str]] = {}
     alike: dict[str, str] = {}  # another id that fits as well as the best, by key
     for name in ids:
         found = names.find(name)
         if found is None:
             continue
-        differences, key = found
-        least, _ = best.get(key, (differences + 1, ""))
-        if differences < least:
+        steps, key = found
+        differences = (not _is_name_of(by_key[key], name), steps)
+        if key not in best or differences < best[key][0]:
             best[key] = (differences, name)
             alike.pop(key, None)
-        elif differences == least:
+        elif differences == best[key][0]:
             alike[key] = name
     for key, name in alike.items():
         raise SourceError(
             f"'{origin}' has both '{best[key][1]}' and '{name}', and each may stand for image '{key}'; keep one of them"
         )
     return {name: key for key, (_, name) in best.items()}
+
+
+def _is_name_of(entry: Entry, name: str) -> bool:
+    """Whether an id that fits an image's key is the image's own name too, as far as both have folders."""
+    own, folders = _name_parts(entry.image_name), entry.key.count("/") + 1
+    parts = _name_parts(name)
+    shared = min(len(own), len(parts), folders)
+    whole = own[-shared:]
+    *above, last = parts[-shared:]
+    return above == whole[:-1] and stem(whole[-1]) in (last, stem(last))
+
+
+def _name_parts(path: str) -> list[str]:
+    return normalize("NFC", path).replace("\\", "/").split("/")
 
 
 def describe_ids(ids: Iterable[str]) -> str:

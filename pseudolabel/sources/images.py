@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from pseudolabel.io.image_formats import HEAD, HEIF_REMEDY, formats, is_heif
 from pseudolabel.sources.entry import BadSample
@@ -120,11 +120,21 @@ def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.nda
                 "save it as a palette or grey PNG whose values are the class indices",
             )
         labels = np.asarray(image)
-    if image.format == "PNG" and data[_PNG_COLOUR_TYPE] == _PNG_GREY and data[_PNG_DEPTH] in (2, 4):
-        labels = labels // (255 // (2 ** data[_PNG_DEPTH] - 1))  # Pillow stretches 2- and 4-bit grey to 0..255
+    depth = _grey_depth(image, data)
+    if depth in (2, 4):
+        labels = labels // (255 // (2**depth - 1))  # Pillow stretches 2- and 4-bit grey to 0..255
     if labels.min() < 0 or labels.max() > 255:
         raise BadSample("unreadable", f"{origin}: label values reach {labels.max()}; a mask holds 0..255")
     return labels.astype(np.uint8)
+
+
+def _grey_depth(image: Image.Image, data: bytes) -> int:
+    """Bits of a grey value in a PNG or TIFF file; 0 for other images."""
+    if image.format == "PNG" and data[_PNG_COLOUR_TYPE] == _PNG_GREY:
+        return data[_PNG_DEPTH]
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "L":
+        return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
+    return 0
 
 
 def mask_image(labels: np.ndarray) -> Image.Image:
@@ -185,7 +195,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    rgb.info.clear()  # an orientation that stayed would be applied a second time by whoever saves and reads the image
+    rgb.info.clear()  # an orientation that stayed would be applied a second time when the image is saved and read again
     return rgb
 
 

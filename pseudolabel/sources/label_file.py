@@ -1,21 +1,22 @@
 """Label files: the image-level labels of a whole data set beside the images."""
 
 import io
-import json
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pseudolabel.io.left_out import LeftOut
+from pseudolabel.sources.coco_json import parse_coco
 from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
 from pseudolabel.sources.image_ids import describe_ids, match_ids
 from pseudolabel.sources.jsonl import read_records
-from pseudolabel.sources.labels import LabelReader, Problem
+from pseudolabel.sources.labels import UNCLEAR_LABELS, UNKNOWN_CLASS, LabelReader, Labels, Problem
+from pseudolabel.sources.strict_json import decode_json
 from pseudolabel.vocabulary import Vocabulary
 
 LABEL_FIELDS = (
@@ -27,10 +28,12 @@ LABEL_FIELDS = (
 )  # names first: in shards of ours `classes` need not be 0-based
 _ID_FIELDS = ("key", "image", "file_name")
 _MOST_LISTS = 20  # in one file; more objects than these are images
-_MEND = (
+_HINT = (
     "set --source.labels to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
     "files"
 )
+_FIX_COCO = "fix the file, or write an object of image to labels"
+_COMMAS = "several labels on a line are separated by commas: ID cat,dog"
 _UNPICKLE = (
     "pickled arrays are not opened, since they can run code; convert a file you trust with "
     'python -c "import numpy as np; '
@@ -38,31 +41,58 @@ _UNPICKLE = (
 )
 
 
-def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> list[Entry]:
+class LabelFile(NamedTuple):
+    """What a label file holds.
+
+    Attributes:
+        labels: by image id, all the labels that the file gives it, each as `LabelReader.read` takes them.
+        left_out: entries of the file that say nothing of an image, by reason.
+    """
+
+    labels: dict[str, list[object]]
+    left_out: LeftOut = LeftOut()
+
+
+def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> tuple[list[Entry], LeftOut]:
     """The entries with a label file's labels instead of their own; images that it leaves out are bad samples.
+
+    Returns:
+        The entries, and what in the file is of no use.
 
     Raises:
         SourceError: if the file cannot be used.
         NoLabelsError: if it labels none of the images.
     """
-    labels = load_label_file(path, len(vocabulary))
-    ids = {key: name for name, key in match_ids(labels, (entry.key for entry in entries), path).items()}
+    labels, left_out = load_label_file(path, len(vocabulary))
+    ids = {key: name for name, key in match_ids(labels, entries, path).items()}
     if entries and not ids:
         raise NoLabelsError(
             f"'{path}' labels none of the images: it has {describe_ids(labels)}, and the images are "
             f"{describe_ids(entry.key for entry in entries)}; it may belong to another data set"
         )
     reader = LabelReader(vocabulary)
+    is_text = path.lower().endswith(".txt")
+    others = [entry.key for entry in entries if entry.key not in ids]
+    cut = {key.partition(" ")[0] for key in others if " " in key and is_text}
 
-    def label(entry: Entry) -> Entry:
+    def read(entry: Entry) -> Labels:
         name = ids.get(entry.key)
         if name is None:
             message = f"labels: '{path}' has none for '{entry.key}'; write [] for an image without objects"
-            return replace(entry, classes=(), problem=("missing", message))
+            return (), ("missing", message)
+        if entry.key in cut:
+            message = f"labels: lines of '{path}' may be of '{name}' or of an image whose name goes on after a blank"
+            return (), (UNCLEAR_LABELS, f"{message}; write a tab behind each name")
         classes, problem = reader.read_all(labels[name], f"{path} '{name}'")
-        return replace(entry, classes=classes, problem=problem or _problem_of_image(entry))
+        if problem is not None and problem[0] == UNKNOWN_CLASS and is_text:
+            problem = (UNKNOWN_CLASS, f"{problem[1]}; {_COMMAS}")
+        return classes, problem
 
-    return [label(entry) for entry in entries]
+    def label(entry: Entry) -> Entry:
+        classes, problem = read(entry)
+        return replace(entry, classes=classes, problem=_problem_of_image(entry) or problem)
+
+    return [label(entry) for entry in entries], left_out
 
 
 def without_labels(entry: Entry) -> Entry:
@@ -75,7 +105,7 @@ def _problem_of_image(entry: Entry) -> Problem | None:
     return entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
 
 
-def load_label_file(path: str, classes: int) -> dict[str, list[object]]:
+def load_label_file(path: str, classes: int) -> LabelFile:
     """Load the labels of every image.
 
     A JSON file is an object from image id to a list of class names or of 0-based class indices without background, to a
@@ -83,33 +113,30 @@ def load_label_file(path: str, classes: int) -> dict[str, list[object]]:
     objects of image to labels by name, as DiffSegmenter's authors have published, is followed by the names of those
     whose union is wanted: `lists.json#image_similarity+text_similarity`. COCO's JSON (and Roboflow's) gives each image
     the categories of its annotations. A JSON list, JSONL files, or a folder of them hold objects with `key` (or `image`
-    or `file_name`) and labels, as `pseudolabel filter` writes them. A text file holds lines of an id and its labels
-    with blanks between. An npz file holds one-hot vectors of all classes without background: either one array per image
-    id, or the arrays `ids` (n,) and `labels` (n, classes).
+    or `file_name`) and labels, as `pseudolabel filter` writes them. A text file holds lines of an id, a blank, a comma
+    or a tab, and the labels with commas between; indices may have blanks between. An npz file holds one-hot vectors of
+    all classes without background: either one array per image id, or the arrays `ids` (n,) and `labels` (n, classes).
 
     Args:
         path: local path or fsspec URL.
         classes: number of classes without background, the length of a one-hot vector.
 
-    Returns:
-        By image id, all the labels that the file gives it, each as `LabelReader.read` takes them.
-
     Raises:
-        SourceError: if the file is missing, pickled, or of another layout.
+        SourceError: if the file is missing, pickled, of another layout, or gives two images one id.
     """
+    chosen = re.fullmatch(r"(.*\.json)#(.+)", path, re.IGNORECASE)
     suffix = path.rpartition(".")[2].lower()
     if is_folder(path) or suffix == "jsonl":
-        return _by_record(read_records(path, "label line", _MEND), "label line")
-    chosen = re.fullmatch(r"(.*\.json)#(.+)", path, re.IGNORECASE)
+        return LabelFile(_by_record(read_records(path, "label line", _HINT), "label line"))
     if chosen:
-        return _load_lists(chosen[1], chosen[2].split("+"))
+        return LabelFile(_load_lists(chosen[1], chosen[2].split("+")))
     if suffix == "json":
         return _load_json_labels(path)
     if suffix == "txt":
-        return _load_lines(path)
+        return LabelFile(_load_lines(path))
     if suffix in ("npz", "npy"):
-        return _load_npz(path, classes)
-    raise SourceError(f"labels '{path}' cannot be read; {_MEND}")
+        return LabelFile(_load_npz(path, classes))
+    raise SourceError(f"labels '{path}' cannot be read; {_HINT}")
 
 
 def _by_record(records: Iterable[tuple[str, dict[str, Any]]], what: str) -> dict[str, list[object]]:
@@ -131,19 +158,19 @@ def find_label_field(record: Mapping[str, object]) -> str | None:
     return next((field for field in LABEL_FIELDS if field in record), None)
 
 
-def _load_json_labels(path: str) -> dict[str, list[object]]:
+def _load_json_labels(path: str) -> LabelFile:
     labels = _load_json(path)
     if isinstance(labels, list):
         records = [(f"{path}, item {number}", record) for number, record in enumerate(labels, 1)]
         if all(isinstance(record, dict) for record in labels):
-            return _by_record(records, "label")
+            return LabelFile(_by_record(records, "label"))
         raise SourceError(f"'{path}' holds a JSON list, not of objects with key and labels")
     if {"images", "annotations"} <= labels.keys():
-        return _load_coco(path, labels)
+        return _of_coco(path, labels)
     strange = {name: value for name, value in labels.items() if isinstance(value, dict) and not find_label_field(value)}
     if strange:
         raise SourceError(f"'{path}' holds {_describe_objects(path, strange)}")
-    return {name: [_nested(value)] for name, value in labels.items()}
+    return LabelFile({name: [_nested(value)] for name, value in labels.items()})
 
 
 def _nested(value: object) -> object:
@@ -164,37 +191,36 @@ def _describe_objects(path: str, objects: dict[str, dict[str, object]]) -> str:
     )
 
 
-def _load_coco(path: str, content: dict[str, Any]) -> dict[str, list[object]]:
+def _of_coco(path: str, content: dict[str, Any]) -> LabelFile:
     """The names of the categories of each image's annotations, crowds too."""
-    try:
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        found: dict[object, set[str]] = {}
-        for annotation in content["annotations"]:
-            found.setdefault(annotation["image_id"], set()).add(names[annotation["category_id"]])
-        labels: dict[str, list[object]] = {}
-        for image in content["images"]:
-            labels.setdefault(image["file_name"], []).append(sorted(found.get(image["id"], ())))
-    except (KeyError, TypeError) as error:
-        raise SourceError(
-            f"'{path}' looks like COCO's JSON, but its images, annotations and categories do not fit together "
-            f"({error!r}): images need id and file_name, annotations image_id and category_id, categories id and name"
-        ) from error
-    return labels
+    coco = parse_coco(content, path, _FIX_COCO, outlines=False)
+    for image in coco.images:
+        if image.rival:
+            raise SourceError(
+                f"'{path}' gives the images '{image.name}' and '{image.rival}' the same id {image.number}, so that "
+                "their objects cannot be told apart; give each image an id of its own"
+            )
+    labels: dict[str, list[object]] = {
+        image.name: [sorted({coco.categories[item.category] for item in image.objects})] for image in coco.images
+    }
+    return LabelFile(labels, LeftOut(coco.dropped))
 
 
 def _load_lines(path: str) -> dict[str, list[object]]:
+    """By image id, what follows it on a line, in which a name may hold blanks."""
     labels: dict[str, list[object]] = {}
-    for number, line in enumerate(read_text(path, _MEND).splitlines(), 1):
-        name, *rest = re.split(r"[\s,;]+", line.strip(), maxsplit=1)
+    for number, line in enumerate(read_text(path, _HINT).splitlines(), 1):
+        line = line.strip()
+        name, *rest = re.split(r"\s*\t\s*" if "\t" in line else r"[\s,;]+", line, maxsplit=1)
         if not name:
             continue
-        if rest == ["-1"]:
+        text = rest[0].replace("\t", ",") if rest else ""
+        if text == "-1":
             raise SourceError(
                 f"{path}, line {number}: -1 says that an image lacks one class, as in VOC's ImageSets/Main; a label "
                 "file lists the labels of each image"
             )
-        text = rest[0] if rest else ""
-        labels.setdefault(name, []).append(text if re.search(r"[,;|]", text) else text.split())
+        labels.setdefault(name, []).append(text)
     return labels
 
 
@@ -213,21 +239,12 @@ def _load_lists(path: str, names: list[str]) -> dict[str, list[object]]:
 
 def _load_json(path: str) -> Any:
     try:
-        labels = json.loads(read_text(path, _MEND), object_pairs_hook=_without_repeats)
+        labels = decode_json(read_text(path, _HINT))
     except (ValueError, RecursionError) as error:
         raise SourceError(f"'{path}' is not JSON: {error}") from error
     if not isinstance(labels, (dict, list)):
         raise SourceError(f"'{path}' holds a JSON {type(labels).__name__}; an object of image id to labels is needed")
     return labels
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields, of which JSON's parser would keep the last of several alike."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"'{repeated}' comes twice in one object; keep one of them")
-    return found
 
 
 def _load_npz(path: str, classes: int) -> dict[str, list[object]]:
@@ -237,22 +254,24 @@ def _load_npz(path: str, classes: int) -> dict[str, list[object]]:
             raise SourceError(f"'{path}' is one bare array and names no images; save an npz with arrays ids and labels")
         arrays = dict(loaded)
     except BadSample as error:
-        raise SourceError(f"{error}; {_MEND}") from error
+        raise SourceError(f"{error}; {_HINT}") from error
     except SourceError:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         pickled = isinstance(error, ValueError) and "pickle" in str(error)
         raise SourceError(f"'{path}': {_UNPICKLE if pickled else error}") from error
-    if set(arrays) == {"ids", "labels"}:
-        arrays = _by_id(path, arrays["ids"], arrays["labels"])
-    return {name: [_one_hot(path, name, vector, classes)] for name, vector in arrays.items()}
+    rows = _by_id(path, arrays["ids"], arrays["labels"]) if set(arrays) == {"ids", "labels"} else arrays.items()
+    labels: dict[str, list[object]] = {}
+    for name, vector in rows:
+        labels.setdefault(name, []).append(_one_hot(path, name, vector, classes))
+    return labels
 
 
-def _by_id(path: str, ids: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    if ids.ndim != 1 or len(ids) != len(labels):
+def _by_id(path: str, ids: np.ndarray, labels: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+    if ids.ndim != 1 or ids.shape != labels.shape[:1]:
         raise SourceError(f"'{path}': ids {ids.shape} and labels {labels.shape} do not belong together")
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
-    return dict(zip(names, labels, strict=True))
+    return zip(names, labels, strict=True)
 
 
 def _one_hot(path: str, name: str, vector: np.ndarray, classes: int) -> list[bool]:

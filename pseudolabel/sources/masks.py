@@ -142,14 +142,17 @@ class MaskFolder:
 
     def __call__(self, entry: Entry) -> Location | None:
         """Place of the entry's mask, None if there is no such file."""
-        for path in self.places(entry):
-            if is_file(path):
+        names = self._names(entry)
+        others = self.suffix == _MASK_SUFFIXES[0]
+        for name in names:
+            if is_file(path := join(self.folder, f"{name}{self.suffix}")):
                 return Location(path)
-        if self.suffix != _MASK_SUFFIXES[0]:
+            if others and "." in name and name in self._others[0]:  # before the .png of the key, which has no dots
+                return Location(join(self.folder, self._others[0][name]))
+        if not others:
             return None
         below, bare = self._others
-        names = self._names(entry)
-        found = [below[name] for name in names if name in below]
+        found = [below[name] for name in names if name in below][:1]
         if not found and "/" not in names[0] and self._tells(names[0]):
             found = bare.get(names[0], [])
         return Location(join(self.folder, found[0])) if len(found) == 1 else None

@@ -23,6 +23,7 @@ JPEG_QUALITY = 95
 SPLITS = ("train", "val")
 
 _FORMAT = "pseudolabel shapes 1"
+_UNFINISHED = ".unfinished-"
 _LISTS = "ImageSets/Segmentation"
 _PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"}
 
@@ -53,10 +54,11 @@ def write_shapes(
 
     The folder holds JPEGImages, SegmentationClass, Annotations, the lists train, val and trainval in
     ImageSets/Segmentation, `image_labels.json` (id to class names) and `captions.jsonl` (one sentence per image and
-    class). Lists are written last, so a run that was killed leaves none; running again writes the whole set anew.
+    class). Lists are written last, so a run that was killed leaves none; running again writes what is missing. No file
+    is written over.
 
     Args:
-        out: an empty or missing folder, or one with an earlier Shapes data set, which is replaced.
+        out: an empty or missing folder, or one with the same data set, which is completed.
         train: number of scenes of the train split.
         val: number of scenes of the val split.
         seed: no scene of any seed is one that the shipped model was trained on.
@@ -69,47 +71,60 @@ def write_shapes(
         raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
     plan, out = Plan(train, val, seed), out.expanduser()
     try:
-        _clear(out, plan)
-        _write(out, plan, on_scene)
+        _claim(out, plan)
+        _write_scenes(out, plan, on_scene)
     except OSError as error:
         raise SourceError(f"'{out}' cannot be written: {error.strerror or error}; choose another --out") from error
 
 
-def _write(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:
-    for folder in (_LISTS, *_PLACES.values()):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text(json.dumps({"format": _FORMAT, **vars(plan)}) + "\n", encoding="utf-8")
-    _write_scenes(out, plan, on_scene)
-
-
-def _clear(out: Path, plan: Plan) -> None:
-    """Remove the files of an earlier Shapes data set, lists first; files that a user laid beside them stay.
+def _claim(out: Path, plan: Plan) -> None:
+    """Make the folder this data set's; the marker comes first, so that a killed run knows its own folder again.
 
     Raises:
-        SourceError: if one of these has a name that the new data set needs.
+        SourceError: if it holds another data set, or anything else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    before = _read_marker(out)
-    own = _scene_files(out, before)
-    if strange := [path for path in set(_scene_files(out, plan)) - set(own) if os.path.lexists(path)]:
-        raise SourceError(f"'{min(strange)}' is no file of the Shapes data set in '{out}'; choose another --out")
-    lists = [out / _LISTS / f"{split}.txt" for split in (*SPLITS, "trainval")]
-    for path in (*lists, out / LABEL_FILE, out / CAPTION_FILE, *own):
-        path.unlink(missing_ok=True)
+    if not out.exists() or (out.is_dir() and not _names(out)):
+        out.mkdir(parents=True, exist_ok=True)
+        _write_file(out / MARKER, (json.dumps({"format": _FORMAT, **vars(plan)}) + "\n").encode())
+    elif (before := _read_marker(out)) != plan:
+        held = f"{before.train} train, {before.val} val, seed {before.seed}"
+        raise SourceError(f"'{out}' holds another Shapes data set ({held}); choose another --out, or remove it")
+    for folder in (_LISTS, *_PLACES.values()):
+        (out / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _scene_files(out: Path, plan: Plan) -> list[Path]:
-    return [out / _PLACES[suffix] / f"{name}.{suffix}" for _, name, _ in plan.scenes() for suffix in _PLACES]
+def _names(out: Path) -> list[str]:
+    return [name for name in os.listdir(out) if not name.startswith(_UNFINISHED)]
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all; one that is there already must hold these bytes.
+
+    Raises:
+        SourceError: if it holds others.
+    """
+    if os.path.lexists(path):
+        if path.is_file() and path.read_bytes() == data:
+            return
+        raise SourceError(
+            f"'{path}' is not what this data set has there, so it is not written over; choose another --out, or move it"
+        )
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _read_marker(out: Path) -> Plan:
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        if marker.pop("format") != _FORMAT:
+        if marker.pop("format") != _FORMAT or any(type(value) is not int for value in marker.values()):
             raise ValueError("another format")
         return Plan(**marker)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(
             f"'{out}' holds something else than a Shapes data set; choose another --out, a new or empty folder"
         ) from error
@@ -128,11 +143,11 @@ def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | 
         captions += _captions(name, labels[name], scene.background)
         if on_scene is not None:
             on_scene(done, plan.train + plan.val)
-    (out / LABEL_FILE).write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
-    (out / CAPTION_FILE).write_text("".join(json.dumps(row) + "\n" for row in captions), encoding="utf-8")
+    _write_file(out / LABEL_FILE, (json.dumps(labels, indent=1) + "\n").encode())
+    _write_file(out / CAPTION_FILE, "".join(json.dumps(row) + "\n" for row in captions).encode())
     lists["trainval"] = lists["train"] + lists["val"]
     for split, names in lists.items():
-        (out / _LISTS / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        _write_file(out / _LISTS / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
 
 
 def _write_scene(out: Path, name: str, scene: Scene, vocabulary: Vocabulary) -> None:
@@ -142,7 +157,7 @@ def _write_scene(out: Path, name: str, scene: Scene, vocabulary: Vocabulary) -> 
         "xml": _annotation(name, scene, vocabulary),
     }
     for suffix, content in contents.items():
-        (out / _PLACES[suffix] / f"{name}.{suffix}").write_bytes(content)
+        _write_file(out / _PLACES[suffix] / f"{name}.{suffix}", content)
 
 
 def _encode(image: Image.Image, kind: str, **options: int) -> bytes:

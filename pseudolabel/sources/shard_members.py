@@ -13,6 +13,7 @@ from pseudolabel.sources.files import Location
 
 LABEL_SUFFIXES = (".json", ".cls", ".txt")  # in the order in which they are believed
 _BLOCK = 512
+_REST = 1 << 20
 _COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -29,11 +30,13 @@ class Member(NamedTuple):
         name: as the tar has it; bytes that are no UTF-8 are surrogates.
         location: where its bytes are.
         content: all of it where the suffix is one of labels; its head where the suffix tells no format; else empty.
+        sparse: whether the tar leaves out its zeros, so that its bytes do not lie there as they are.
     """
 
     name: str
     location: Location
     content: bytes
+    sparse: bool = False
 
     @property
     def suffix(self) -> str:
@@ -52,7 +55,7 @@ def read_members(path: str) -> tuple[list[Member], Counter[str]]:
         The members in their order, and how many are left out by reason.
 
     Raises:
-        SourceError: if the tar is missing, damaged, cut off or compressed.
+        SourceError: if the tar is missing, damaged, cut off, compressed, or several joined with cat.
     """
     fs, name = open_filesystem(path)
     members: list[Member] = []
@@ -70,6 +73,7 @@ def read_members(path: str) -> tuple[list[Member], Counter[str]]:
                     left_out["pipe or device in a shard"] += 1
             file.seek(tar.offset)
             whole = file.read(_BLOCK) == bytes(_BLOCK)
+            more = whole and _holds_more(file)
     except FileNotFoundError as error:
         raise SourceError(f"no shard '{printable(path)}'; check --source.path") from error
     except (tarfile.TarError, OSError) as error:
@@ -78,12 +82,25 @@ def read_members(path: str) -> tuple[list[Member], Counter[str]]:
         raise SourceError(
             f"shard '{printable(path)}' is damaged or cut off at byte {tar.offset}; copy or write it again"
         )
+    if more:
+        raise SourceError(
+            f"shard '{printable(path)}' goes on after its end at byte {tar.offset}, as tars joined with cat do; keep "
+            "them as shards of their own, or join them with tar -Af"
+        )
     left_out["link to what the shard does not hold"] += _follow(links, members)
     return members, +left_out
 
 
+def _holds_more(file: IO[bytes]) -> bool:
+    """Whether the rest of a tar after its end holds anything but zeros."""
+    while rest := file.read(_REST):
+        if rest.count(0) < len(rest):
+            return True
+    return False
+
+
 def _member(path: str, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    member = Member(info.name, Location(path, info.offset_data, info.size), b"")
+    member = Member(info.name, Location(path, info.offset_data, info.size), b"", info.issparse())
     if member.suffix in LABEL_SUFFIXES:
         return member._replace(content=_read(tar.extractfile(info), info.size))
     if member.suffix and by_suffix(member.suffix) is None:

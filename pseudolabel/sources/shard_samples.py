@@ -1,6 +1,5 @@
 """Samples of a WebDataset tar: which member is the image, which the mask, which the labels."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,11 +8,12 @@ from typing import NamedTuple
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
 from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.walk import why_left_out
-from pseudolabel.sources.entry import TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
+from pseudolabel.sources.entry import SPARSE, TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.files import Location
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
+from pseudolabel.sources.strict_json import decode_json
 
 _NAME = re.compile(r"(?s)((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}
@@ -149,6 +149,12 @@ class _Composed:
                 f"'{printable(self._path)}' holds two images of one sample: {names}; keep one of them, or where they "
                 "are samples of their own, rename them: a WebDataset key ends at the name's first dot"
             )
+        sparse = [self._sample[suffix] for suffix in (*self._images, *self._masks) if self._sample[suffix].sparse]
+        if sparse:
+            return SPARSE, (
+                f"{printable(f'{self._path}: {sparse[0].name}')}: the tar stores this member as a sparse file, whose "
+                "bytes cannot be sought by their place; write the tar again without --sparse (-S)"
+            )
         if not self._images:
             others = sorted({other.suffix for other in self._sample.values()} - {*LABEL_SUFFIXES})
             found = ", ".join(f"{suffix} ({remedy(suffix)})" if remedy(suffix) else suffix for suffix in others)
@@ -190,7 +196,7 @@ _NO_LABELS = object()
 
 
 def _labels_in_json(text: str) -> object:
-    fields = json.loads(text)
+    fields = decode_json(text)
     field = find_label_field(fields) if isinstance(fields, dict) else None
     return _NO_LABELS if field is None else fields[field]
 

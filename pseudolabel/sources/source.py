@@ -19,7 +19,7 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import BadSample, Entry, NoLabelsError, SourceError
+from pseudolabel.sources.entry import SPARSE, BadSample, Entry, NoLabelsError, SourceError
 from pseudolabel.sources.files import Location, read_bytes
 from pseudolabel.sources.folder import list_folder
 from pseudolabel.sources.images import decode_image
@@ -102,9 +102,12 @@ class Source:
             size: (height, width) of the image, where the caller knows it.
 
         Raises:
-            BadSample: `missing` where the data set names a mask that is not there, `size_mismatch`, `unknown_class`
-                where the mask holds values beyond the vocabulary, or what its decoder finds.
+            BadSample: `sparse` where it cannot be read out of its shard, `missing` where the data set names a mask that
+                is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the vocabulary, or
+                what its decoder finds.
         """
+        if entry.problem is not None and entry.problem[0] == SPARSE:  # what lies in the mask's place is no file
+            raise BadSample(*entry.problem)
         mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
         if mask is None:
             return None
@@ -143,11 +146,12 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
-        entries = _sort(listing, config)
+        entries, left_out = _sort(listing, config), listing.left_out
         if config.labels in ("none", "masks"):
             entries = [without_labels(entry) for entry in entries]
         elif config.labels != "xml":
-            entries = label_by_file(entries, config.labels, vocabulary)
+            entries, unused = label_by_file(entries, config.labels, vocabulary)
+            left_out += unused
     source = Source(
         entries=entries[: config.limit or None],
         masks=listing.masks,
@@ -155,7 +159,7 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         has_background=vocabulary.has_background,
         max_pixels=config.max_pixels,
         background_where_unlabelled=config.unlabelled == "background",
-        left_out=listing.left_out,
+        left_out=left_out,
     )
     if config.labels == "masks":
         return _label_by_masks(source, config.path)
@@ -245,12 +249,14 @@ def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
             others += " (a key holds no dots, which become _)"
         raise SourceError(
             f"key '{first.key}' belongs to two images: {_describe(first)} and {_describe(second)}{others}; "
-            f"{_remedy_for_keys(config)}"
+            f"{_remedy_for_keys(config, first.path == second.path)}"
         )
     return entries
 
 
-def _remedy_for_keys(config: SourceConfig) -> str:
+def _remedy_for_keys(config: SourceConfig, one_shard: bool) -> str:
+    if config.kind == "shards" and one_shard:
+        return "rename the members of one of them, or remove them"
     if config.kind == "shards" and not config.key_prefix:
         return "if they are different images, tell them apart by their shards with --source.key_prefix shard"
     if config.kind == "table":

@@ -1,16 +1,19 @@
 """Tables: one row per image, or per image and label, in CSV, JSON lines or Parquet."""
 
 from dataclasses import replace
+from unicodedata import category
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.sources.columns import Columns, parse_columns
-from pseudolabel.sources.entry import Entry, SourceError, key_of
+from pseudolabel.sources.entry import Entry, SourceError, is_passed_over, key_of
 from pseudolabel.sources.files import Location, is_file, join
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
 from pseudolabel.sources.table_rows import Embedded, read_rows
 from pseudolabel.vocabulary import Vocabulary
+
+_NOT_IN_KEYS = ("Cc", "Cs")  # control characters, and halves of characters, as JSON can hold them
 
 
 def list_table(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
@@ -90,5 +93,13 @@ def _checked_key(key: str, origin: str) -> str:
     if "." in key or "" in key.split("/"):
         raise SourceError(
             f"{origin}: key '{key}' cannot name a tar member; it may hold no dot and no empty folder name"
+        )
+    if not key.isprintable() and any(category(sign) in _NOT_IN_KEYS for sign in key):
+        raise SourceError(
+            f"{origin}: key {key!a} cannot name a tar member; it may hold no control characters and no surrogates"
+        )
+    if is_passed_over(key):
+        raise SourceError(
+            f"{origin}: key '{key}' cannot name a tar member; WebDataset's readers pass over folders such as __a__"
         )
     return key

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from pseudolabel.io.parquet import Cell, ParquetError, ParquetTable
 from pseudolabel.sources.columns import Columns
 from pseudolabel.sources.entry import SourceError
 from pseudolabel.sources.files import read_text
+from pseudolabel.sources.strict_json import decode_json
 
 _REMEDY = "--source.path needs a table with columns image and labels"
 _DELIMITERS = (",", ";", "\t", "|")
@@ -92,7 +92,6 @@ def _dialect(text: str, columns: Columns) -> tuple[str, bool]:
 
 def _read_jsonl(path: str, columns: Columns) -> Iterator[Row]:
     # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
-    decode = json.JSONDecoder().decode  # json.loads asks for options a million times
     fields: tuple[str, ...] = ()
     chosen: list[str | None] = []
     for number, line in enumerate(read_text(path, _REMEDY).split("\n"), 1):
@@ -100,7 +99,7 @@ def _read_jsonl(path: str, columns: Columns) -> Iterator[Row]:
             continue
         origin = f"{path} line {number}"
         try:
-            row = decode(line)
+            row = decode_json(line)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{origin}: not JSON: {error}") from error
         if not isinstance(row, dict):

@@ -40,7 +40,7 @@ def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         )
     split = read_split(join(root, "ImageSets/Segmentation"), config.split, images)
     entries = list(entries_of(split, images))
-    if config.labels == "xml":  # others are taken by whoever opens the source
+    if config.labels == "xml":  # `open_source` reads other labels
         labels_of = _labels_from_xml(join(root, "Annotations"), LabelReader(vocabulary))
         with ThreadPoolExecutor(_THREADS) as pool:
             labels = pool.map(labels_of, split)

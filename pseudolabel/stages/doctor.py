@@ -1,4 +1,4 @@
-"""`pseudolabel doctor`: what is installed, what is missing, and the command that mends it.
+"""`pseudolabel doctor`: what is installed, what is missing, and the command that fixes it.
 
 Every check returns findings and catches only what it looks for; nothing here needs more than rich and packaging.
 """
@@ -51,17 +51,17 @@ class Finding:
         name: what was looked at.
         found: what there is.
         state: whether that is enough.
-        mend: a command, or for what no command mends a sentence; empty where nothing is to be done.
+        hint: a command, or for what no command fixes a sentence; empty where nothing is to be done.
     """
 
     name: str
     found: str
     state: State = State.OK
-    mend: str = ""
+    hint: str = ""
 
 
 def doctor(requirements: list[str] | None = None) -> int:
-    """Print versions, devices and what is missing, with the command that mends each.
+    """Print versions, devices and what is missing, with the command that fixes each.
 
     Args:
         requirements: requirement strings such as `torch>=2.6`, as in a package's metadata; by default those of the
@@ -94,8 +94,8 @@ def doctor(requirements: list[str] | None = None) -> int:
         for finding in todo:
             # Commands must survive copying: no wrapping, no markup.
             console.print(f"  {finding.name}: {finding.found}", markup=False, highlight=False, soft_wrap=True)
-            if finding.mend:
-                console.print(f"    {finding.mend}", markup=False, highlight=False, soft_wrap=True)
+            if finding.hint:
+                console.print(f"    {finding.hint}", markup=False, highlight=False, soft_wrap=True)
     missing = any(finding.state is State.MISSING for finding in findings)
     console.print("\nSomething required is missing." if missing else "\nEverything required is here.")
     return int(missing)
@@ -225,8 +225,8 @@ def check_devices() -> Iterator[Finding]:
     if _driver_sees_gpu():
         found = f"the driver sees an NVIDIA GPU but torch {torch.__version__} cannot use it"
         plain = torch.__version__.partition("+")[0]
-        mend = f"{PIP} --force-reinstall 'torch=={plain}'   # from an index that holds the CUDA build"
-        yield Finding("accelerators", found, State.NOTE, mend)
+        hint = f"{PIP} --force-reinstall 'torch=={plain}'   # from an index that holds the CUDA build"
+        yield Finding("accelerators", found, State.NOTE, hint)
     else:
         yield Finding("accelerators", "none; the CPU will do for Shapes, a GPU is wanted for Stable Diffusion")
 
@@ -244,12 +244,12 @@ def _driver_sees_gpu() -> bool:
 
 def check_crf() -> Finding:
     """Run DenseCRF for real on a 16 x 16 image of two halves with one wrong pixel."""
-    mend = f"{PIP} --force-reinstall --no-deps --no-binary :all: pydensecrf2   # needs a C++ compiler"
+    hint = f"{PIP} --force-reinstall --no-deps --no-binary :all: pydensecrf2   # needs a C++ compiler"
     try:
         import numpy as np
         from pydensecrf import densecrf
     except ImportError as error:
-        return Finding("DenseCRF", f"does not import: {error}", State.MISSING, mend)
+        return Finding("DenseCRF", f"does not import: {error}", State.MISSING, hint)
     size = 16
     truth = np.zeros((size, size), np.int64)
     truth[:, size // 2 :] = 1
@@ -264,7 +264,7 @@ def check_crf() -> Finding:
     labels = np.array(crf.inference(5)).reshape(2, size, size).argmax(0)
     if (labels == truth).all():
         return Finding("DenseCRF", "runs, and cleans a test image")
-    return Finding("DenseCRF", "runs, but gives a wrong answer on a test image", State.MISSING, mend)
+    return Finding("DenseCRF", "runs, but gives a wrong answer on a test image", State.MISSING, hint)
 
 
 def check_model(folder: Path) -> Finding:
@@ -322,15 +322,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
-def _check_folder(name: str, folder: Path, mend: str, wanted_gib: float) -> Finding:
+def _check_folder(name: str, folder: Path, hint: str, wanted_gib: float) -> Finding:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        return Finding(name, f"{folder} cannot be written: {error.strerror}", State.MISSING, mend)
+        return Finding(name, f"{folder} cannot be written: {error.strerror}", State.MISSING, hint)
     free = shutil.disk_usage(existing).free / GIB
     if free < wanted_gib:
         found = f"{folder} has {free:.1f} GiB free; {wanted_gib} GiB are wanted"
-        return Finding(name, found, State.NOTE, mend)
+        return Finding(name, found, State.NOTE, hint)
     return Finding(name, f"{folder}, {free:.0f} GiB free")

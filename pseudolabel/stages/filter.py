@@ -49,7 +49,7 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
     Args:
         experiment: everything that is to be done.
         rank: who this process is.
-        retry_failed: also take up the images of finished units that could not be read.
+        retry_failed: also retry the images of finished units that could not be read.
 
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.

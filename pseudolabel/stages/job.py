@@ -11,16 +11,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pseudolabel.io.folder import Folder
+from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.reasons import first_by_reason
-from pseudolabel.shards.ledger import NOTHING, Failure, Ledger, LedgerEntry, encode_json, entry_name, shard_name
+from pseudolabel.shards.ledger import (
+    NOTHING,
+    SKIPPED,
+    Failure,
+    Ledger,
+    LedgerEntry,
+    encode_json,
+    entry_name,
+    shard_name,
+)
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.shards.tar import Members
 from pseudolabel.stages.progress import Meter, show_progress
-from pseudolabel.stages.summary import OK, SKIPPED, Summary
+from pseudolabel.stages.summary import OK, Summary
 from pseudolabel.stages.units import Rank, Unit
 
 T = TypeVar("T")
@@ -113,6 +122,7 @@ class Job(Generic[T]):
         """Write a unit's shard, then its ledger entry."""
         name, shard = shard_name(self.ledger.kind, unit.number, self.packing.suffix), io.BytesIO()
         self.packing.write(shard, samples)
+        self._keep_changed(unit, name)
         self.ledger.folder.write_bytes(name, shard.getvalue())
         statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
         failed = frozenset(failure.key for failure in failures if failure.status != SKIPPED)
@@ -133,6 +143,28 @@ class Job(Generic[T]):
         self._written += len(unit.entries)
         self.look(0)
         return entry
+
+    def _keep_changed(self, unit: Unit[T], name: str) -> None:
+        """Make sure that no shard is written over that was corrected by hand; a damaged one is made again.
+
+        Raises:
+            OutputError: if it can be read and is not the one that the ledger knows.
+        """
+        folder, known = self.ledger.folder, self.ledger.recorded(unit.number)
+        if known is None or not folder.exists(name):
+            return
+        data = folder.read_bytes(name)
+        if hashlib.sha256(data).hexdigest() == known.sha256:
+            return
+        try:
+            is_readable = len(list(self.packing.read(io.BytesIO(data)))) >= known.samples > 0
+        except Exception:  # whatever damaged bytes make a reader raise
+            return
+        if is_readable:
+            raise OutputError(
+                f"'{folder.path}/{name}' was changed since it was written, so it is not written over; move it away to "
+                "have it made again, or choose another --out"
+            )
 
     def look(self, in_progress: int) -> None:
         """Tell the meter how far all ranks are, `in_progress` being this rank's samples of its present unit."""
@@ -206,7 +238,7 @@ def open_job(
     with lock_output(folder, rank.index):
         check_shard_folder(folder, kind)
         ledger = Ledger(folder, kind)
-        fingerprint = ledger.start(settings, mended=retry_failed, is_main=rank.is_main, about=about)
+        fingerprint = ledger.start(settings, relabelled=retry_failed, is_main=rank.is_main, about=about)
         if rank.is_main and (changes := ledger.changes(about)):
             print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
         claim = rank.open_claim(folder)

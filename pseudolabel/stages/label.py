@@ -37,7 +37,7 @@ def write_labels(
     Args:
         experiment: everything that is to be done.
         rank: who this process is.
-        retry_failed: also take up the failed samples of finished units.
+        retry_failed: also retry the failed samples of finished units.
         on_open: called once the output folder is this run's, and its settings are noted there.
 
     Returns:

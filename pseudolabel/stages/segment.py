@@ -1,9 +1,11 @@
 """Segmenting a user's own images: masks, overlays and areas, beside one another in one folder."""
 
+import hashlib
 import io
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,8 @@ class Outcome:
         if self.left_out.total:
             print(self.left_out)
         before = f", {self.done_before} left out, done before with these settings" if self.done_before else ""
-        print(f"{self.written} images segmented, {len(self.failures)} not{before} -> {self.out}")
+        images = "1 image" if self.written == 1 else f"{self.written:,} images"
+        print(f"{images} segmented, {len(self.failures)} not{before} -> {self.out}")
         return FAILED_SAMPLES_EXIT if self.failures else 0
 
 
@@ -118,6 +121,10 @@ class _Run:
             taken |= dict.fromkeys(targets, path)
             if self._is_done(name, path):
                 self.outcome.done_before += 1
+            elif other := self._other_image(name, path):
+                target = f"{self.outcome.out}/{name}{MASK}"
+                message = f"'{shown(path)}': '{target}' is the mask of '{other}'; choose another --out"
+                self.outcome.failures[str(path)] = message
             else:
                 chosen[name] = path
         return chosen
@@ -137,7 +144,8 @@ class _Run:
         if self.experiment.model.name == NAME:
             print(ONLY_SHAPES, file=sys.stderr)
         segmenter = Segmenter(self.experiment, sharpen)
-        with show_progress("segment", len(images)) as meter:
+        total = len(images) + len(self.outcome.failures)
+        with show_progress("segment", total, failures=len(self.outcome.failures)) as meter:
             for batch in batched(images.items(), TOGETHER):
                 try:
                     self._segment(segmenter, dict(batch), meter)
@@ -151,22 +159,30 @@ class _Run:
                     ) from error
 
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
-        made_from = {name: self._made_from(path) for name, path in batch.items() if path.exists()}
+        made_from = {}
+        for name, path in batch.items():
+            with suppress(OSError):  # the segmenter says why it cannot be read
+                made_from[name] = self._made_from(path)
         for name, result in segmenter.segment(batch, self.classes):
-            path = batch[name]
-            if isinstance(result, BadSample):
-                message = str(result)
-                self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
-                continue
-            try:
-                self._write(name, path, result, made_from[name])
-            except FullDiskError:
-                raise
-            except OutputError as error:
-                self.outcome.failures[str(path)] = f"'{shown(path)}': {error}"
-            else:
-                self.outcome.written += 1
+            self._finish(name, batch[name], result, made_from)
             meter.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
+
+    def _finish(
+        self, name: str, path: Path, result: Segmentation | BadSample, made_from: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Write an image's files, or note why there are none."""
+        if isinstance(result, BadSample):
+            message = str(result)
+            self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
+            return
+        try:
+            self._write(name, path, result, made_from[name])
+        except FullDiskError:
+            raise
+        except OutputError as error:
+            self.outcome.failures[str(path)] = f"'{shown(path)}': {error}"
+        else:
+            self.outcome.written += 1
 
     def _write(self, name: str, path: Path, result: Segmentation, made_from: dict[str, Any]) -> None:
         described = {"method": self.experiment.method, "model": self.experiment.model.name, **result.to_dict()}
@@ -179,7 +195,7 @@ class _Run:
         )
 
     def _is_done(self, name: str, path: Path) -> bool:
-        """Whether all is there, made with these settings from an image of this name, size and time."""
+        """Whether all is there, made with these settings from an image of these bytes."""
         if not all(name + suffix in self.files.names() for suffix in (MASK, OVERLAY, DESCRIPTION)):
             return False
         try:
@@ -189,10 +205,18 @@ class _Run:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def _other_image(self, name: str, path: Path) -> str:
+        """The other image that the files of this name were made from, where it is still there; else empty."""
+        if name + DESCRIPTION not in self.files.names():
+            return ""
+        try:
+            image = str(json.loads(self.files.folder.read_bytes(name + DESCRIPTION))["image"])
+            return image if Path(image).exists() and not Path(image).samefile(path) else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     def _made_from(self, path: Path) -> dict[str, Any]:
-        found = path.stat()
-        name = {"file": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns}
-        return {**name, "settings": self.settings}
+        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "settings": self.settings}
 
 
 def _png(image: Image.Image) -> bytes:

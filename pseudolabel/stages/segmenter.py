@@ -22,9 +22,9 @@ from pseudolabel.stages.labellers.table import LABELLERS, Labeller
 from pseudolabel.stages.units import current_rank
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
-from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
+from pseudolabel.vocabulary import Vocabulary, VocabularyError, load_vocabulary, typed_names, vocabulary_of
 
-ImageLike = Image.Image | str | Path | bytes
+ImageLike = Image.Image | np.ndarray | str | Path | bytes
 """An image, or an image file's path (or fsspec URL) or bytes."""
 
 NOISE_KEY = "image"  # noise is drawn by key: an image gets the same mask under whatever name it comes
@@ -68,8 +68,8 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: of any mode, or an image file's path or bytes; set upright by its EXIF orientation, with transparency
-                laid on white.
+            image: of any mode, or uint8 (H, W), (H, W, 3) or (H, W, 4), or an image file's path or bytes; set upright
+                by its EXIF orientation, with transparency laid on white.
             classes: names of what is in it; or a vocabulary's name or file, such as `voc`, of whose classes the
                 category filter picks; or `auto`, which takes the nouns of a caption. None is `auto`, but with DiffSeg
                 it gives regions without names.
@@ -118,6 +118,8 @@ class Segmenter:
             return self._choose_nouns(images)
         names = typed_names(classes) if isinstance(classes, str) else classes
         if names is not None:
+            if not names:
+                raise VocabularyError("no class is given; name what is in the image, or say auto")
             vocabulary = vocabulary_of(names)
             return vocabulary, dict.fromkeys(images, tuple(range(1, len(vocabulary) + 1)))
         vocabulary = load_vocabulary(str(classes))
@@ -170,4 +172,10 @@ def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
         return upright_rgb(image, origin, max_pixels)
     if isinstance(image, bytes):
         return decode_image(image, origin, max_pixels)[0]
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+            raise BadSample("unreadable", f"an array {image.dtype} {image.shape}; give uint8 (H, W) or (H, W, 3)")
+        return upright_rgb(Image.fromarray(image), origin, max_pixels)
+    if not isinstance(image, (str, Path)):
+        raise BadSample("unreadable", f"a {type(image).__name__}; give a PIL image, an array, a path or bytes")
     return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import reason_lines
 from pseudolabel.io.terminal import escaped
+from pseudolabel.shards.ledger import SKIPPED
 
 OK = "ok"
-SKIPPED = "unlabelled"  # left out by choice, not a failure
 FAILED_SAMPLES_EXIT = 3
 
 
@@ -73,7 +73,7 @@ def _last_line(summary: Summary) -> str:
     if not summary.samples:
         return (
             f"{summary.kind}: none of {sum(summary.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
-            "that and add --retry-failed, or run with other settings: nothing in the folder stands in their way."
+            "that and add --retry-failed, or run again with other settings: the folder is free for them."
         )
     if summary.failed:
         return (

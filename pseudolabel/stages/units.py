@@ -123,7 +123,7 @@ class UnitDigests:
         self._whole: dict[int, str] = {}
 
     def __call__(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
-        """Digest of a unit, leaving out the samples that failed, which may be mended."""
+        """Digest of a unit, leaving out the samples that failed, which may be corrected."""
         if without:
             return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
         if unit.number not in self._whole:

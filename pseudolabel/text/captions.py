@@ -11,7 +11,7 @@ from pseudolabel.vocabulary import Vocabulary
 Captions = dict[tuple[str, str], str]
 """Captions by (key, class name); the name is empty where a caption is of the image as a whole."""
 
-MEND = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
+HINT = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
 _FIELDS = ("key", "class", "caption")
 _TEXT = {
     "key": "write the image's key, name or path in quotes",
@@ -29,7 +29,7 @@ def load_captions(source: str) -> Captions:
         SourceError: if there is no such file, or a line is no caption; the message names file and line.
     """
     captions: Captions = {}
-    for origin, record in read_records(source, "caption", MEND):
+    for origin, record in read_records(source, "caption", HINT):
         for field in _FIELDS:
             value = record.get(field)
             if not isinstance(value, str):
@@ -55,7 +55,7 @@ def match_captions(captions: Captions, entries: Sequence[Entry], vocabulary: Voc
     Raises:
         SourceError: if two keys stand for one image.
     """
-    keys = match_ids({key: None for key, _ in captions}, (entry.key for entry in entries), source)
+    keys = match_ids({key: None for key, _ in captions}, entries, source)
     found: Captions = {}
     for (name, spelling), caption in captions.items():
         index = vocabulary.find(spelling)

@@ -35,4 +35,4 @@ def test_a_run_killed_once_ends_whole(tmp_path: Path) -> None:
         assert set(ledger["member_bytes"]) == {"jpg", member, "json", "tar"}
         assert sum(ledger["member_bytes"].values()) == pytest.approx(ledger["sample_bytes"])
         assert ledger["unit_seconds"]["median"] <= ledger["unit_seconds"]["p95"] <= ledger["unit_seconds"]["max"]
-        assert f"{work}/out/{kind}: sound and whole" in finished.stdout
+        assert f"{work}/out/{kind}: complete and valid" in finished.stdout

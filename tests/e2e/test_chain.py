@@ -162,7 +162,7 @@ def test_real_images(voc_sample: Path, tmp_path: Path) -> None:
         expect(0, call("evaluate", kind, *settings))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for kind in ("cams", "masks"):
-        assert (metrics[kind]["images"], metrics[kind]["faults"]) == (40, {})
+        assert (metrics[kind]["images"], metrics[kind]["failures"]) == (40, {})
     done = finished_units(tmp_path / "cams")
     expect(0, call("generate", *settings))
     assert finished_units(tmp_path / "cams") == done

@@ -61,6 +61,11 @@ def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
         (("cams", "--diffsegmenter.class_weight", "heavy"), "diffsegmenter.class_weight"),
         (("cams", "--model.dtype", "float8"), "model.dtype"),
         (("cams", "--config", "/nowhere.yaml"), "/nowhere.yaml"),
+        (
+            ("cams", "--config", "shape"),
+            "--config shape: no such file, and none of that name ships; did you mean 'shapes'",
+        ),
+        (("cams", "--crf=clip"), "--crf clip: no such file, and none of that name ships; did you mean 'clip-es'"),
         (("shapes",), "shapes.out"),
         (("evaluate",), "evaluate.kind"),
         (("evaluate", "boxes"), "boxes"),
@@ -135,3 +140,11 @@ def test_a_config_file_of_ones_own(shapes: Shapes, tmp_path: Path) -> None:
     }
     config.write_text(json.dumps({**settings, "out": str(tmp_path / "out"), "work": {"unit": 2}}))
     assert "cams: all 2 samples done" in expect(0, call("cams", "--config", config, "--source.limit", "2")).out
+
+
+def test_a_folder_called_like_a_config_that_ships_is_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (
+        "no folder 'shapes/JPEGImages'" in expect(1, call("cams", "--config", "shapes", "--source.path", "shapes")).err
+    )

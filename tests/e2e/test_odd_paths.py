@@ -23,8 +23,8 @@ def test_every_command_works_in_an_odd_folder(tmp_path: Path, root: str) -> None
     options = ["--config", "shapes", "--source.kind", "folder", "--source.path", place / "in", "--out", place / "out"]
     options += ["--captions.source", place / "captions", "--vocabulary="]
 
-    captioned = expect(0, call("caption", *options))
-    assert "1 file left out: 1 .txt" in captioned.out
+    captioned = expect(3, call("caption", *options))
+    assert captioned.out.count("1 file left out: 1 .txt") == 1
     labelled = expect(3, call("cams", *options))
     assert "vocabulary: shapes, since it knows all 2 class folders" in labelled.err
     assert "1 file left out: 1 .txt" in labelled.out

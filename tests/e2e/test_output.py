@@ -140,7 +140,7 @@ def test_moved_data_are_the_same_data(shapes: Shapes, own_data: Path, tmp_path: 
 
 def test_damaged_shards_are_found_and_made_again(shapes: Shapes, tmp_path: Path) -> None:
     shutil.copytree(shapes.out, tmp_path, dirs_exist_ok=True)
-    assert expect(0, call("verify", tmp_path / "cams")).last_line.endswith("sound and whole")
+    assert expect(0, call("verify", tmp_path / "cams")).last_line.endswith("complete and valid")
     shard = tmp_path / "cams" / "cams-000002.tar"
     data = shard.read_bytes()
     shard.write_bytes(data[:700] + bytes([data[700] ^ 1]) + data[701:])

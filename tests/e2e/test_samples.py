@@ -69,8 +69,8 @@ def test_bad_samples_and_their_retry(
     relabel(own_data, "val_000009", f"<name>{name}x</name>", f"<name>{name}</name>")
     refused = expect(1, call("cams", *shapes.at(out, own_data)))
     assert "add --retry-failed" in refused.err
-    mended = expect(0, call("generate", *shapes.at(out, own_data), "--retry-failed"))
-    assert mended.last_line == f"masks: all 16 samples done -> {out}/masks"
+    corrected = expect(0, call("generate", *shapes.at(out, own_data), "--retry-failed"))
+    assert corrected.last_line == f"masks: all 16 samples done -> {out}/masks"
     for kind in ("cams", "masks"):
         assert_alike(out / kind, shapes.out / kind)
         others = {unit: stat for unit, stat in done[kind].items() if unit[-1] not in "14"}

@@ -106,13 +106,13 @@ def test_mended_labels_are_taken_where_they_are_expected(ledger: Ledger) -> None
     labelled = {**SETTINGS, "inputs": {"count": 2, "sha256": "a"}}
     fingerprint = ledger.start(labelled)
     write(ledger, 0)
-    mended = {**SETTINGS, "inputs": {"count": 2, "sha256": "b"}}
+    corrected = {**SETTINGS, "inputs": {"count": 2, "sha256": "b"}}
     with pytest.raises(OutputError, match=r"inputs\.sha256: a -> b\n.*\n.*add --retry-failed"):
-        ledger.start(mended)
+        ledger.start(corrected)
     with pytest.raises(OutputError, match=r"inputs\.count: 2 -> 3\n"):
-        ledger.start({**SETTINGS, "inputs": {"count": 3, "sha256": "b"}}, mended=True)
-    assert ledger.start(mended, mended=True) == fingerprint
-    assert ledger.settings() == mended
+        ledger.start({**SETTINGS, "inputs": {"count": 3, "sha256": "b"}}, relabelled=True)
+    assert ledger.start(corrected, relabelled=True) == fingerprint
+    assert ledger.settings() == corrected
 
 
 def test_a_reopened_entry_is_not_finished(ledger: Ledger) -> None:

@@ -202,3 +202,14 @@ def test_results_inside_the_folder_are_no_images(tmp_path: Path, voc: Vocabulary
         source = open_folder(root, voc)
         assert [entry.key for entry in source.entries] == ["cat/a", "out/mine"]
         assert source.left_out.reasons["written by pseudolabel"] == 2
+
+
+@pytest.mark.parametrize("exact", ["a.b.png", "a.b.tif"])
+def test_the_mask_of_an_images_own_name_goes_before_that_of_its_key(
+    tmp_path: Path, voc: Vocabulary, save_image, exact: str
+) -> None:
+    save_image("images/a.b.jpg")
+    save_image("masks/a_b.png", 8, mode="L")
+    save_image(f"masks/{exact}", 7, mode="L")
+    source = open_folder(tmp_path / "images", voc, masks=str(tmp_path / "masks"), labels="none")
+    assert (source.ground_truth(source.entries[0]).labels == 7).all()

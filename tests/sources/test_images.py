@@ -51,6 +51,13 @@ def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def tiff(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """A grey TIFF built by hand, since Pillow writes no 2- and 4-bit ones."""
+    fields = {256: width, 257: height, 258: depth, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(rows)}
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + struct.pack("<H", len(fields)) + table + bytes(4)
+
+
 @pytest.fixture(scope="module")
 def quadrants() -> np.ndarray:
     """uint8 (32, 48, 3) that no flip or turn leaves as it is, flat over JPEG's blocks."""
@@ -378,6 +385,14 @@ def test_grey_masks_keep_their_values(labels: np.ndarray) -> None:
 )
 def test_grey_masks_of_every_depth(depth: int, rows: bytes, values: list[int]) -> None:
     assert read_mask(png(4, 1, depth, rows), "a mask").tolist() == [values]
+
+
+@pytest.mark.parametrize(
+    ("depth", "rows", "values"),
+    [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x2f", [0, 1, 2, 15]), (8, b"\0\1\2\xff", [0, 1, 2, 255])],
+)
+def test_grey_tiff_masks_of_every_depth(depth: int, rows: bytes, values: list[int]) -> None:
+    assert read_mask(tiff(4, 1, depth, rows), "a mask").tolist() == [values]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])

@@ -13,7 +13,7 @@ from pseudolabel.sources.shapes import SIZE, caption, draw_scene
 from pseudolabel.sources.shapes_dataset import Plan, write_shapes
 from pseudolabel.sources.source import open_source
 from pseudolabel.vocabulary import load_vocabulary, voc_palette
-from tests.mounts import mounted_tmpfs
+from tests.mounts import mounted_tmpfs, remount
 
 SHAPES = load_vocabulary("shapes")
 TRAINING_SCENES = 12_000  # what scripts/train_shapes_diffusion.py draws, from default_rng([seed, number])
@@ -128,15 +128,32 @@ def test_no_scene_is_one_the_model_was_trained_on() -> None:
     assert trained.isdisjoint(written)
 
 
-def test_a_rerun_replaces_the_set_and_nothing_else(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", train=4, val=2, seed=0)
-    (tmp_path / "data/notes.txt").write_text("mine")
-    (tmp_path / "data/JPEGImages/mine.jpg").write_bytes(b"mine")
-    write_shapes(tmp_path / "data", train=2, val=1, seed=5)
-    write_shapes(tmp_path / "fresh", train=2, val=1, seed=5)
-    written = digests(tmp_path / "data")
-    assert {written.pop("notes.txt"), written.pop("JPEGImages/mine.jpg")} == {hashlib.sha256(b"mine").hexdigest()}
-    assert written == digests(tmp_path / "fresh")
+def test_a_rerun_completes_the_set_and_writes_over_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_shapes(data, train=2, val=1, seed=0)
+    before = digests(data)
+    (data / "notes.txt").write_text("mine")
+    (data / "Annotations/train_000002.xml").unlink()
+    write_shapes(data, train=2, val=1, seed=0)
+    assert digests(data) == {**before, "notes.txt": hashlib.sha256(b"mine").hexdigest()}
+
+
+@pytest.mark.parametrize("name", ["ImageSets/Segmentation/train.txt", "SegmentationClass/train_000001.png"])
+def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None:
+    write_shapes(tmp_path, train=1, val=1, seed=0)
+    (tmp_path / name).write_bytes(b"mine")
+    before = digests(tmp_path)
+    with pytest.raises(SourceError, match=rf"{name}' is not what this data set has there.*another --out"):
+        write_shapes(tmp_path, train=1, val=1, seed=0)
+    assert digests(tmp_path) == before
+
+
+def test_another_set_is_not_replaced(tmp_path: Path) -> None:
+    write_shapes(tmp_path, train=1, val=1, seed=0)
+    before = digests(tmp_path)
+    with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0\); choose another --out"):
+        write_shapes(tmp_path, train=2, val=1, seed=0)
+    assert digests(tmp_path) == before
 
 
 class Killed(Exception):
@@ -144,18 +161,16 @@ class Killed(Exception):
 
 
 def test_a_killed_run_leaves_no_list_and_can_be_repeated(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", train=3, val=1, seed=0)
-
     def kill(done: int, _: int) -> None:
         if done == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        write_shapes(tmp_path / "data", train=4, val=1, seed=1, on_scene=kill)
+        write_shapes(tmp_path / "data", train=3, val=1, seed=1, on_scene=kill)
     with pytest.raises(SourceError, match=r"no file '.*train\.txt'"):
         open_source(SourceConfig(path=str(tmp_path / "data")), SHAPES)
-    write_shapes(tmp_path / "data", train=1, val=1, seed=1)
-    write_shapes(tmp_path / "fresh", train=1, val=1, seed=1)
+    write_shapes(tmp_path / "data", train=3, val=1, seed=1)
+    write_shapes(tmp_path / "fresh", train=3, val=1, seed=1)
     assert digests(tmp_path / "data") == digests(tmp_path / "fresh")
 
 
@@ -165,7 +180,12 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("marker", [None, "{", "[]", '{"format": "other", "train": 1, "val": 1, "seed": 0}', "{}"])
+MARKED = '{"format": "%s", "train": %s, "val": 1, "seed": 0}'
+
+
+@pytest.mark.parametrize(
+    "marker", [None, "{", "[]", "{}", MARKED % ("other", 1), MARKED % ("pseudolabel shapes 1", '"1"')]
+)
 def test_other_folders_are_not_touched(tmp_path: Path, marker: str | None) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     if marker is not None:
@@ -176,16 +196,14 @@ def test_other_folders_are_not_touched(tmp_path: Path, marker: str | None) -> No
     assert digests(tmp_path) == before
 
 
-def test_files_laid_beside_the_data_set_are_not_replaced_by_a_larger_one(tmp_path: Path) -> None:
-    write_shapes(tmp_path, train=1, val=1, seed=0)
-    photo = tmp_path / "JPEGImages" / "train_000002.jpg"
-    photo.write_bytes(b"precious")
-    before = digests(tmp_path)
-    with pytest.raises(SourceError, match=r"train_000002.jpg' is no file of the Shapes data set.*another --out"):
-        write_shapes(tmp_path, train=2, val=1, seed=0)
-    assert digests(tmp_path) == before
-    write_shapes(tmp_path, train=1, val=2, seed=5)
-    assert photo.read_bytes() == b"precious"
+def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "fresh", train=12, val=1, seed=0)
+    with mounted_tmpfs(tmp_path / "disk", "size=64k"):
+        with pytest.raises(SourceError, match="cannot be written: No space left"):
+            write_shapes(tmp_path / "disk/data", train=12, val=1, seed=0)
+        remount(tmp_path / "disk", "size=8m")
+        write_shapes(tmp_path / "disk/data", train=12, val=1, seed=0)
+        assert digests(tmp_path / "disk/data") == digests(tmp_path / "fresh")
 
 
 def test_a_read_only_folder_is_told(tmp_path: Path) -> None:

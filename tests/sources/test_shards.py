@@ -1,7 +1,9 @@
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
+from unicodedata import normalize
 
 import fsspec
 import numpy as np
@@ -424,3 +426,48 @@ def test_the_sample_of_voc_as_shards(tmp_path: Path, voc_sample: Path, voc: Voca
         truth = source.ground_truth(entry, (sample.image.height, sample.image.width))
         assert truth is not None
         assert {*np.unique(truth.labels)} - {0, 255} == set(sample.classes)
+
+
+def test_tars_joined_with_cat_are_refused(tmp_path: Path, voc: Vocabulary) -> None:
+    parts = [write_shard(tmp_path / f"{key}.part", {f"{key}.jpg": picture(), f"{key}.cls": b"cat"}) for key in "ab"]
+    path = tmp_path / "s.tar"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(SourceError, match=r"shard '.*s\.tar' goes on after its end at byte \d+, .* tar -Af"):
+        open_shards(path, voc)
+    path.write_bytes(parts[0].read_bytes() + bytes(3 << 20))
+    assert [entry.key for entry in open_shards(path, voc).entries] == ["a"]
+
+
+@pytest.mark.parametrize("format_", ["gnu", "posix"])
+def test_a_sparse_member_is_a_failure_and_its_bytes_are_never_read(
+    tmp_path: Path, voc: Vocabulary, format_: str
+) -> None:
+    for name, content in (("a.jpg", picture()), ("a.cls", b"cat"), ("b.jpg", picture()), ("b.cls", b"dog")):
+        (tmp_path / name).write_bytes(content)
+    with (tmp_path / "a.seg.bmp").open("wb") as file:
+        file.write(picture(7, "BMP", "L"))
+        file.truncate(1 << 20)
+    names = ["a.seg.bmp", "a.jpg", "a.cls", "b.jpg", "b.cls"]
+    subprocess.run(["tar", "-S", f"--format={format_}", "-cf", "s.tar", *names], cwd=tmp_path, check=True)
+    source = open_shards(tmp_path / "s.tar", voc, labels="none", unlabelled="background")
+    assert source.read(source.entries[1]).original == picture()
+    with pytest.raises(BadSample, match=r"s\.tar: a\.seg\.bmp: .* sparse file") as caught:
+        source.read(source.entries[0])
+    assert caught.value.status == "sparse"
+    with pytest.raises(BadSample, match=r"a\.seg\.bmp: .* sparse file"):
+        source.ground_truth(source.entries[0])
+
+
+def test_keys_that_clash_in_one_shard_are_renamed(tmp_path: Path, voc: Vocabulary) -> None:
+    names = (normalize("NFC", "é"), normalize("NFD", "é"))
+    path = write_shard(tmp_path / "s.tar", {f"{name}.jpg": picture() for name in names})
+    with pytest.raises(SourceError, match=r"belongs to two images: .*; rename the members of one of them"):
+        open_shards(path, voc)
+
+
+def test_a_field_that_comes_twice_is_a_failure(tmp_path: Path, voc: Vocabulary) -> None:
+    members = {"a.jpg": picture(), "a.json": b'{"labels": ["cat"], "labels": ["dog"]}', "b.jpg": picture()}
+    source = open_shards(write_shard(tmp_path / "s.tar", members | {"b.cls": b"cat"}), voc)
+    assert [entry.classes for entry in source.entries] == [(), (8,)]
+    with pytest.raises(BadSample, match=r"a\.json: 'labels' comes twice in one object; keep one of them"):
+        source.read(source.entries[0])

@@ -88,7 +88,7 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
 def test_missing_columns_are_told_with_those_found(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
     path = write_table(tmp_path / f"t{suffix}", [{"file": "a.jpg", "labels": ["cat"]}])
     with pytest.raises(
-        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found file, labels; .*--source\.columns"
+        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found 'file', 'labels'; .*--source\.columns"
     ):
         open_table(path, voc)
 
@@ -172,7 +172,7 @@ def test_urls_are_kept(tmp_path: Path, voc: Vocabulary, path: str) -> None:
         ("image,labels\n\na.jpg\n", "line 3: 1 cells but 2 columns"),
         ('image,labels\na.jpg,"cat\n', "line 2: unexpected end of data"),
         ("", "no column 'image' or 'file_name'; found none"),
-        ("images labels\n", "no column 'image' or 'file_name'; found images labels"),
+        ("images labels\n", "no column 'image' or 'file_name'; found 'images labels'"),
         ("image,image,labels\n", "two columns are called 'image'; rename one"),
         ("image;labels\na.jpg;cat;dog\n", "line 2: 3 cells but 2 columns; put quotes around cells that hold ';'"),
         ("image,labels\n", "no images in"),
@@ -198,7 +198,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, voc: Vocabulary) -> None:
         ("[1]\n", "line 1: a JSON list where an object"),
         (
             '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "tags": []}\n',
-            "line 3: no column 'labels' or 'label'; found image, tags; .* --source.columns image=path,labels=tags",
+            "line 3: no column 'labels' or 'label'; found 'image', 'tags'; .* --source.columns image=path,labels=tags",
         ),
         ('{"image": 3, "labels": []}\n', "line 1: column 'image' holds int 3"),
     ],
@@ -370,9 +370,15 @@ def test_columns_of_other_names(tmp_path: Path, voc: Vocabulary, suffix: str, na
     (entry,) = open_table(tmp_path / f"t{suffix}", voc, columns=named).entries
     assert (entry.key, entry.classes) == ("a", (8,))
     with pytest.raises(
-        SourceError, match=r"no column 'class'; found tags, image, Path of it, labels; .*source\.columns"
+        SourceError, match=r"no column 'class'; found 'tags', 'image', 'Path of it', 'labels'; .*source\.columns"
     ):
         open_table(tmp_path / f"t{suffix}", voc, columns="labels=class")
+
+
+def test_a_mistyped_column_is_told_with_those_of_a_table_with_tabs(tmp_path: Path, voc: Vocabulary) -> None:
+    (tmp_path / "t.csv").write_text("Pic Path\tTags here\na.jpg\tcat\n")
+    with pytest.raises(SourceError, match="no column 'Tag'; found 'Pic Path', 'Tags here'; say which"):
+        open_table(tmp_path / "t.csv", voc, columns="image=Pic Path,labels=Tag")
 
 
 @pytest.mark.parametrize("text", ["path", "picture=path", "image=", "image=a,image=b", ",", "image=path,"])
@@ -513,3 +519,33 @@ def test_the_sample_of_voc_as_a_table(tmp_path: Path, voc_sample: Path, voc: Voc
         assert [voc.names[index] for index in sample.classes] == sorted(labels[entry.key], key=voc.index)
         with Image.open(entry.path) as image:
             assert source.ground_truth(entry, (image.height, image.width)) is not None
+
+
+@pytest.mark.parametrize("key", ["__a__/b", "a\0b", "a\nb", "a\ud800b"])
+def test_keys_that_would_lose_the_sample_are_refused(tmp_path: Path, voc: Vocabulary, key: str) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "a.jpg", "labels": ["cat"], "key": key}))
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: key '.*' cannot name a tar member") as caught:
+        open_table(tmp_path / "t.jsonl", voc)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(("name", "key"), [("a\0b.jpg", r"a\x00b"), ("a\ud800b.jpg", r"a\ud800b")])
+def test_a_path_that_no_file_can_have_is_one_failure(
+    tmp_path: Path, voc: Vocabulary, save_image, name: str, key: str
+) -> None:
+    save_image("good.jpg")
+    rows = [{"image": image, "labels": ["cat"]} for image in (name, "good.jpg")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = open_table(tmp_path / "t.jsonl", voc)
+    assert [entry.key for entry in source.entries] == [key, "good"]
+    assert source.read(source.entries[1]).classes == (8,)
+    with pytest.raises(BadSample, match="cannot be read") as caught:
+        source.read(source.entries[0])
+    assert "\0" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) -> None:
+    (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not JSON: 'labels' comes twice in one object"):
+        open_table(tmp_path / "t.jsonl", voc)

@@ -52,7 +52,7 @@ def test_a_missing_extra_is_no_error_and_names_one_command():
     fine, more = check_packages(extras)
     assert (fine.name, fine.state) == ("extra fine", State.OK)
     assert (more.name, more.state) == ("extra more", State.NOTE)
-    assert shlex.split(more.mend)[1:] == ["-m", "pip", "install", "neither-is-this", "surely-not-installed>=1"]
+    assert shlex.split(more.hint)[1:] == ["-m", "pip", "install", "neither-is-this", "surely-not-installed>=1"]
 
 
 def test_requirements_for_other_platforms_are_left_out():
@@ -107,7 +107,7 @@ def test_text_models_with_a_part_missing(tmp_path):
         finding = check_text_models(folder)
         assert finding.state is State.MISSING
         assert part in finding.found.split("lacks ")[1]
-        assert finding.mend
+        assert finding.hint
         (folder / part).mkdir(parents=True)
         (folder / part / file).touch()
     assert check_text_models(folder).state is State.OK
@@ -124,7 +124,7 @@ def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
     weights.unlink()
     finding = check_model(folder)
     assert finding.state is State.MISSING
-    subprocess.run(shlex.split(finding.mend), check=True, env=environment)
+    subprocess.run(shlex.split(finding.hint), check=True, env=environment)
     assert check_model(folder).state is State.OK
 
 
@@ -136,4 +136,4 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     finding, _working_directory = check_storage()
     assert finding.state is State.MISSING
     assert "cannot be written" in finding.found
-    assert "HF_HOME" in finding.mend
+    assert "HF_HOME" in finding.hint

@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ import torch
 
 from pseudolabel.io.folder import Folder, OutputError
 from pseudolabel.shards.ledger import INDEX, RUN, Failure, entry_name
+from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.verify import verify
 from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.units import Rank, Unit
@@ -232,10 +234,10 @@ def test_a_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         assert numbers(job.choose(relabelled)) == [0, 1]
 
-    def mended(unit: Unit[str], without: frozenset[str]) -> str:
+    def corrected(unit: Unit[str], without: frozenset[str]) -> str:
         return inputs_of(unit, without).replace("a", "its new label")
 
-    with job_in(tmp_path, inputs=mended) as job:  # a failed sample's inputs are not among the shard's
+    with job_in(tmp_path, inputs=corrected) as job:  # a failed sample's inputs are not among the shard's
         assert job.choose(UNITS) == []
 
 
@@ -260,3 +262,20 @@ def test_what_a_killed_run_has_left_is_swept(tmp_path: Path) -> None:
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with job_in(tmp_path), pytest.raises(OutputError, match="another run writes to"), job_in(tmp_path):
         pytest.fail("the second one came in")
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_shard_that_was_corrected_by_hand_is_not_written_over(tmp_path: Path, is_damaged: bool) -> None:
+    with job_in(tmp_path) as job:
+        do(job, UNITS[0], bad="b")
+    shard, corrected = tmp_path / "cams-000000.tar", io.BytesIO()
+    TAR.write(corrected, [("a", {"txt": b"corrected" * 2000})])
+    content = corrected.getvalue()[:900] if is_damaged else corrected.getvalue()
+    shard.write_bytes(content)
+    with job_in(tmp_path, retry=True) as job:
+        if is_damaged:
+            do(job, UNITS[0])
+        else:
+            with pytest.raises(OutputError, match=r"cams-000000\.tar' was changed since it was written"):
+                do(job, UNITS[0])
+    assert (shard.read_bytes() == content) is not is_damaged

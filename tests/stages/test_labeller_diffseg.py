@@ -179,7 +179,7 @@ def test_shards_hold_segments_or_named_masks(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, semantic: bool
 ) -> None:
     captions = tmp_path / "captions.jsonl"
-    captions.write_text(json.dumps({"key": "val_000000", "class": "", "caption": "a sentence"}) + "\n")
+    captions.write_text(json.dumps({"key": "val_000001", "class": "", "caption": "a sentence"}) + "\n")
     settings = {"diffseg": replace(MERGE, semantic=semantic), "captions": CaptionConfig(source=str(captions))}
     experiment = replace(experiment, method="diffseg", **settings)
     summary, kind = write_labels(experiment, one_rank), "masks" if semantic else "segments"

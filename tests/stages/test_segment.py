@@ -116,7 +116,7 @@ def test_a_broken_image_does_not_stop_the_others(photo, tmp_path, names):
     assert done.status == 3
     assert "broken.jpg" in done.err
     assert (out / "photo.png").exists()
-    assert "1 images segmented, 1 not" in done.out
+    assert "1 image segmented, 1 not" in done.out
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, capsys):
         with pytest.raises(FullDiskError, match=r"no space left in .* it goes on where it stopped"):
             segment_images(configure(tmp_path / "out"), [str(images)], ",".join(names), sharpen=False)
         written = len(list((tmp_path / "out").rglob("*.json")))
-        assert f"{written} images segmented" in capsys.readouterr().out
+        assert f"{written} image" in capsys.readouterr().out
 
 
 def rotated(image: Image.Image) -> Image.Image:
@@ -352,3 +352,28 @@ def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names
     assert message.endswith("crf.engine pydensecrf may")
     with pytest.raises(ValueError, match="DenseCRF cannot take this image"):
         Segmenter(experiment, sharpen=True)(images / "c.jpg", names)
+
+
+def test_another_image_of_the_same_name_is_a_failure(scene, tmp_path, names):
+    for folder, image in (("a", scene.image), ("b", scene.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "1.bmp")
+        os.utime(tmp_path / folder / "1.bmp", (0, 0))  # as archives with fixed dates have it
+    segment_images(configure(tmp_path / "out"), [str(tmp_path / "a")], ",".join(names), sharpen=False)
+    mask = (tmp_path / "out/1.png").read_bytes()
+    other = segment_images(configure(tmp_path / "out"), [str(tmp_path / "b")], ",".join(names), sharpen=False)
+    assert (other.written, other.done_before) == (0, 0)
+    assert "is the mask of" in other.failures[str(tmp_path / "b/1.bmp")]
+    assert (tmp_path / "out/1.png").read_bytes() == mask
+
+
+def test_arrays_are_images_and_other_things_are_told(scene, names):
+    segmenter = Segmenter.from_pretrained("shapes")
+    given = segmenter(np.asarray(scene.image), names)
+    assert np.array_equal(np.asarray(given.mask), np.asarray(segmenter(scene.image, names).mask))
+    with pytest.raises(ValueError, match=r"an array float64 \(4, 4\); give uint8"):
+        segmenter(np.zeros((4, 4)), names)
+    with pytest.raises(ValueError, match="a dict; give a PIL image, an array, a path or bytes"):
+        segmenter({}, names)
+    with pytest.raises(ValueError, match="no class is given"):
+        segmenter(scene.image, [])

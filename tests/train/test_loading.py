@@ -169,7 +169,7 @@ def png(labels: np.ndarray, mode: str = "L") -> bytes:
 
 
 WHERE = "'runs/x/masks-000003.tar': sample 'dogs/a': "
-MEND = "; find all that is wrong with `pseudolabel verify runs/x`, and write it again"
+HINT = "; find all that is wrong with `pseudolabel verify runs/x`, and write it again"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_broken_sample_is_named(change, message: str) -> None:
     with pytest.raises(ShardError) as caught:
         load({**draw_sample(0), **change})
     assert str(caught.value).startswith(WHERE + message)
-    assert str(caught.value).endswith(MEND)
+    assert str(caught.value).endswith(HINT)
 
 
 def test_labels_belong_to_the_vocabulary() -> None:
