@@ -147,7 +147,7 @@ def test_damaged_shards_are_found_and_made_again(shapes: Shapes, tmp_path: Path)
     outcome = expect(1, call("verify", tmp_path / "cams"))
     assert outcome.out.splitlines() == [
         "cams-000002.tar: the bytes differ from those that were written (sha256)",
-        f"{tmp_path}/cams: 1 faults",
+        f"{tmp_path}/cams: 1 failure",
     ]
     shard.unlink()
     assert "its shard is missing" in expect(1, call("verify", tmp_path / "cams")).out
