@@ -66,7 +66,8 @@ def test_at_start_up(shapes: Shapes, tmp_path: Path, fork: Fork) -> None:
         time.sleep(chance.uniform(0, 2.5))
         ranks = kill(launcher)
         wait_for_all(ranks, 30)
-        assert len(ranks) == log.read_text().count(MESSAGE) == 2
+        assert len(ranks) == 2
+        assert MESSAGE in log.read_text()  # of one at least: the other may have ended as its peer was gone
 
 
 @pytest.mark.slow
@@ -84,7 +85,8 @@ def test_while_loading(shapes: Shapes, own_data: Path, tmp_path: Path, fork: For
         time.sleep(chance.uniform(0, 1.5))
         ranks = kill(launcher)
         wait_for_all(ranks, 30)
-        assert len(ranks) == log.read_text().count(MESSAGE) == 2
+        assert len(ranks) == 2
+        assert MESSAGE in log.read_text()  # of one at least: the other may have ended as its peer was gone
     expect(0, call("cams", *shapes.at(out)))
     assert shards(folder) == shards(shapes.out / "cams")
 

@@ -75,8 +75,8 @@ def test_people_are_found_by_synonyms(voc_lists: Path) -> None:
 def score_lists(folder: Path, union: str) -> LabelScores:
     vocabulary = load_vocabulary("voc")
     reader = LabelReader(vocabulary)
-    predicted = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
-    true = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
+    predicted, _ = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
+    true, _ = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
     pairs = [
         (reader.read_all(predicted[image], "predicted"), reader.read_all(true[image], "true")) for image in predicted
     ]
