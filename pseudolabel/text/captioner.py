@@ -52,7 +52,7 @@ class Captioner:
         """Captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences.
 
         An empty lead leaves the beginning to the model. Models with an encoder for the lead may not repeat it. A lead
-        that takes up all of `captions.max_length` stays as it is.
+        as long as `captions.max_length` stays as it is.
         """
         # Leads of one length go together: BLIP neither begins nor counts its positions behind padding.
         lengths = [len(self.processor.tokenizer(lead).input_ids) if lead else 0 for lead in leads]
