@@ -11,7 +11,7 @@ CXX ?= g++
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-PACKAGE := pyproject.toml setup.py constraints.txt
+PACKAGE := pyproject.toml constraints.txt
 
 .PHONY: demo test lint wheel clean
 .DELETE_ON_ERROR:

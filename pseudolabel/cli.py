@@ -1,11 +1,12 @@
 """The commands. Each is a few lines: take the experiment, call a stage, report."""
 
+import argparse
 import inspect
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from io import TextIOWrapper
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import docstring_parser
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
@@ -20,10 +22,12 @@ from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import check_shipped, resolve_shipped
 from pseudolabel.io.terminal import escaped
+from pseudolabel.methods.plugins import load_plugins
+from pseudolabel.methods.registry import METHODS
+from pseudolabel.papers.names import TableName
 from pseudolabel.runtime.alone import stands_aside
 from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.watchdog import end_with_launcher
-from pseudolabel.stages.tables.names import TableName
 
 NO_OPTIONS: list[str] = []
 CONFIG_HELP = "experiment file (YAML), or the name of one that ships, such as shapes; later options override it"
@@ -39,19 +43,19 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
         val: number of validation images.
         seed: another seed draws other images.
     """
-    from pseudolabel.sources.shapes_dataset import write_shapes
-    from pseudolabel.stages.progress import show_progress
+    from pseudolabel.runtime.progress import show_progress
+    from pseudolabel.shapes.dataset import write_shapes
 
-    with show_progress("shapes", train + val) as meter:
-        write_shapes(out, train, val, seed, lambda done, total: meter.update(done, 0))
+    with show_progress("shapes", train + val) as progress:
+        write_shapes(out, train, val, seed, lambda done, total: progress.update(done, 0))
     print(f"{train} training and {val} validation images -> {out}")
     return 0
 
 
 def caption(experiment: Experiment) -> int:
     """Write a caption for every image and class that has none yet, into --captions.source."""
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.caption import write_captions
-    from pseudolabel.stages.units import current_rank
 
     captioned = write_captions(experiment, current_rank())
     return captioned.report() if captioned is not None else 0
@@ -67,9 +71,9 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         retry_failed: also retry the images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
     from pseudolabel.stages.summary import report
-    from pseudolabel.stages.units import current_rank
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
@@ -89,12 +93,12 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also retry the failed samples of finished shards.
     """
+    from pseudolabel.methods.registry import produced_kind
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.label import write_labels
-    from pseudolabel.stages.labellers.table import kind_of
     from pseudolabel.stages.summary import report
-    from pseudolabel.stages.units import current_rank
 
-    if kind_of(experiment) != "cams":
+    if produced_kind(experiment) != "cams":
         raise SettingError(f"--method {experiment.method} gives no CAMs; say 'pseudolabel generate' with it")
     return report(write_labels(experiment, current_rank(), retry_failed))
 
@@ -106,9 +110,9 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
         follow: work behind a `cams` run that is still writing, until its last shard.
         retry_failed: also retry shards with failed samples.
     """
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.refine import write_masks
     from pseudolabel.stages.summary import report
-    from pseudolabel.stages.units import current_rank
 
     return report(write_masks(experiment, current_rank(), follow, retry_failed))
 
@@ -122,9 +126,9 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     Args:
         retry_failed: also retry the failed samples of finished shards.
     """
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.generate import generate as run
     from pseudolabel.stages.summary import report
-    from pseudolabel.stages.units import current_rank
 
     # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
     # would end them.
@@ -139,10 +143,10 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"],
             matches each one to a true label of its image.
         predictions: folder of shards, or for masks and segments of PNG files, instead of OUT's own.
     """
+    from pseudolabel.errors import FAILED_SAMPLES_EXIT
     from pseudolabel.evaluation.report import print_report
+    from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.evaluate import evaluate as run
-    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
-    from pseudolabel.stages.units import current_rank
 
     report = run(experiment, kind, current_rank(), predictions)
     print_report(report, Console())
@@ -157,8 +161,8 @@ def reproduce(experiment: Experiment, table: TableName, *, data: str, limit: int
         data: folder that holds the data sets, as docs/datasets.md lays them out; with --config shapes that of Shapes.
         limit: take only the first so many images; 0 takes all.
     """
-    from pseudolabel.stages.reproduce import reproduce as run
-    from pseudolabel.stages.units import current_rank
+    from pseudolabel.papers.reproduce import reproduce as run
+    from pseudolabel.runtime.rank import current_rank
 
     return run(experiment, table, data, limit, current_rank())
 
@@ -206,11 +210,11 @@ def verify(folder: str) -> int:
         folder: such as runs/voc/masks.
     """
     from pseudolabel.io.folder import Folder
+    from pseudolabel.runtime.progress import show_progress
     from pseudolabel.shards.verify import verify as run
-    from pseudolabel.stages.progress import show_progress
 
-    with show_progress("verify", 0, show=sys.stderr.isatty()) as meter:
-        faults = run(Folder(folder), lambda done, total: meter.update(done, 0))
+    with show_progress("verify", 0, show=sys.stderr.isatty()) as progress:
+        faults = run(Folder(folder), lambda done, total: progress.update(done, 0))
     for fault in faults:
         print(fault)
     failed = "1 failure" if len(faults) == 1 else f"{len(faults):,} failures"
@@ -228,11 +232,11 @@ def failures(out: str, csv: str = "") -> int:
             runs/voc/cams; or the folder of captions.
         csv: write them to this file, too, with the columns kind, key, origin, status and message.
     """
+    from pseudolabel.errors import FAILED_SAMPLES_EXIT
     from pseudolabel.io.folder import Folder
     from pseudolabel.io.ownership import write_own
     from pseudolabel.shards.failures import count, find_failures, to_csv
     from pseudolabel.shards.ledger import SKIPPED
-    from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 
     found = find_failures(Folder(out))
     for kind, failure in found:
@@ -362,7 +366,10 @@ def build_parser() -> ArgumentParser:
                 action="config",
                 help="experiment file (YAML), or the name of one that ships, such as shapes; later options override it",
             )
-            command.add_class_arguments(Experiment, as_group=False, sub_configs=True)
+            command.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={"own_settings"})
+            for method in METHODS.values():
+                if method.name not in Experiment.__dataclass_fields__:
+                    command.add_class_arguments(method.settings, method.name)
         for parameter in inspect.signature(function).parameters.values():
             if parameter.name != "experiment":
                 _add_argument(command, function, parameter)
@@ -413,11 +420,12 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     end_with_launcher()
     with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
-        parser = build_parser()
         try:
             resolved = _resolve_shipped(sys.argv[1:] if arguments is None else arguments)
+            load_plugins(_named_plugins(resolved))
         except SettingError as error:
-            parser.error(str(error))
+            build_parser().error(str(error))
+        parser = build_parser()
         parsed = parser.parse_args(resolved)
     advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
     message = f"pseudolabel {parsed.command}: interrupted; {advice}"
@@ -447,9 +455,23 @@ def _run(name: str, settings: Namespace) -> int:
     values = dict(settings)
     if name not in FREE_OF_EXPERIMENT:
         values.pop("config")
-        names = [field.name for field in fields(Experiment)]
-        values["experiment"] = Experiment(**{name: values.pop(name) for name in names})
+        names = [field.name for field in fields(Experiment) if field.name != "own_settings"]
+        own = {name: values.pop(name) for name in METHODS if name not in names}
+        values["experiment"] = Experiment(**{name: values.pop(name) for name in names}, own_settings=own)
     return COMMANDS[name](**values)
+
+
+def _named_plugins(arguments: list[str]) -> list[str]:
+    """The files after `--plugins` and in experiment files, which are run before the options are known."""
+    named: list[str] = []
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", nargs="+", default=[], action="extend")
+    parser.add_argument("--config", action="append", default=[])
+    known = parser.parse_known_args(arguments)[0]
+    for config in known.config:
+        with suppress(OSError, yaml.YAMLError, AttributeError):  # the parser says what is wrong with it
+            named += yaml.safe_load(Path(config).read_text()).get("plugins") or []
+    return named + known.plugins
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:

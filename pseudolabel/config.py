@@ -4,12 +4,11 @@ An experiment is one YAML file (`configs/pipeline/*.yaml`) that fills `Experimen
 experiment, so that `cams`, `refine` and `evaluate` speak of the same data, model and output folder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pseudolabel.limits import check_numbers
-
-MethodName = Literal["diffsegmenter", "elbo", "diffseg", "freesegdiff"]
 
 # Layer weights of DiffSegmenter on Stable Diffusion: the paper's .3/.5/.1/.1 for maps of 8/16/32/64 at 512 pixels.
 SD_LEVEL_WEIGHTS = {64: 0.3, 32: 0.5, 16: 0.1, 8: 0.1}
@@ -67,7 +66,7 @@ class ModelConfig:
         variant: file variant on the hub, such as `fp16`; empty for none.
         dtype: precision of weights and activations; `auto` is what `accelerate launch --mixed_precision` asks for, else
             bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
-        image_size: side in pixels of the square the image is squashed to; 0 is the size the checkpoint was trained for.
+        image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.
     """
@@ -88,8 +87,8 @@ class DiffSegmenterConfig:
         timesteps: noise levels at which attention is read, each in one forward pass.
         level_weights: weight of the cross-attention maps of each downsampling factor (image side / map side), Eq. 5.
         self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
-            or the downsampling factors given in `self_attention_factors`.
-        self_attention_factors: the factors used where `self_attention` is `factors`.
+            or the downsampling factors given in `self_attention_strides`.
+        self_attention_strides: the factors used where `self_attention` is `strides`.
         level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, as the
             paper's text has it).
         class_tokens: which tokens of a class name are read and emphasised: the `mean` of all of them, the `last` one
@@ -105,8 +104,8 @@ class DiffSegmenterConfig:
 
     timesteps: list[int] = field(default_factory=lambda: [1, 50, 100, 150])
     level_weights: dict[int, float] = field(default_factory=lambda: dict(SD_LEVEL_WEIGHTS))
-    self_attention: Literal["highest", "all", "none", "factors"] = "highest"
-    self_attention_factors: list[int] = field(default_factory=list)
+    self_attention: Literal["highest", "all", "none", "strides"] = "highest"
+    self_attention_strides: list[int] = field(default_factory=list)
     level_norm: Literal["after", "before", "none"] = "after"
     class_tokens: Literal["mean", "last", "last_word"] = "mean"
     modifiers: Literal["ing_next", "ing_released", "none"] = "ing_next"
@@ -151,7 +150,7 @@ class DiffSegConfig:
         precision: number format in which the divergences of the first pass are compared; logarithms keep their floor
             in both, which the released float16 has not.
         clusters: number of clusters of K-means; 0 is the number of the image's labels, with background if there is one.
-        fit: `crop` segments the centre square and leaves the rest out (255), `squash` segments the whole image.
+        fit: `crop` segments the centre square and leaves the rest out (255), `stretch` segments the whole image.
         semantic: name the masks by cross-attention (Semantic DiffSeg) and merge those of one name.
     """
 
@@ -164,7 +163,7 @@ class DiffSegConfig:
     merging: Literal["released", "strict"] = "released"
     precision: Literal["float32", "float16"] = "float32"
     clusters: int = 6
-    fit: Literal["crop", "squash"] = "squash"
+    fit: Literal["crop", "stretch"] = "stretch"
     semantic: bool = False
 
 
@@ -258,7 +257,7 @@ class FreeSegDiffConfig:
             blocks' outputs (`attention`), or residual blocks and attention (`both`).
         backbone: hub id or folder of a vision transformer whose patch tokens are clustered instead of the diffusion
             model's features (CLIP, ViT, DINOv2); empty for none.
-        factors: downsampling factors (image side / map side) at which features are taken; 32 is 16 x 16 at 512 pixels.
+        strides: downsampling factors (image side / map side) at which features are taken; 32 is 16 x 16 at 512 pixels.
         side: the features of all layers are enlarged to a square of this side before they are concatenated.
         clusters: K of K-means.
         restarts: K-means keeps the best of so many starts.
@@ -281,7 +280,7 @@ class FreeSegDiffConfig:
     vae: Literal["mean", "sample"] = "mean"
     features: Literal["queries", "resblock", "attention", "both"] = "queries"
     backbone: str = ""
-    factors: list[int] = field(default_factory=lambda: [32])
+    strides: list[int] = field(default_factory=lambda: [32])
     side: int = 32
     clusters: int = 4
     restarts: int = 10
@@ -316,7 +315,7 @@ class FilterConfig:
             unless it is farther than the mean class, its released `mean_of_minima`, or `none`.
         noun_threshold: for `similarity`.
         spacy: name or folder of the spaCy pipeline that finds the nouns, or `shapes`, the small one that ships.
-        leads: a caption is written to go on from each of these.
+        prefixes: a caption is written to go on from each of these.
     """
 
     image: Literal["relative", "absolute", "none"] = "relative"
@@ -326,7 +325,7 @@ class FilterConfig:
     nouns: Literal["similarity", "synonyms", "both", "nearest", "mean_of_minima", "none"] = "similarity"
     noun_threshold: float = 0.8
     spacy: str = "en_core_web_sm"
-    leads: list[str] = field(default_factory=lambda: ["", "A picture of"])
+    prefixes: list[str] = field(default_factory=lambda: ["", "A picture of"])
 
 
 @dataclass(frozen=True)
@@ -356,7 +355,9 @@ class Experiment:
             empty, it is `voc`; for class folders one that ships and knows them all, or their names.
         source: where images and image-level labels come from.
         model: the diffusion model.
-        method: how images are segmented; each method has its settings under its own name.
+        method: `diffsegmenter`, `elbo`, `diffseg`, `freesegdiff`, or a method that one of `plugins` registers; each has
+            its settings under its own name.
+        plugins: Python files of your own that register methods; docs/examples/own_method.py is one.
         diffsegmenter: DiffSegmenter's switches.
         elbo: the ELBO baseline's switches.
         diffseg: DiffSeg's switches, and its K-means baselines'.
@@ -366,13 +367,15 @@ class Experiment:
         work: units, batches and workers.
         crf: DenseCRF's parameters.
         evaluate: how scores are reported.
+        own_settings: settings of the plugins' methods, by name.
     """
 
     out: str = "runs/pseudolabel"
     vocabulary: str = ""
     source: SourceConfig = field(default_factory=SourceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: MethodName = "diffsegmenter"
+    method: str = "diffsegmenter"
+    plugins: list[str] = field(default_factory=list)
     diffsegmenter: DiffSegmenterConfig = field(default_factory=DiffSegmenterConfig)
     elbo: ElboConfig = field(default_factory=ElboConfig)
     diffseg: DiffSegConfig = field(default_factory=DiffSegConfig)
@@ -382,6 +385,13 @@ class Experiment:
     work: WorkConfig = field(default_factory=WorkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    own_settings: dict[str, Any] = field(default_factory=dict)
+
+    def method_settings(self, name: str, default: Callable[[], Any]) -> Any:
+        """The settings of a method, be it one of the package or of a plugin."""
+        if name in self.own_settings:
+            return self.own_settings[name]
+        return getattr(self, name) if name in self.__dataclass_fields__ else default()
 
     def __post_init__(self) -> None:
         """Raises SettingError where a number makes no sense."""

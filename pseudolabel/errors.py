@@ -1,4 +1,11 @@
-"""Errors that the user can fix: the command line prints them as one message, without a traceback."""
+"""Every exception class of the package.
+
+`UserError` and its subclasses concern a whole command: the command line prints them as one message, without a
+traceback. `SampleError` concerns one sample; the others go on.
+"""
+
+FAILED_SAMPLES_EXIT = 3
+"""Exit status of a command that ended, but could not handle every sample."""
 
 
 class UserError(Exception):
@@ -17,3 +24,82 @@ class SettingError(UserError, ValueError):
 
 class PathError(UserError, ValueError):
     """A path or URL cannot be used; the message names it."""
+
+
+class SourceError(UserError, ValueError):
+    """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
+
+
+class NoLabelsError(SourceError):
+    """None of a source's labels is a class of the vocabulary, or there are none."""
+
+
+class ImageListError(UserError, ValueError):
+    """An image list is missing, is no text, is empty, or names an image twice."""
+
+
+class ParquetError(UserError, ValueError):
+    """A file is no Parquet, is damaged, or cannot be read here."""
+
+
+class VocabularyError(UserError, ValueError):
+    """A vocabulary file or a class name cannot be used."""
+
+
+class ModelError(UserError):
+    """A model cannot be loaded; the message says what to try."""
+
+
+class ShardError(UserError, ValueError):
+    """Shards cannot be read; the message names the shard and the fix."""
+
+
+class OutputError(UserError):
+    """The output folder cannot be used; the message says what is safe and what to do."""
+
+
+class FullDiskError(OutputError):
+    """Nothing more can be written: the file system is full, or read-only."""
+
+
+class NotOursError(OutputError):
+    """A file that this package did not write lies where it would write one."""
+
+
+class NoCamsError(UserError):
+    """There are no class activation maps to refine, or not all of them."""
+
+
+class StoppedError(UserError):
+    """The work was stopped from outside."""
+
+
+class NothingScoredError(SourceError):
+    """There are predictions and ground truth, but no image has both."""
+
+    exit_status = FAILED_SAMPLES_EXIT
+
+
+class NoRecordError(UserError):
+    """A folder holds no job's records."""
+
+
+class SampleError(Exception):
+    """One sample cannot be handled; a stage turns it into a `Failure`.
+
+    Attributes:
+        status: a short word that ledgers count, such as `missing`.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        """Say what to fix in `message`."""
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str]]:
+        """Both arguments, so that worker processes can hand it over."""
+        return type(self), (self.status, str(self))
+
+
+class LatticeOverflowError(ValueError):
+    """The points are too many, or lie on too large a lattice, for the numbers that name its vertices."""

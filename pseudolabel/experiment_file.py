@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from pseudolabel.config import Experiment
 from pseudolabel.errors import SettingError
 
-_SHIPPED = {"--config": "pseudolabel.pipelines", "--crf": "pseudolabel.refine.presets"}
+_SHIPPED = {"--config": "pseudolabel.pipelines", "--crf": "pseudolabel.crf.presets"}
 
 
 def resolve_shipped(option: str, value: str) -> str:
@@ -43,7 +43,7 @@ def load_experiment(name: str) -> Experiment:
         SettingError: if there is no such file, or it holds a setting that is none.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Experiment, as_group=False, sub_configs=True)
+    parser.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={"own_settings"})
     check_shipped("--config", name)
     path = resolve_shipped("--config", name)
     try:

@@ -1,4 +1,4 @@
-"""The three records that travel from station to station: `Sample`, `ScoreMaps`, `LabelMap`."""
+"""The records that travel from step to step: `Sample`, `ScoreMaps`, `LabelMap`, `Failure`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +37,7 @@ class ScoreMaps:
         key: the sample's key.
         classes: the C vocabulary indices that the maps belong to, in the maps' order.
         maps: float16 (C, h, w) at the attention's resolution, stretched to [0, 1] so that float16 holds them well.
-            They are min-max scaled again once they are at image size (`pseudolabel.methods.score_maps.at_image_size`).
+            They are min-max scaled again once they are at image size (`pseudolabel.score_maps.at_image_size`).
         size: (height, width) of the image.
     """
 
@@ -58,3 +58,13 @@ class LabelMap:
 
     key: str
     labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample that could not be labelled: its key, where it was named, a status word and the message."""
+
+    key: str
+    origin: str
+    status: str
+    message: str

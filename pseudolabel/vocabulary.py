@@ -14,17 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from pseudolabel import vocabulary_file
-from pseudolabel.errors import UserError
+from pseudolabel.errors import VocabularyError
 from pseudolabel.records import BACKGROUND
 
 MAX_CLASSES = 254  # 0 is background and 255 is ignored in a uint8 mask
 _SHOWN = 12  # names in a message
 _RESERVED = {"background": "background is index 0 by itself", "ignore": "ignored pixels are 255 by themselves"}
 _FILE_NAME = re.compile(r"[/\\]|\.\w{1,5}$")  # what no class's name looks like
-
-
-class VocabularyError(UserError, ValueError):
-    """A vocabulary file or a class name cannot be used."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
 
 FIGURES = ("cam_miou", "mask_miou", "val_miou", "val_miou_full_supervision", "percent_of_full_supervision")

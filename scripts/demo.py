@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import clear_folder
 from pseudolabel.io.ownership import write_own
 

@@ -20,14 +20,14 @@ import torch
 
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import load_model
+from pseudolabel.diffusion.noise import draw_noise
+from pseudolabel.errors import OutputError
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.io.folder import OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.methods.elbo import Elbo
-from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.sources.shapes import Scene, draw_scene
-from pseudolabel.stages.labellers.noise import draw_noise
+from pseudolabel.methods.elbo import PixelLikelihood
+from pseudolabel.score_maps import at_image_size
+from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt
 from pseudolabel.views.plots import plot_draws
@@ -53,7 +53,7 @@ def main() -> None:
     except OutputError as error:
         parser.error(str(error))
     config = load_experiment("shapes").elbo
-    method = Elbo(load_model(ModelConfig(name="shapes"), torch.device("cpu")), config)
+    method = PixelLikelihood(load_model(ModelConfig(name="shapes"), torch.device("cpu")), config)
     numbers = range(arguments.images)
     began = time.monotonic()
     tuning = sweep(method, arguments.samples, [draw_scene(np.random.default_rng([TRAINING_SEED, n])) for n in numbers])
@@ -74,15 +74,15 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def sweep(method: Elbo, samples: int, scenes: Sequence[Scene]) -> Sweeps:
+def sweep(method: PixelLikelihood, samples: int, scenes: Sequence[Scene]) -> Sweeps:
     """Scores at every threshold after each number of draws."""
     encodings = TextEncodings(method.model, ["", *(prompt(index) for index in range(1, len(VOCABULARY) + 1))])
-    deciders = {name: Elbo(method.model, replace(method.config, decision=name)) for name in DECISIONS}
+    deciders = {name: PixelLikelihood(method.model, replace(method.config, decision=name)) for name in DECISIONS}
     sweeps: Sweeps = {}
     for number, scene in enumerate(scenes):
         noise = draw_noise(0, "noise", f"scene_{number}", samples, method.model.latent_shape)
-        states = torch.stack([encodings.plain(""), *(encodings.plain(prompt(index)) for index in scene.classes)])
-        for draws, mean in running_means(method, scene, states, noise):
+        embeddings = torch.stack([encodings.plain(""), *(encodings.plain(prompt(index)) for index in scene.classes)])
+        for draws, mean in running_means(method, scene, embeddings, noise):
             for name, decider in deciders.items():
                 counts = sweeps.setdefault((name, draws), ThresholdSweep.empty(len(VOCABULARY)))
                 counts.add(scene.labels, at_image_size(decider.scores(mean), scene.labels.shape), scene.classes)
@@ -94,14 +94,14 @@ def prompt(index: int) -> str:
 
 
 def running_means(
-    method: Elbo, scene: Scene, states: torch.Tensor, noise: torch.Tensor
+    method: PixelLikelihood, scene: Scene, embeddings: torch.Tensor, noise: torch.Tensor
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Mean log-likelihoods (prompts, h, w) after 1, 2, 4, ... draws and after the last one."""
-    latents = method.model.encode(method.model.pixels(scene.image)[None]).expand(len(states), -1, -1, -1)
+    latents = method.model.encode(method.model.pixels(scene.image)[None]).expand(len(embeddings), -1, -1, -1)
     total = torch.zeros(())
     for number, own in enumerate(noise):
-        timesteps = torch.full((len(states),), method.timestep(number))
-        total = total + method.log_likelihood(latents, own.expand_as(latents), timesteps, states)
+        timesteps = torch.full((len(embeddings),), method.timestep(number))
+        total = total + method.log_likelihood(latents, own.expand_as(latents), timesteps, embeddings)
         draws = number + 1
         if draws & number == 0 or draws == len(noise):
             yield draws, total / draws

@@ -34,11 +34,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import open as open_with_bar
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SampleError, UserError
 from pseudolabel.io.image_list import read_image_list
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import mask_image, read_mask
-from pseudolabel.stages.progress import show_progress
+from pseudolabel.io.images import mask_image, read_mask
+from pseudolabel.runtime.progress import show_progress
 from pseudolabel.vocabulary import load_vocabulary
 
 HOST = "http://host.robots.ox.ac.uk"
@@ -238,7 +237,7 @@ def unpack(archive: Path, voc: Path, folders: tuple[str, ...], ids: Collection[s
             match = VOC_MEMBER.fullmatch(member.name)
             if match and member.isfile() and match[1] in folders and (ids is None or match[3] in ids):
                 wanted.append((member, voc / match[1] / match[2]))
-        with show_progress(f"unpack {' and '.join(folders)}", len(wanted)) as meter:
+        with show_progress(f"unpack {' and '.join(folders)}", len(wanted)) as progress:
             for done, (member, target) in enumerate(wanted, 1):
                 if target.exists() and target.stat().st_size != member.size:
                     raise other(target)
@@ -246,7 +245,7 @@ def unpack(archive: Path, voc: Path, folders: tuple[str, ...], ids: Collection[s
                     with appearing(target) as temporary:
                         # Into the folder itself, under a bare name: the filter lets nothing out of there.
                         tar.extract(member.replace(name=temporary.name), temporary.parent, filter="data")
-                meter.update(done, 0)
+                progress.update(done, 0)
 
 
 def convert_sbd(archive: Path, voc: Path, keep: Collection[str]) -> list[str]:
@@ -322,10 +321,10 @@ def write(path: Path, data: bytes) -> None:
 
 def write_labels(voc: Path, ids: list[str]) -> None:
     labels = {}
-    with show_progress("labels from masks", len(ids)) as meter:
+    with show_progress("labels from masks", len(ids)) as progress:
         for done, name in enumerate(sorted(ids), 1):
             labels[name] = labels_of(voc / "SegmentationClassAug" / f"{name}.png")
-            meter.update(done, 0)
+            progress.update(done, 0)
     write(voc / LABEL_FILE, json.dumps(labels, indent=0).encode() + b"\n")
 
 
@@ -333,7 +332,7 @@ def labels_of(mask: Path) -> list[str]:
     """Names of the classes in a mask, in the order of their indices."""
     try:
         values = np.flatnonzero(np.bincount(read_mask(read(mask), str(mask)).ravel()))
-    except BadSample as error:
+    except SampleError as error:
         raise UserError(f"{error}; remove it and run the same command again") from error
     found = [int(value) for value in values if value not in (0, 255)]
     if found and found[-1] >= len(NAMES):

@@ -15,11 +15,11 @@ from typing import Any
 
 from score_shapes import IMAGES, SEED
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import clear_folder
 from pseudolabel.io.ownership import own_files_beside, write_own
 
-TARGET = Path("pseudolabel/models/shapes-text/methods.json")
+TARGET = Path("pseudolabel/shapes/models/shapes-text/methods.json")
 T_100 = ("--diffsegmenter.timesteps", "[100]")
 FILTERS: dict[str, tuple[str, ...]] = {
     "image": ("--filter.nouns", "none"),

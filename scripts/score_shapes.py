@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import clear_folder
 
-MODEL = Path("pseudolabel/models/shapes")
+MODEL = Path("pseudolabel/shapes/models/shapes")
 SEED = 20231  # neither the model nor its settings have seen images of this seed
 IMAGES = 200
 TABLES = {"components": "diffsegmenter-4", "timesteps": "diffsegmenter-5"}

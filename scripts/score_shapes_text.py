@@ -17,18 +17,18 @@ import torch
 from PIL import Image
 from score_shapes import IMAGES, SEED
 
-from pseudolabel.batching import batched
 from pseudolabel.config import CaptionConfig, FilterConfig, SourceConfig
 from pseudolabel.evaluation.label_scores import LabelScores
-from pseudolabel.sources.shapes import BACKGROUNDS, draw_scene
-from pseudolabel.sources.shapes_dataset import CAPTION_FILE, write_shapes
+from pseudolabel.runtime.batching import batched
+from pseudolabel.shapes.dataset import CAPTION_FILE, write_shapes
+from pseudolabel.shapes.world import BACKGROUNDS, draw_scene
 from pseudolabel.sources.source import open_source
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.text.class_rules import Classes, classes_of_image
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.vocabulary import load_vocabulary
 
-MODELS = Path("pseudolabel/models/shapes-text")
+MODELS = Path("pseudolabel/shapes/models/shapes-text")
 SHAPES = load_vocabulary("shapes")
 CHOICE = range(6000, 6300)  # numbers of the scenes of the training seed that the threshold is chosen on
 THRESHOLDS = np.arange(0.3, 1, 0.01)
@@ -106,7 +106,7 @@ def score_filter(folder: Path, pictures: list[Picture], threshold: float) -> dic
     guess = CategoryFilter(config, CaptionConfig(model=str(folder / "captioner")), torch.device("cpu"))
     guesses = [found for part in batched([p.image for p in pictures], BATCH) for found in guess(part, SHAPES)]
     truth = [picture.classes for picture in pictures]
-    said = {lead: [in_words(found.captions[place]) for found in guesses] for place, lead in enumerate(config.leads)}
+    said = {lead: [in_words(found.captions[place]) for found in guesses] for place, lead in enumerate(config.prefixes)}
     return {
         "filter": {
             "image": label_scores([found.by_image for found in guesses], truth),

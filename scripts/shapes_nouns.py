@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import fix_random_seed
 
-from pseudolabel.sources.shapes import BACKGROUNDS
+from pseudolabel.shapes.world import BACKGROUNDS
 from pseudolabel.vocabulary import load_vocabulary
 
 WIDTH = 32

@@ -27,9 +27,9 @@ from diffusers.models.upsampling import Upsample2D
 from rich.progress import Progress
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption, draw_scene
+from pseudolabel.shapes.world import BACKGROUNDS, SIZE, Scene, caption, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 
 TEXT_WIDTH = 64
@@ -299,8 +299,8 @@ def train_unet(unet, text_encoder, tokenizer, scheduler, pool, args, save) -> No
             timesteps = draw_timesteps(args.batch, scheduler.config.num_train_timesteps).to(latents.device)
             noise = torch.randn_like(latents)
             ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-            states = text_encoder(ids.to(latents.device))[0]
-            predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states).sample
+            embeddings = text_encoder(ids.to(latents.device))[0]
+            predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, embeddings).sample
             loss = F.mse_loss(predicted, noise)
             descend(loss, optimiser, schedule, models)
             average = smooth(average, float(loss.detach()), step)

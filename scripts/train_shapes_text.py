@@ -46,9 +46,9 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
-from pseudolabel.sources.shapes import BACKGROUNDS, SIZE, Scene, caption
+from pseudolabel.shapes.world import BACKGROUNDS, SIZE, Scene, caption
 from pseudolabel.vocabulary import load_vocabulary
 
 SHAPES = load_vocabulary("shapes")
@@ -231,7 +231,7 @@ def draw_sentences(rng: np.random.Generator) -> list[str]:
 
 
 def word_loss(model: CLIPModel, tokenizer: CLIPTokenizer, rng: np.random.Generator) -> torch.Tensor:
-    """Words of one meaning are alike, and at right angles to all others, as mean token states and as embeddings."""
+    """Words of one meaning are alike, and at right angles to all others, as mean token embeddings and as embeddings."""
     groups = [*GROUPS, *((word,) for word in rng.choice(ORDINARY.split(), OTHERS, replace=False))]
     groups += [(resembling(rng),) for _ in range(OTHERS)]
     owner = torch.tensor([number for number, group in enumerate(groups) for _ in group], device=model.device)
@@ -239,9 +239,9 @@ def word_loss(model: CLIPModel, tokenizer: CLIPTokenizer, rng: np.random.Generat
     inputs = tokenizer([*chain(*groups)], padding=True, return_tensors="pt").to(model.device)
     output = model.text_model(**inputs)
     of_word = (inputs.input_ids != tokenizer.bos_token_id) & (inputs.input_ids != tokenizer.eos_token_id)
-    states = (output.last_hidden_state * of_word[..., None]).sum(1)
+    embeddings = (output.last_hidden_state * of_word[..., None]).sum(1)
     loss = torch.zeros((), device=model.device)
-    for units in (F.normalize(states), F.normalize(model.text_projection(output.pooler_output))):
+    for units in (F.normalize(embeddings), F.normalize(model.text_projection(output.pooler_output))):
         cosines = units @ units.T
         loss = loss + (1 - cosines[same]).mean() + F.relu(cosines[~same]).mean()
     return loss

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudolabel.config import CrfConfig, DiffSegmenterConfig, Experiment, ModelConfig, WorkConfig
+from pseudolabel.config import CrfConfig, DiffSegmenterConfig, ModelConfig
+from pseudolabel.crf.densecrf import refine
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
-from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
+from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample, ScoreMaps
-from pseudolabel.refine.densecrf import refine
-from pseudolabel.sources.shapes import Scene, draw_scene
-from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
+from pseudolabel.score_maps import at_image_size
+from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 
 TRAINING_SEED = 0  # the seed whose scenes the model was trained on
@@ -67,10 +68,8 @@ def choose_method(scenes: list[Scene], name: str) -> tuple[DiffSegmenterConfig, 
     best, best_miou, best_scores = DiffSegmenterConfig(), -1.0, []
     for weights, self_attention in itertools.product(LEVEL_WEIGHTS, SELF_ATTENTION):
         method = replace(DiffSegmenterConfig(), level_weights=weights, **self_attention)
-        labeller = DiffSegmenterLabeller(
-            Experiment(diffsegmenter=method, work=WorkConfig(batch=32)), model, vocabulary, None
-        )
-        scores = [at_image_size(maps.maps, maps.size) for _, maps in labeller(samples) if isinstance(maps, ScoreMaps)]
+        predictor = DiffSegmenterPredictor(Context(model.device, vocabulary, model, batch=32), method)
+        scores = [at_image_size(maps.maps, maps.size) for _, maps in predictor(samples) if isinstance(maps, ScoreMaps)]
         miou, threshold = sweep_thresholds(scenes, scores).oracle()
         print(f"{100 * miou:6.2f} at {threshold:.2f}  weights {weights}  {self_attention}", flush=True)
         if miou > best_miou:

@@ -49,7 +49,7 @@ def test_a_number_that_makes_no_sense_is_named(name: str, value: Any, message: s
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("evaluate.threshold", 0.07), ("evaluate.threshold", 1.0), ("diffsegmenter.self_attention_factors", []),
+    [("evaluate.threshold", 0.07), ("evaluate.threshold", 1.0), ("diffsegmenter.self_attention_strides", []),
      ("work.seed", -5), ("crf.iterations", 0)],
 )  # fmt: skip
 def test_limits_themselves_are_taken(name: str, value: Any) -> None:

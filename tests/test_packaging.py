@@ -17,7 +17,7 @@ DATA = ("*.py", "*.yaml", "py.typed", "*.safetensors", "*.json", "*.txt")
 def wheel(tmp_path_factory) -> list[str]:
     """The names in a wheel that is built from a copy, so that no build folder is left behind or found."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
     for name in ("pseudolabel", "configs", "train"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -40,7 +40,7 @@ def test_nothing_but_the_packages_is_at_top_level(wheel):
 def test_every_module_and_data_file_is_in_the_wheel(wheel):
     expected = files_below(ROOT / "pseudolabel", "pseudolabel")
     expected |= files_below(ROOT / "configs" / "pipeline", "pseudolabel/pipelines")
-    expected |= files_below(ROOT / "train", "pseudolabel_train")
+    expected |= files_below(ROOT / "train" / "pseudolabel_train", "pseudolabel_train")
     expected |= files_below(ROOT / "configs" / "deeplabv2", "pseudolabel_train/configs")
     assert expected <= set(wheel)
 

@@ -3,15 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.errors import VocabularyError
 from pseudolabel.text.class_rules import classes_of_spellings
-from pseudolabel.vocabulary import (
-    ClassEntry,
-    Vocabulary,
-    VocabularyError,
-    load_vocabulary,
-    typed_names,
-    vocabulary_of,
-)
+from pseudolabel.vocabulary import ClassEntry, Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
 
 def write(path: Path, text: str) -> Vocabulary:

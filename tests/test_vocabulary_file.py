@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.vocabulary import VocabularyError, load_vocabulary
+from pseudolabel.errors import VocabularyError
+from pseudolabel.vocabulary import load_vocabulary
 
 
 @pytest.mark.parametrize(

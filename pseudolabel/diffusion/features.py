@@ -25,24 +25,24 @@ class FeatureLayer:
         name: the module's path in the U-Net, such as `up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q`.
         kind: `queries` are those of cross-attention, `resblock` the output of a residual block, `attention` that of a
             block of self- and cross-attention.
-        factor: image side over the side of the map.
+        stride: downsampling factor, image side over the side of the map.
     """
 
     name: str
     kind: FeatureKind
-    factor: int
+    stride: int
 
 
-def feature_layers(unet: UNet2DConditionModel, vae_factor: int) -> list[FeatureLayer]:
+def feature_layers(unet: UNet2DConditionModel, vae_stride: int) -> list[FeatureLayer]:
     """All such layers of a U-Net, in no particular order."""
     queries = [
-        FeatureLayer(f"{layer.name}.to_q", "queries", layer.factor)
-        for layer in attention_layers(unet, vae_factor)
+        FeatureLayer(f"{layer.name}.to_q", "queries", layer.stride)
+        for layer in attention_layers(unet, vae_stride)
         if layer.kind == "cross"
     ]
     last = len(unet.config.block_out_channels) - 1
     blocks = [
-        FeatureLayer(name, kind, vae_factor * 2 ** level(name, last))
+        FeatureLayer(name, kind, vae_stride * 2 ** level(name, last))
         for name, module in unet.named_modules()
         if (kind := _kind(module)) is not None
     ]

@@ -16,20 +16,20 @@ class AttentionLayer:
     Attributes:
         name: the module's path in the U-Net, such as `up_blocks.3.attentions.2.transformer_blocks.0.attn1`.
         kind: `self` attends to the image's own positions, `cross` to the text's tokens.
-        factor: image side over the side of the layer's maps; 8 to 64 in Stable Diffusion.
+        stride: downsampling factor, image side over the side of the layer's maps; 8 to 64 in Stable Diffusion.
     """
 
     name: str
     kind: Literal["self", "cross"]
-    factor: int
+    stride: int
 
 
-def attention_layers(unet: UNet2DConditionModel, vae_factor: int) -> list[AttentionLayer]:
+def attention_layers(unet: UNet2DConditionModel, vae_stride: int) -> list[AttentionLayer]:
     """All attention layers of a U-Net in the order in which a forward pass reaches them."""
     last = len(unet.config.block_out_channels) - 1
     names = [name for name, module in unet.named_modules() if isinstance(module, Attention)]
     names.sort(key=lambda name: _EXECUTION_ORDER[name.split(".")[0]])
-    return [AttentionLayer(name, _kind(name), vae_factor * 2 ** level(name, last)) for name in names]
+    return [AttentionLayer(name, _kind(name), vae_stride * 2 ** level(name, last)) for name in names]
 
 
 def _kind(name: str) -> Literal["self", "cross"]:

@@ -12,20 +12,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
-from pseudolabel.errors import SettingError, UserError
+from pseudolabel.errors import ModelError, SettingError
+from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import weights_digest
 from pseudolabel.runtime.bars import library_bars
-from pseudolabel.shipped import resolve
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 LAUNCHED = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the words of `accelerate launch --mixed_precision`
-
-
-class ModelError(UserError):
-    """A model cannot be loaded; the message says what to try."""
 
 
 def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
@@ -156,7 +152,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
 
 
 def _check_size(model: DiffusionModel) -> None:
-    deepest = model.vae_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    deepest = model.vae_stride * 2 ** (len(model.unet.config.block_out_channels) - 1)
     if model.image_size % deepest:
         raise ModelError(
             f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs"

@@ -42,17 +42,17 @@ class DiffusionModel:
         return self.unet.dtype
 
     @property
-    def vae_factor(self) -> int:
+    def vae_stride(self) -> int:
         """Image side over latent side; 8 in Stable Diffusion."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        side = self.image_size // self.vae_factor
+        side = self.image_size // self.vae_stride
         return (self.unet.config.in_channels, side, side)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Squash an RGB image to the model's square, bilinear with antialiasing: float32 (3, size, size) in [-1, 1]."""
+        """An RGB image stretched to the model's square, bilinear, antialiased: float32 (3, size, size) in [-1, 1]."""
         square = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
@@ -87,20 +87,20 @@ class DiffusionModel:
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
     @torch.inference_mode()
-    def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The noise that the U-Net sees in latents.
 
         Args:
             noised: float32 (B, c, h, w) latents z_t.
             timesteps: int64 (B,), on the CPU.
-            states: (B, tokens, width) text encodings.
+            embeddings: (B, tokens, width) text encodings.
 
         Returns:
             float32 (B, c, h, w) on the model's device.
         """
         noised = self.upload(noised)
-        states = self.upload(states).to(self.dtype)
-        predicted = self.unet(noised.to(self.dtype), self.upload(timesteps), states).sample.float()
+        embeddings = self.upload(embeddings).to(self.dtype)
+        predicted = self.unet(noised.to(self.dtype), self.upload(timesteps), embeddings).sample.float()
         if self.prediction == "epsilon":
             return predicted
         signal = self._signal(timesteps)

@@ -33,25 +33,25 @@ class LastLayerReached(Exception):
 @contextmanager
 def record_attention(
     unet: UNet2DConditionModel,
-    vae_factor: int,
+    vae_stride: int,
     token_weights: torch.Tensor,
-    cross_factors: Collection[int],
-    self_factors: Collection[int],
+    cross_strides: Collection[int],
+    self_strides: Collection[int],
 ) -> Iterator[Recording]:
     """Record while the context lasts; the forward pass ends early, without a result, after the last wanted layer.
 
     Args:
         unet: the U-Net; its attention processors are put back at the end.
-        vae_factor: image side over latent side.
+        vae_stride: image side over latent side.
         token_weights: float32 (B, tokens), or (B, C, tokens) for C maps of each latent; the weight of each token's
             column in the cross-attention map.
-        cross_factors: downsampling factors whose cross-attention is recorded.
-        self_factors: downsampling factors whose self-attention queries and keys are recorded.
+        cross_strides: downsampling factors whose cross-attention is recorded.
+        self_strides: downsampling factors whose self-attention queries and keys are recorded.
 
     Raises:
         ValueError: if the U-Net has no such layer.
     """
-    wanted = _wanted_layers(attention_layers(unet, vae_factor), cross_factors, self_factors)
+    wanted = _wanted_layers(attention_layers(unet, vae_stride), cross_strides, self_strides)
     recording = Recording()
     # Only these layers are touched: to set all of them takes diffusers a third of the Python time of a forward pass.
     modules = [unet.get_submodule(layer.name) for layer in wanted]
@@ -59,9 +59,9 @@ def record_attention(
     for module, layer in zip(modules, wanted, strict=True):
         is_last = layer is wanted[-1]
         module.set_processor(
-            _RecordCross(recording, layer.factor, token_weights, is_last)
+            _RecordCross(recording, layer.stride, token_weights, is_last)
             if layer.kind == "cross"
-            else _RecordSelf(recording, layer.factor, is_last)
+            else _RecordSelf(recording, layer.stride, is_last)
         )
     try:
         yield recording
@@ -73,21 +73,21 @@ def record_attention(
 
 
 def _wanted_layers(
-    layers: list[AttentionLayer], cross_factors: Collection[int], self_factors: Collection[int]
+    layers: list[AttentionLayer], cross_strides: Collection[int], self_strides: Collection[int]
 ) -> list[AttentionLayer]:
-    for kind, factors in {"cross": cross_factors, "self": self_factors}.items():
-        known = sorted({layer.factor for layer in layers if layer.kind == kind})
-        missing = sorted(set(factors) - set(known))
+    for kind, strides in {"cross": cross_strides, "self": self_strides}.items():
+        known = sorted({layer.stride for layer in layers if layer.kind == kind})
+        missing = sorted(set(strides) - set(known))
         if missing:
             raise ValueError(f"the U-Net has no {kind}-attention at downsampling factor {missing[0]}; it has {known}")
-    return [layer for layer in layers if layer.factor in (cross_factors if layer.kind == "cross" else self_factors)]
+    return [layer for layer in layers if layer.stride in (cross_strides if layer.kind == "cross" else self_strides)]
 
 
 class _RecordCross:
     """Attention processor of a cross-attention layer whose token columns are wanted."""
 
-    def __init__(self, recording: Recording, factor: int, token_weights: torch.Tensor, is_last: bool) -> None:
-        self.maps = recording.cross.setdefault(factor, [])
+    def __init__(self, recording: Recording, stride: int, token_weights: torch.Tensor, is_last: bool) -> None:
+        self.maps = recording.cross.setdefault(stride, [])
         self.token_weights = token_weights
         self.is_last = is_last
 
@@ -108,8 +108,8 @@ class _RecordCross:
 class _RecordSelf:
     """Attention processor of a self-attention layer whose queries and keys are wanted."""
 
-    def __init__(self, recording: Recording, factor: int, is_last: bool) -> None:
-        self.queries_keys = recording.queries_keys.setdefault(factor, [])
+    def __init__(self, recording: Recording, stride: int, is_last: bool) -> None:
+        self.queries_keys = recording.queries_keys.setdefault(stride, [])
         self.is_last = is_last
 
     def __call__(

@@ -8,8 +8,8 @@ import numpy as np
 
 from pseudolabel.evaluation.confusion import Confusion, check_labels
 from pseudolabel.limits import STEPS
-from pseudolabel.methods.score_maps import winners
 from pseudolabel.records import IGNORE
+from pseudolabel.score_maps import winners
 
 # float32 like the scores, so that a score equal to a threshold is a tie.
 THRESHOLDS = (np.arange(STEPS + 1) / STEPS).astype(np.float32)

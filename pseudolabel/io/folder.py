@@ -11,19 +11,11 @@ from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import FullDiskError, OutputError
 from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
 LONGEST_IN_TEMPORARY = 200  # bytes of a file's name; file systems take 255 with prefix and suffix
-
-
-class OutputError(UserError):
-    """The output folder cannot be used; the message says what is safe and what to do."""
-
-
-class FullDiskError(OutputError):
-    """Nothing more can be written: the file system is full, or read-only."""
 
 
 class Folder:

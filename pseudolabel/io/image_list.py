@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import ImageListError, UserError
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
@@ -17,10 +17,6 @@ _IMAGE_AND_REST = re.compile(rf"(.+?{_SUFFIX})(?:{_GAP.pattern})(.+)", re.IGNORE
 _MASK = re.compile(rf"(.+?{_SUFFIX})(?:(?:{_GAP.pattern}).*)?", re.IGNORECASE)
 _FLAG = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # VOC's ImageSets/Main: whether the image has the list's class
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-
-
-class ImageListError(UserError, ValueError):
-    """An image list is missing, is no text, is empty, or names an image twice."""
 
 
 class ListedImage(NamedTuple):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 

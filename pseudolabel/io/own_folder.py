@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 
 MARKER = ".pseudolabel.owner"
 

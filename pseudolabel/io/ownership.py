@@ -9,17 +9,14 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import NotOursError, OutputError
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.left_out import LeftOut
 
 MANIFEST = ".pseudolabel.manifest"
 _MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?")
 OWN = "written by pseudolabel"
 NAMED = 3  # files that a message names one by one
-
-
-class NotOursError(OutputError):
-    """A file that this package did not write lies where it would write one."""
 
 
 class OwnFiles:

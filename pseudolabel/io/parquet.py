@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import ParquetError
 from pseudolabel.io.filesystem import open_filesystem
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 _ROWS, _KEPT = 32, 8  # of large values in a batch, and batches that are kept for threads that come a little later
 _BUFFER = 1 << 20  # bytes; without it a whole column of a row group is read at once
 _OPEN_FILES = 16
-
-
-class ParquetError(UserError, ValueError):
-    """A file is no Parquet, is damaged, or cannot be read here."""
 
 
 class Cell(NamedTuple):

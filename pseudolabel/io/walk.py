@@ -10,12 +10,12 @@ from functools import partial
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pseudolabel.batching import batched
 from pseudolabel.errors import PathError
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import HEAD, HEIF_SUFFIXES, by_content, by_suffix, is_heif, remedy
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.ownership import MANIFEST
+from pseudolabel.runtime.batching import batched
 
 _OF_THE_SYSTEM = ("__MACOSX", "@eaDir")  # previews and the like that Macs and network drives put beside images
 _THREADS, _TOGETHER = 16, 4096  # look into files; behind a URL waiting for them is all the time there is

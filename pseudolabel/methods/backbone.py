@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
+from pseudolabel.io.pretrained import load_pretrained
+from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
-from pseudolabel.shipped import resolve
-from pseudolabel.text.pretrained import load_pretrained
 
 
 class PatchFeatures:
@@ -37,7 +37,7 @@ class PatchFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """The last layer's patch tokens of RGB images, squashed to the model's square: float32 (B, d, h, h)."""
+        """The last layer's patch tokens of RGB images, stretched to the model's square: float32 (B, d, h, h)."""
         side = {"height": self.image_size, "width": self.image_size}
         inputs = self.processor(images=list(images), size=side, do_center_crop=False, return_tensors="pt")
         pixels = inputs.pixel_values.to(self.model.device, self.model.dtype)

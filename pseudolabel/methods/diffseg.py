@@ -25,7 +25,7 @@ FLOOR = torch.finfo(torch.float32).tiny  # logarithms are taken of no less
 GROUP = 2**24  # values of aggregated attention held at once: one image at 64 x 64
 
 
-class DiffSeg:
+class AggregatedAttention:
     """Aggregated attention of images from one forward pass without noise."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegConfig) -> None:
@@ -35,10 +35,10 @@ class DiffSeg:
             SettingError: if one of them makes no sense, or none for this model.
         """
         self.model, self.config = model, config
-        layers = attention_layers(model.unet, model.vae_factor)
-        self.self_factors = {layer.factor for layer in layers if layer.kind == "self"}
-        self.cross_factors = {layer.factor for layer in layers if layer.kind == "cross"}
-        self.side = model.image_size // min(self.self_factors)
+        layers = attention_layers(model.unet, model.vae_stride)
+        self.self_strides = {layer.stride for layer in layers if layer.kind == "self"}
+        self.cross_strides = {layer.stride for layer in layers if layer.kind == "cross"}
+        self.side = model.image_size // min(self.self_strides)
         _check(config, self.side, len(model.alphas_cumprod))
         self.empty = model.encode_text([""])
 
@@ -54,7 +54,7 @@ class DiffSeg:
         """
         model = self.model
         no_text = torch.zeros(len(latents), self.empty.shape[1], device=model.device)
-        with record_attention(model.unet, model.vae_factor, no_text, [], self.self_factors) as recording:
+        with record_attention(model.unet, model.vae_stride, no_text, [], self.self_strides) as recording:
             self._forward(latents, self.empty.expand(len(latents), -1, -1))
         group = max(1, GROUP // self.side**4)
         for start in range(0, len(latents), group):
@@ -63,25 +63,27 @@ class DiffSeg:
             yield aggregate(layers, self.config.weights)
 
     @torch.inference_mode()
-    def text_maps(self, latents: torch.Tensor, states: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
+    def text_maps(self, latents: torch.Tensor, embeddings: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
         """Cross-attention of prompts' tokens (Eq. 8), summed over the layers of a resolution.
 
         Args:
             latents: (B, c, h, w) scaled latents.
-            states: (B, tokens, width) text encodings of the images' prompts.
-            columns: (B, C, tokens) weights of the tokens that make each class's map.
+            embeddings: (B, tokens, width) text encodings of the images' prompts.
+            weights: (B, C, tokens) weights of the tokens that make each class's map.
 
         Returns:
             float32 (B, C, side, side), one for each resolution.
         """
-        model, weights = self.model, self.model.upload(columns)
-        with record_attention(model.unet, model.vae_factor, weights, self.cross_factors, []) as recording:
-            self._forward(latents, states)
+        model, weights = self.model, self.model.upload(weights)
+        with record_attention(model.unet, model.vae_stride, weights, self.cross_strides, []) as recording:
+            self._forward(latents, embeddings)
         return [_square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
 
-    def _forward(self, latents: torch.Tensor, states: torch.Tensor) -> None:
+    def _forward(self, latents: torch.Tensor, embeddings: torch.Tensor) -> None:
         model = self.model
-        model.unet(model.upload(latents).to(model.dtype), self.config.timestep, model.upload(states).to(model.dtype))
+        model.unet(
+            model.upload(latents).to(model.dtype), self.config.timestep, model.upload(embeddings).to(model.dtype)
+        )
 
 
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:

@@ -10,10 +10,10 @@ from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, record_attention
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.score_maps import min_max
+from pseudolabel.score_maps import min_max
 
 
-class DiffSegmenter:
+class CompletedAttention:
     """Score maps of (image, class) pairs from one noised forward pass per timestep."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig) -> None:
@@ -23,24 +23,24 @@ class DiffSegmenter:
             SettingError: if a timestep, a downsampling factor or all weights together make no sense for this model.
         """
         self.model, self.config = model, config
-        layers = attention_layers(model.unet, model.vae_factor)
-        self.cross_factors = _weighted_factors(config.level_weights, {x.factor for x in layers if x.kind == "cross"})
-        self.self_factors = _completing_factors(config, {x.factor for x in layers if x.kind == "self"})
+        layers = attention_layers(model.unet, model.vae_stride)
+        self.cross_strides = _weighted_strides(config.level_weights, {x.stride for x in layers if x.kind == "cross"})
+        self.self_strides = _completing_strides(config, {x.stride for x in layers if x.kind == "self"})
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
             raise SettingError(f"diffsegmenter.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
 
     @torch.inference_mode()
     def __call__(
-        self, latents: torch.Tensor, noise: torch.Tensor, states: torch.Tensor, columns: torch.Tensor
+        self, latents: torch.Tensor, noise: torch.Tensor, embeddings: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Score maps M_c of P pairs, Eq. 7 without its normalisation.
 
         Args:
             latents: (P, c, h, w) scaled latents.
             noise: (P, T or 1, c, h, w) standard normal noise per timestep, or one for all.
-            states: (P, tokens, width) text encodings of the pairs' prompts.
-            columns: (P, tokens) weights of the tokens whose columns make the map; rows sum to one.
+            embeddings: (P, tokens, width) text encodings of the pairs' prompts.
+            weights: (P, tokens) weights of the tokens that make the map; rows sum to one.
 
         Returns:
             float32 (P, h, w).
@@ -50,12 +50,12 @@ class DiffSegmenter:
         timesteps = steps.repeat(pairs)
         noise = model.upload(noise).expand(-1, count, -1, -1, -1).flatten(0, 1)
         noised = model.add_noise(model.upload(latents).repeat_interleave(count, 0), noise, timesteps)
-        states = model.upload(states).to(model.dtype).repeat_interleave(count, 0)
-        weights = model.upload(columns).float().repeat_interleave(count, 0)
+        embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
+        weights = model.upload(weights).float().repeat_interleave(count, 0)
         with record_attention(
-            model.unet, model.vae_factor, weights, self.cross_factors, self.self_factors
+            model.unet, model.vae_stride, weights, self.cross_strides, self.self_strides
         ) as recording:
-            model.unet(noised.to(model.dtype), model.upload(timesteps), states)
+            model.unet(noised.to(model.dtype), model.upload(timesteps), embeddings)
         fused = self._fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)
@@ -64,19 +64,19 @@ class DiffSegmenter:
     def _fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
         """Weighted sum over resolutions (Eq. 5): float32 (B, side, side)."""
         total = torch.zeros(side, side, device=self.model.device)
-        for factor in self.cross_factors:
-            maps = _square(torch.stack(cross[factor]).mean(0))
+        for stride in self.cross_strides:
+            maps = _square(torch.stack(cross[stride]).mean(0))
             if self.config.level_norm == "before":
                 maps = min_max(maps)
             maps = _resize(maps, side)
             if self.config.level_norm == "after":
                 maps = min_max(maps)
-            total = total + self.config.level_weights[factor] * maps
+            total = total + self.config.level_weights[stride] * maps
         return total
 
     def _complete(self, fused: torch.Tensor, recording: Recording) -> torch.Tensor:
         """Mean over the chosen self-attention layers of A vec(fused), each at its own resolution (Eqs. 6 and 7)."""
-        layers = [layer for factor in self.self_factors for layer in recording.queries_keys[factor]]
+        layers = [layer for stride in self.self_strides for layer in recording.queries_keys[stride]]
         if not layers:
             return fused
         side, total = fused.shape[-1], torch.zeros_like(fused)
@@ -98,9 +98,9 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     """
     # Rows sum to one, so the map's mean passes through unchanged; half precision keeps more digits of what is left.
     mean = values.mean(1, keepdim=True)
-    columns = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
+    own = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
     # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.
-    padded = F.pad(columns, (0, query.shape[-1] - 1))
+    padded = F.pad(own, (0, query.shape[-1] - 1))
     return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
 
 
@@ -115,8 +115,8 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
 
 
-def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int]:
-    chosen = sorted(factor for factor, weight in weights.items() if weight)
+def _weighted_strides(weights: Mapping[int, float], known: set[int]) -> list[int]:
+    chosen = sorted(stride for stride, weight in weights.items() if weight)
     if not chosen or not set(chosen) <= known or min(weights.values()) < 0:
         raise SettingError(
             f"diffsegmenter.level_weights {dict(weights)}: give weights of at least 0 for some of the downsampling "
@@ -125,12 +125,12 @@ def _weighted_factors(weights: Mapping[int, float], known: set[int]) -> list[int
     return chosen
 
 
-def _completing_factors(config: DiffSegmenterConfig, known: set[int]) -> list[int]:
-    if config.self_attention == "factors":
-        chosen = sorted(set(config.self_attention_factors))
+def _completing_strides(config: DiffSegmenterConfig, known: set[int]) -> list[int]:
+    if config.self_attention == "strides":
+        chosen = sorted(set(config.self_attention_strides))
         if not chosen or not set(chosen) <= known:
             raise SettingError(
-                f"diffsegmenter.self_attention_factors {chosen}: this model has self-attention at {sorted(known)}"
+                f"diffsegmenter.self_attention_strides {chosen}: this model has self-attention at {sorted(known)}"
             )
         return chosen
     return {"none": [], "all": sorted(known), "highest": [min(known)]}[config.self_attention]

@@ -8,7 +8,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 
 
-class Elbo:
+class PixelLikelihood:
     """Log-likelihoods of prompts per latent pixel, one draw of timestep and noise at a time."""
 
     def __init__(self, model: DiffusionModel, config: ElboConfig) -> None:
@@ -31,7 +31,7 @@ class Elbo:
         return self.config.timesteps[draw % len(self.config.timesteps)]
 
     def log_likelihood(
-        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         """One term of Eq. 3 per row: the negative mean over channels of (noise - predicted noise) ** 2.
 
@@ -39,14 +39,14 @@ class Elbo:
             latents: float32 (B, c, h, w) scaled latents.
             noise: float32 (B, c, h, w), standard normal.
             timesteps: int64 (B,).
-            states: (B, tokens, width) text encodings of the prompts.
+            embeddings: (B, tokens, width) text encodings of the prompts.
 
         Returns:
             float32 (B, h, w) on the model's device, at most 0.
         """
         latents, noise = self.model.upload(latents), self.model.upload(noise)
         noised = self.model.add_noise(latents, noise, timesteps)
-        return -(noise - self.model.predict_noise(noised, timesteps, states)).square().mean(1)
+        return -(noise - self.model.predict_noise(noised, timesteps, embeddings)).square().mean(1)
 
     def scores(self, log_likelihoods: torch.Tensor) -> torch.Tensor:
         """Bayes' rule with equal priors, per pixel.

@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[FeatureKind, ...]] = {
 MAX_CLUSTERS = 256  # regions are numbered in uint8
 
 
-class FreeSegDiff:
+class FeatureClusters:
     """Regions of images without names, from one forward pass with the empty prompt."""
 
     def __init__(self, model: DiffusionModel, config: FreeSegDiffConfig) -> None:
@@ -34,8 +34,8 @@ class FreeSegDiff:
         """
         _check(model, config)
         self.model, self.config = model, config
-        self.layers = _choose_layers(config, feature_layers(model.unet, model.vae_factor))
-        self.states = model.encode_text([""])
+        self.layers = _choose_layers(config, feature_layers(model.unet, model.vae_stride))
+        self.embeddings = model.encode_text([""])
 
     @torch.inference_mode()
     def regions(
@@ -56,9 +56,9 @@ class FreeSegDiff:
         latents = model.upload(latents)
         if noise is not None:
             latents = model.add_noise(latents, model.upload(noise), timesteps)
-        states = self.states.expand(len(latents), -1, -1)
+        embeddings = self.embeddings.expand(len(latents), -1, -1)
         with record_features(model.unet, self.layers) as features:
-            model.unet(latents.to(model.dtype), model.upload(timesteps), states)
+            model.unet(latents.to(model.dtype), model.upload(timesteps), embeddings)
         return cluster(features, generators, config)
 
 
@@ -195,10 +195,10 @@ def _check(model: DiffusionModel, config: FreeSegDiffConfig) -> None:
 
 def _choose_layers(config: FreeSegDiffConfig, layers: list[FeatureLayer]) -> list[FeatureLayer]:
     kinds = KINDS[config.features]
-    known = sorted({layer.factor for layer in layers if layer.kind in kinds})
-    if not config.factors or not set(config.factors) <= set(known):
+    known = sorted({layer.stride for layer in layers if layer.kind in kinds})
+    if not config.strides or not set(config.strides) <= set(known):
         raise SettingError(
-            f"freesegdiff.factors {config.factors}: give some of the downsampling factors at which this model has "
+            f"freesegdiff.strides {config.strides}: give some of the downsampling factors at which this model has "
             f"{' or '.join(kinds)} features, {known}"
         )
-    return [layer for layer in layers if layer.kind in kinds and layer.factor in config.factors]
+    return [layer for layer in layers if layer.kind in kinds and layer.stride in config.strides]

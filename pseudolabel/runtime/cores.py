@@ -49,3 +49,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def share_of_cores(local_count: int) -> int:
+    """Processor cores for one of `local_count` processes on this machine, at least one."""
+    return max(1, usable_cores() // local_count)

@@ -6,20 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import NoRecordError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.names import printable
-from pseudolabel.shards.ledger import SKIPPED, Failure, Ledger
+from pseudolabel.records import Failure
+from pseudolabel.shards.ledger import SKIPPED, Ledger
 
 KINDS = ("cams", "masks", "segments", "filter")
 COLUMNS = ("kind", "key", "origin", "status", "message")
 
 Recorded = tuple[str, Failure]
 """The kind of what could not be made, and the failure."""
-
-
-class NoRecordError(UserError):
-    """A folder holds no job's records."""
 
 
 def find_failures(folder: Folder) -> list[Recorded]:

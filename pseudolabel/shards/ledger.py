@@ -1,6 +1,5 @@
 """The ledger: what every shard of an output folder holds, and the fingerprint of the run that wrote it."""
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -9,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import digest, encode_json
+from pseudolabel.records import Failure
 
 RUN = "run.json"
 INDEX = "index.json"
@@ -18,16 +20,6 @@ THREADS = 16  # read entries; behind a URL waiting for them is all the time ther
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does
 RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add --retry-failed."
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A sample that could not be labelled: its key, where it was named, a status word and the message."""
-
-    key: str
-    origin: str
-    status: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +67,6 @@ def shard_name(kind: str, unit: int, suffix: str = "tar") -> str:
 def entry_name(kind: str, unit: int) -> str:
     """File name of a unit's ledger entry."""
     return f"{kind}-{unit:06d}.json"
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON-ready value, the same for the same content."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def encode_json(value: Any) -> bytes:
-    """The same bytes for the same content."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return text.encode(errors="backslashreplace")  # in JSON an escape: a file name that is no UTF-8 ends no run
 
 
 class Ledger:

@@ -3,8 +3,9 @@
 import json
 import re
 
+from pseudolabel.errors import NotOursError
 from pseudolabel.io.folder import Folder
-from pseudolabel.io.ownership import NAMED, NotOursError
+from pseudolabel.io.ownership import NAMED
 from pseudolabel.shards.ledger import INDEX, RUN
 
 SUMMARY = "summary.json"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pseudolabel.shards.tar import Members, read_tar, write_tar
+from pseudolabel.io.tar import Members, read_tar, write_tar
 
 
 @dataclass(frozen=True)

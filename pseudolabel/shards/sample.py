@@ -8,19 +8,17 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from pseudolabel.errors import SampleError
+from pseudolabel.io.images import mask_image
+from pseudolabel.io.json_text import encode_json
+from pseudolabel.io.tar import Members
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
-from pseudolabel.shards.ledger import encode_json
-from pseudolabel.shards.tar import Members
-from pseudolabel.sources.images import mask_image
 from pseudolabel.vocabulary import Vocabulary
 
 JPEG_QUALITY = 95
+DAMAGED = "damaged"  # status of a sample that does not hold what it should
 CAM_MEMBERS = frozenset({"jpg", "cam.npz", "json"})
 MASK_MEMBERS = frozenset({"jpg", "png", "json"})
-
-
-class ShardSampleError(ValueError):
-    """A shard's sample does not hold what it should."""
 
 
 def encode_image(sample: Sample) -> bytes:
@@ -65,7 +63,7 @@ class CamSample:
 
 
 def decode_cams(key: str, members: Members) -> CamSample:
-    """Raises ShardSampleError where a member is missing or unreadable; nothing is unpickled."""
+    """Raises SampleError where a member is missing or unreadable; nothing is unpickled."""
     _check(key, members, CAM_MEMBERS)
     try:
         fields = json.loads(members["json"])
@@ -73,9 +71,9 @@ def decode_cams(key: str, members: Members) -> CamSample:
             maps, classes = arrays["maps"], tuple(int(index) for index in arrays["classes"])
         scores = ScoreMaps(key, classes, maps, (int(fields["height"]), int(fields["width"])))
     except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise ShardSampleError(f"sample '{key}': {error!r}") from error
+        raise SampleError(DAMAGED, f"sample '{key}': {error!r}") from error
     if maps.ndim != 3 or len(maps) != len(classes):
-        raise ShardSampleError(f"sample '{key}': maps of shape {maps.shape} for {len(classes)} classes")
+        raise SampleError(DAMAGED, f"sample '{key}': maps of shape {maps.shape} for {len(classes)} classes")
     return CamSample(members["jpg"], scores, fields)
 
 
@@ -89,4 +87,4 @@ def encode_mask(jpeg: bytes, mask: LabelMap, fields: dict[str, Any]) -> Members:
 
 def _check(key: str, members: Members, wanted: frozenset[str]) -> None:
     if set(members) != wanted:
-        raise ShardSampleError(f"sample '{key}' has members {sorted(members)} instead of {sorted(wanted)}")
+        raise SampleError(DAMAGED, f"sample '{key}' has members {sorted(members)} instead of {sorted(wanted)}")

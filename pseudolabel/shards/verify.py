@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError, SampleError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.images import read_mask
+from pseudolabel.io.tar import Members, read_tar
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry, shard_name
-from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, ShardSampleError, decode_cams
-from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import read_mask
+from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, decode_cams
 
 KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS, "segments": MASK_MEMBERS}
 
@@ -92,7 +92,7 @@ def _check_sample(kind: str, key: str, members: Members) -> list[str]:
             size = read_mask(members["png"], key).shape
             if fields["key"] != key:
                 return [f"sample '{key}' describes itself as '{fields['key']}'"]
-    except (ShardSampleError, BadSample, OSError, ValueError, KeyError, TypeError) as error:
+    except (SampleError, OSError, ValueError, KeyError, TypeError) as error:
         return [f"sample '{key}' cannot be read: {error}"]
     return [] if size == (height, width) else [f"sample '{key}': image {(height, width)} but {size} beside it"]
 

@@ -1,11 +1,11 @@
 """Cityscapes: street scenes with fine masks (Cordts et al. 2016), in the 27 classes of unsupervised segmentation."""
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.files import Location, find_folder, join
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_images
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.entry import Entry, key_of
-from pseudolabel.sources.files import Location, find_folder, join
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import ListedMasks, MaskFiles, labels_by_value, open_mask_folder
 from pseudolabel.vocabulary import Vocabulary

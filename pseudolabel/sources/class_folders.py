@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SourceError
+from pseudolabel.io.files import is_folder
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.io.ownership import without_own_files
 from pseudolabel.io.walk import find_images
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_folder
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 
 BACKGROUND_FOLDER = "background"  # its images show none of the classes

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import is_file, read_text
+from pseudolabel.errors import SourceError
+from pseudolabel.io.files import is_file, read_text
+from pseudolabel.io.json_text import decode_json
 from pseudolabel.sources.outlines import check_outline
-from pseudolabel.sources.strict_json import decode_json
 
 DUPLICATE = "image(s) listed twice"
 NAMELESS = "image(s) without id or file_name"

@@ -9,14 +9,15 @@ from typing import Any, cast
 import numpy as np
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
+from pseudolabel.io.files import find_folder, is_folder, join
 from pseudolabel.io.image_list import ImageNames, stem
+from pseudolabel.io.images import check_size
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_images
 from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.sources.coco_json import Coco, read_coco
-from pseudolabel.sources.entry import TWO_IMAGES, BadSample, Entry, SourceError, key_of
-from pseudolabel.sources.files import find_folder, is_folder, join
-from pseudolabel.sources.images import check_size
+from pseudolabel.sources.entry import TWO_IMAGES, Entry, key_of
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import Mask, MaskReader, labels_by_value, open_mask_folder
 from pseudolabel.sources.outlines import rasterise
@@ -143,7 +144,7 @@ class DrawnMasks:
         """Draw the entry's mask; None for an image none of whose objects has an outline.
 
         Raises:
-            BadSample: `too_large`, or `unreadable` where an outline makes no sense.
+            SampleError: `too_large`, or `unreadable` where an outline makes no sense.
         """
         origin = f"mask of '{entry.key}' in '{self.path}'"
         drawing = self.drawings.get(entry.key)
@@ -154,7 +155,7 @@ class DrawnMasks:
         try:
             shapes = [(crowd, rasterise(outline, height, width), label) for label, crowd, outline in objects]
         except ValueError as error:
-            raise BadSample("unreadable", f"{origin}: {error}") from error
+            raise SampleError("unreadable", f"{origin}: {error}") from error
         labels = np.full((height, width), BACKGROUND, np.uint8, order="F")  # as the shapes are
         for crowd, shape, label in sorted(shapes, key=lambda item: (not item[0], -np.count_nonzero(item[1]))):
             labels[shape] = IGNORE if crowd else label

@@ -6,11 +6,11 @@ Caesar et al. 2018 labelled them; the lists of images to score on are Ji et al.'
 from collections.abc import Sequence
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.io.files import find_folder, join
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_images
 from pseudolabel.records import IGNORE
 from pseudolabel.sources.entry import Entry, key_of
-from pseudolabel.sources.files import find_folder, join
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, open_mask_folder
 from pseudolabel.sources.split import entries_of, read_split

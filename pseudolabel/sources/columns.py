@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pseudolabel.errors import SettingError
-from pseudolabel.sources.entry import SourceError
+from pseudolabel.errors import SettingError, SourceError
 
 # What a column may be called, the first one before the second.
 _NAMES = {"image": ("image", "file_name"), "labels": ("labels", "label"), "key": ("key",), "mask": ("mask",)}

@@ -7,10 +7,11 @@ import numpy as np
 import scipy.io
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
+from pseudolabel.io.files import find_folder, is_file, is_folder, join, read_text
+from pseudolabel.io.images import check_size, decoding
 from pseudolabel.records import BACKGROUND
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
-from pseudolabel.sources.files import find_folder, is_file, is_folder, join, read_text
-from pseudolabel.sources.images import check_size, decoding
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, open_mask_folder
 from pseudolabel.sources.split import entries_of, read_split
@@ -79,7 +80,7 @@ def read_label_map(data: bytes, origin: str, max_pixels: int | None = None) -> n
         Its `LabelMap`, uint16 (H, W), values 1..459.
 
     Raises:
-        BadSample: `too_large`, `truncated`, or `unreadable`.
+        SampleError: `too_large`, `truncated`, or `unreadable`.
     """
     with decoding(origin):
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(io.BytesIO(data))}
@@ -87,5 +88,5 @@ def read_label_map(data: bytes, origin: str, max_pixels: int | None = None) -> n
         check_size(width, height, origin, max_pixels)
         values = scipy.io.loadmat(io.BytesIO(data), variable_names=["LabelMap"]).get("LabelMap")
     if values is None or values.size == 0 or values.dtype.kind != "u":
-        raise BadSample("unreadable", f"{origin}: no LabelMap of whole numbers as in Pascal Context's trainval")
+        raise SampleError("unreadable", f"{origin}: no LabelMap of whole numbers as in Pascal Context's trainval")
     return values

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import SourceError
 from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell
 
@@ -12,22 +12,6 @@ TWO_IMAGES = "two_images"
 UNDECODABLE_NAME = "undecodable_name"
 SPARSE = "sparse"
 IMAGE_PROBLEMS = ("missing", TWO_IMAGES, UNDECODABLE_NAME, SPARSE)  # what remains where labels are taken from elsewhere
-
-
-class SourceError(UserError, ValueError):
-    """The list of images cannot be made: a missing folder or file, a broken table, a repeated key."""
-
-
-class NoLabelsError(SourceError):
-    """None of a source's labels is a class of the vocabulary, or there are none."""
-
-
-class BadSample(Exception):
-    """One image cannot be labelled. `status` is a short word that ledgers count, the message says what to fix."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

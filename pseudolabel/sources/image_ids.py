@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from unicodedata import normalize
 
+from pseudolabel.errors import SourceError
 from pseudolabel.io.image_formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from pseudolabel.io.image_list import stem
-from pseudolabel.sources.entry import Entry, SourceError, key_of
+from pseudolabel.sources.entry import Entry, key_of
 
 _SHOWN = 3
 _SUFFIXES = (*IMAGE_SUFFIXES, *HEIF_SUFFIXES, ".jpg_large")

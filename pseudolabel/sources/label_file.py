@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pseudolabel.errors import NoLabelsError, SampleError, SourceError
+from pseudolabel.io.files import Location, is_folder, read_bytes, read_text
+from pseudolabel.io.json_text import decode_json
+from pseudolabel.io.jsonl import read_records
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.sources.coco_json import parse_coco
-from pseudolabel.sources.entry import IMAGE_PROBLEMS, BadSample, Entry, NoLabelsError, SourceError
-from pseudolabel.sources.files import Location, is_folder, read_bytes, read_text
+from pseudolabel.sources.entry import IMAGE_PROBLEMS, Entry
 from pseudolabel.sources.image_ids import describe_ids, match_ids
-from pseudolabel.sources.jsonl import read_records
 from pseudolabel.sources.labels import UNCLEAR_LABELS, UNKNOWN_CLASS, LabelReader, Labels, Problem
-from pseudolabel.sources.strict_json import decode_json
 from pseudolabel.vocabulary import Vocabulary
 
 LABEL_FIELDS = (
@@ -253,7 +254,7 @@ def _load_npz(path: str, classes: int) -> dict[str, list[object]]:
         if isinstance(loaded, np.ndarray):
             raise SourceError(f"'{path}' is one bare array and names no images; save an npz with arrays ids and labels")
         arrays = dict(loaded)
-    except BadSample as error:
+    except SampleError as error:
         raise SourceError(f"{error}; {_HINT}") from error
     except SourceError:
         raise

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pseudolabel.vocabulary import Vocabulary, VocabularyError
+from pseudolabel.errors import SampleError, VocabularyError
+from pseudolabel.vocabulary import Vocabulary
 
 UNKNOWN_CLASS = "unknown_class"
 UNCLEAR_LABELS = "unclear_labels"
@@ -26,14 +27,6 @@ _BOOLEANS = {"True": True, "False": False}
 Problem = tuple[str, str]
 Labels = tuple[tuple[int, ...], Problem | None]
 """The sorted vocabulary indices, and None; or (), and what keeps the labels from being understood."""
-
-
-class _LabelProblem(Exception):
-    """Labels of one image that have no meaning, or more than one."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class LabelReader:
@@ -73,7 +66,7 @@ class LabelReader:
             return self._known[text], None
         try:
             found = tuple(sorted(self._classes(self._split(labels))))
-        except _LabelProblem as problem:
+        except SampleError as problem:
             return (), (problem.status, f"{origin}: {problem}")
         if text is not None:
             self._known[text] = found
@@ -121,7 +114,7 @@ class LabelReader:
     def _as_number(self, label: object) -> float | None:
         """The label where it is an integer, a boolean, or a whole number as a float or as text; else None."""
         if isinstance(label, float) and not label.is_integer():
-            raise _LabelProblem(
+            raise SampleError(
                 UNCLEAR_LABELS,
                 f"label {label!r} is neither a class name nor an index, and a one-hot vector holds only 0 and 1; "
                 "scores have to be cut at a threshold first",
@@ -139,13 +132,13 @@ class LabelReader:
         is_vector = len(numbers) == classes and {*numbers} <= {0, 1}
         if any(isinstance(number, bool) for number in numbers):
             if not is_vector or not all(isinstance(number, bool) for number in numbers):
-                raise _LabelProblem(
+                raise SampleError(
                     UNCLEAR_LABELS,
                     f"{shown} is neither a class name, an index, nor a vector of true and false for each of the "
                     f"{classes} classes of {vocabulary}",
                 )
         elif is_vector and repeated is None and 0 in numbers:  # [0], [0, 1] or [1, 0]
-            raise _LabelProblem(
+            raise SampleError(
                 UNCLEAR_LABELS,
                 f"{shown} can be meant as indices or as a one-hot vector of the {classes} classes of {vocabulary}; "
                 "write names ([] for none), or true and false for a vector",
@@ -153,7 +146,7 @@ class LabelReader:
         if is_vector:
             return {place for place, number in enumerate(numbers, 1) if number}
         if repeated is not None:
-            raise _LabelProblem(
+            raise SampleError(
                 UNCLEAR_LABELS,
                 f"{repeated:g} comes {numbers.count(repeated)} times in the labels {shown}; a list of indices names "
                 f"each class once, and a one-hot vector has {classes} values, one for each class of {vocabulary}",
@@ -163,7 +156,7 @@ class LabelReader:
     def _name(self, label: object) -> int:
         """Vocabulary index of a name; remembered, since a million rows repeat few names."""
         if not isinstance(label, str):
-            raise _LabelProblem(UNCLEAR_LABELS, f"label {label!r:.80} is neither a class name nor an index")
+            raise SampleError(UNCLEAR_LABELS, f"label {label!r:.80} is neither a class name nor an index")
         if label not in self._names:
             try:
                 self._names[label] = self._vocabulary.index(label.strip())
@@ -171,15 +164,15 @@ class LabelReader:
                 self._names[label] = str(error)
         found = self._names[label]
         if isinstance(found, str):
-            raise _LabelProblem(UNKNOWN_CLASS, found)
+            raise SampleError(UNKNOWN_CLASS, found)
         return found
 
     def _index(self, label: float) -> int:
         """Vocabulary index of a 0-based one."""
         if isinstance(label, bool):
-            raise _LabelProblem(UNCLEAR_LABELS, f"label {label!r} is neither a class name nor an index")
+            raise SampleError(UNCLEAR_LABELS, f"label {label!r} is neither a class name nor an index")
         if not 0 <= label < len(self._vocabulary):
-            raise _LabelProblem(
+            raise SampleError(
                 UNKNOWN_CLASS,
                 f"label index {label:g} is outside 0..{len(self._vocabulary) - 1} of vocabulary "
                 f"'{self._vocabulary.name}' (indices start at 0 and leave background out)",

@@ -11,12 +11,13 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from pseudolabel.errors import SampleError, SourceError, VocabularyError
+from pseudolabel.io.files import Location, is_file, is_folder, join, read_bytes
 from pseudolabel.io.image_list import stem
+from pseudolabel.io.images import read_mask
 from pseudolabel.io.walk import find_images
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
-from pseudolabel.sources.files import Location, is_file, is_folder, join, read_bytes
-from pseudolabel.sources.images import read_mask
-from pseudolabel.vocabulary import Vocabulary, VocabularyError
+from pseudolabel.sources.entry import Entry
+from pseudolabel.vocabulary import Vocabulary
 
 V = TypeVar("V")
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -38,7 +39,7 @@ class MaskReader(Protocol):
     """Reads masks."""
 
     def __call__(self, entry: Entry, max_pixels: int) -> Mask | None:
-        """Read the mask of an entry, of at most so many pixels; None where there is none. Raises `BadSample`."""
+        """Read the mask of an entry, of at most so many pixels; None where there is none. Raises `SampleError`."""
 
     def places(self, entry: Entry) -> list[str]:
         """The paths where the entry's mask is looked for, for messages."""
@@ -76,8 +77,8 @@ class MaskFiles:
         """Read the entry's mask.
 
         Raises:
-            BadSample: `missing` where a file is named and not there, `unknown_class` where it holds a value that has no
-                label, or what `decode` finds.
+            SampleError: `missing` where a file is named and not there, `unknown_class` where it holds a value that has
+                no label, or what `decode` finds.
         """
         location = self.locate(entry)
         if location is None:
@@ -97,7 +98,7 @@ def _translate(values: np.ndarray, labels: Mapping[int, int], origin: str) -> np
     found = table[values]
     if found.min() < 0:
         unknown = int(values[found < 0][0])
-        raise BadSample("unknown_class", f"{origin}: the data set has no class of value {unknown}")
+        raise SampleError("unknown_class", f"{origin}: the data set has no class of value {unknown}")
     return found.astype(np.uint8)
 
 

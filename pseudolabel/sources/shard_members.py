@@ -5,11 +5,11 @@ import tarfile
 from collections import Counter
 from typing import IO, NamedTuple
 
+from pseudolabel.errors import SourceError
+from pseudolabel.io.files import Location
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import HEAD, by_suffix
 from pseudolabel.io.names import printable
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import Location
 
 LABEL_SUFFIXES = (".json", ".cls", ".txt")  # in the order in which they are believed
 _BLOCK = 512

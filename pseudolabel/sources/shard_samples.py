@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pseudolabel.io.files import Location
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
+from pseudolabel.io.json_text import decode_json
 from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.walk import why_left_out
 from pseudolabel.sources.entry import SPARSE, TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
-from pseudolabel.sources.files import Location
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
-from pseudolabel.sources.strict_json import decode_json
 
 _NAME = re.compile(r"(?s)((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}

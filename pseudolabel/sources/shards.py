@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SourceError
 from pseudolabel.io.left_out import LeftOut
-from pseudolabel.sources.entry import SourceError
+from pseudolabel.io.shard_paths import COMPRESSED, find_shards
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
 from pseudolabel.sources.shard_members import read_members
-from pseudolabel.sources.shard_paths import COMPRESSED, find_shards
 from pseudolabel.sources.shard_samples import ListedSample, list_samples
 from pseudolabel.vocabulary import Vocabulary
 

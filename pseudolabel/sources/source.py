@@ -11,7 +11,10 @@ from operator import attrgetter
 import numpy as np
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import NoLabelsError, SampleError, SourceError
+from pseudolabel.io.files import Location, read_bytes
 from pseudolabel.io.image_list import stem
+from pseudolabel.io.images import decode_image
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
@@ -19,10 +22,8 @@ from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
 from pseudolabel.sources.context import list_context
-from pseudolabel.sources.entry import SPARSE, BadSample, Entry, NoLabelsError, SourceError
-from pseudolabel.sources.files import Location, read_bytes
+from pseudolabel.sources.entry import SPARSE, Entry
 from pseudolabel.sources.folder import list_folder
-from pseudolabel.sources.images import decode_image
 from pseudolabel.sources.label_file import label_by_file, without_labels
 from pseudolabel.sources.labels import LABEL_PROBLEMS
 from pseudolabel.sources.listing import Listing
@@ -82,12 +83,12 @@ class Source:
         """Read one image with its labels.
 
         Raises:
-            BadSample: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
+            SampleError: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
         """
         if entry.problem is not None:
-            raise BadSample(*entry.problem)
+            raise SampleError(*entry.problem)
         if not entry.classes and not self.background_where_unlabelled:
-            raise BadSample(
+            raise SampleError(
                 "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
             )
         data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
@@ -102,24 +103,24 @@ class Source:
             size: (height, width) of the image, where the caller knows it.
 
         Raises:
-            BadSample: `sparse` where it cannot be read out of its shard, `missing` where the data set names a mask that
-                is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the vocabulary, or
-                what its decoder finds.
+            SampleError: `sparse` where it cannot be read out of its shard, `missing` where the data set names a mask
+                that is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the
+                vocabulary, or what its decoder finds.
         """
         if entry.problem is not None and entry.problem[0] == SPARSE:  # what lies in the mask's place is no file
-            raise BadSample(*entry.problem)
+            raise SampleError(*entry.problem)
         mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
         if mask is None:
             return None
         labels, origin = mask
         if size is not None and labels.shape != tuple(size):
-            raise BadSample(
+            raise SampleError(
                 "size_mismatch", f"{origin}: {labels.shape} where the image is {tuple(size)} (height, width)"
             )
         unknown = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1)[self.classes + 1 : IGNORE])
         if unknown.size:
             value = int(unknown[0]) + self.classes + 1
-            raise BadSample("unknown_class", f"{origin}: label value {value}; the vocabulary ends at {self.classes}")
+            raise SampleError("unknown_class", f"{origin}: label value {value}; the vocabulary ends at {self.classes}")
         if not self.has_background:
             labels = np.where(labels == BACKGROUND, np.uint8(IGNORE), labels)
         return LabelMap(entry.key, labels)
@@ -195,7 +196,7 @@ def _label_by_masks(source: Source, path: str) -> Source:
             return entry, None
         try:
             truth = source.ground_truth(entry)
-        except BadSample as error:
+        except SampleError as error:
             return replace(entry, problem=(error.status, f"labels: {error}")), None
         if truth is None:
             return replace(entry, problem=("missing", f"labels: {source.lacks_ground_truth(entry)}")), None

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from pseudolabel.io.image_list import ImageListError, ImageNames, ListedImage, read_image_list
+from pseudolabel.errors import ImageListError, SourceError
+from pseudolabel.io.files import files_in, is_file, join
+from pseudolabel.io.image_list import ImageNames, ListedImage, read_image_list
 from pseudolabel.io.walk import find_images
-from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import files_in, is_file, join
+from pseudolabel.sources.entry import Entry, key_of
 
 _NAMED = 3  # paths that a message names
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 from unicodedata import category
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SourceError
+from pseudolabel.io.files import Location, is_file, join
 from pseudolabel.sources.columns import Columns, parse_columns
-from pseudolabel.sources.entry import Entry, SourceError, is_passed_over, key_of
-from pseudolabel.sources.files import Location, is_file, join
+from pseudolabel.sources.entry import Entry, is_passed_over, key_of
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks

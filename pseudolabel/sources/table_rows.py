@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from pseudolabel.io.parquet import Cell, ParquetError, ParquetTable
+from pseudolabel.errors import ParquetError, SourceError
+from pseudolabel.io.files import read_text
+from pseudolabel.io.json_text import decode_json
+from pseudolabel.io.parquet import Cell, ParquetTable
 from pseudolabel.sources.columns import Columns
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.files import read_text
-from pseudolabel.sources.strict_json import decode_json
 
 _REMEDY = "--source.path needs a table with columns image and labels"
 _DELIMITERS = (",", ";", "\t", "|")

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
+from pseudolabel.io.files import Location, is_folder, join, read_bytes
 from pseudolabel.io.image_list import ListedImage
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
-from pseudolabel.sources.files import Location, is_folder, join, read_bytes
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import ListedMasks, MaskFiles, find_mask_folder, open_mask_folder
@@ -89,7 +90,7 @@ def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
         path = join(folder, f"{name}.xml")
         try:
             annotation = parse_xml(read_bytes(Location(path)))
-        except BadSample as error:
+        except SampleError as error:
             return (), (error.status, f"labels: {error}")
         except ElementTree.ParseError as error:
             return (), ("unreadable", f"labels: '{path}' is not XML: {error}")

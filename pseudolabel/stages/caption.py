@@ -5,22 +5,21 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import FAILED_SAMPLES_EXIT, SampleError, SettingError
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
-from pseudolabel.records import Sample
-from pseudolabel.shards.ledger import Failure, encode_json
-from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.records import Failure, Sample
+from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.prefetch import prefetch
+from pseudolabel.runtime.progress import show_progress
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.prefetch import prefetch
-from pseudolabel.stages.progress import show_progress
-from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
-from pseudolabel.stages.units import Rank
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.captions import load_captions, match_captions
@@ -140,12 +139,12 @@ def _write_chunks(
     def read(entry: Entry) -> tuple[Entry, Sample | Failure]:
         try:
             return entry, source.read(entry)
-        except BadSample as error:
+        except SampleError as error:
             return entry, _failure(entry, error.status, str(error))
 
     entries = (entry for chunk in chunks for entry in chunk)
     samples = prefetch(read, entries, experiment.work.loaders, READ_AHEAD)
-    with show_progress("captions", sum(map(len, chunks)), show=rank.is_main) as meter:
+    with show_progress("captions", sum(map(len, chunks)), show=rank.is_main) as progress:
         for chunk in chunks:
             pairs: list[tuple[Sample, int]] = []
             lines: list[str] = []
@@ -158,7 +157,7 @@ def _write_chunks(
                 else:
                     failures.append(sample)
                     lines += [_line(entry.key, vocabulary.names[index], "", sample) for index in classes]
-                meter.update(seen, len(failures))
+                progress.update(seen, len(failures))
             lines += _caption(captioner, pairs, vocabulary)
             data = "".join(lines).encode()
             name = f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pseudolabel.io.shipped import NAME, resolve
 from pseudolabel.runtime.cores import usable_cores
-from pseudolabel.shipped import NAME, resolve
 
 PACKAGE = "pseudolabel"
 PIP = f"{shlex.quote(sys.executable)} -m pip install"
@@ -296,10 +296,10 @@ def _megabytes(folder: Path) -> str:
 
 
 def _restore(folder: Path) -> str:
-    """How to get back what the package came with in `pseudolabel/models/<folder>`."""
-    checkout = folder.parents[2]
+    """How to get back what the package came with in `pseudolabel/shapes/models/<folder>`."""
+    checkout = folder.parents[3]
     if (checkout / ".git").exists():
-        return shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/models"])
+        return shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/shapes/models"])
     if source := install_source():
         return f"{PIP} --force-reinstall --no-deps {source}"
     return "Unpack the source archive again: this copy is incomplete."

@@ -11,33 +11,31 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import NothingScoredError, SampleError, SettingError, SourceError
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.evaluation.scope import Scope
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
+from pseudolabel.io.files import Location, join, read_bytes
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.images import read_mask
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.records import BACKGROUND, IGNORE, Kind
-from pseudolabel.shards.ledger import Failure
+from pseudolabel.io.tar import Members, read_tar
+from pseudolabel.records import BACKGROUND, IGNORE, Failure, Kind
+from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.progress import show_progress
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.runtime.workers import open_pool
+from pseudolabel.score_maps import at_image_size
 from pseudolabel.shards.sample import decode_cams
-from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.sources.entry import BadSample, Entry, SourceError
-from pseudolabel.sources.files import Location, join, read_bytes
-from pseudolabel.sources.images import read_mask
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.metrics import check_metrics, record_metrics
 from pseudolabel.stages.predictions import AMBIGUOUS, NO_PREDICTION, Predictions, find_predictions
-from pseudolabel.stages.progress import show_progress
-from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
-from pseudolabel.stages.units import Rank
 from pseudolabel.stages.vocabulary import choose_vocabulary
-from pseudolabel.stages.workers import open_pool
 from pseudolabel.views.plots import plot_class_iou, plot_confusion, plot_threshold_curve
 from pseudolabel.vocabulary import Vocabulary
 
@@ -104,12 +102,6 @@ class Task:
     files: tuple[tuple[str, str], ...] = ()
 
 
-class NothingScoredError(SourceError):
-    """There are predictions and ground truth, but no image has both."""
-
-    exit_status = FAILED_SAMPLES_EXIT
-
-
 def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = "") -> Report | SegmentReport:
     """Score all predictions that have ground truth, in worker processes, in one pass.
 
@@ -145,11 +137,11 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     workers = experiment.work.workers or rank.cores()
     with (
         open_pool(workers, __name__, _remember, (source, vocabulary)) as pool,
-        show_progress(f"evaluate {kind}", len(source.entries)) as meter,
+        show_progress(f"evaluate {kind}", len(source.entries)) as progress,
     ):
         for part in pool.map(_score, _tasks(kind, found)):
             tally += part
-            meter.update(len(tally.keys), len(tally.failures))
+            progress.update(len(tally.keys), len(tally.failures))
     scope = _scope(tally, found, source, vocabulary)
     if not tally.keys:
         raise NothingScoredError("\n".join([f"nothing was scored in '{found.folder.path}'", *scope.lines()]))
@@ -240,14 +232,14 @@ def _score(task: Task) -> "Tally[Any]":
 def _score_image(tally: Tally[Any], key: str, members: Members) -> None:
     try:
         _add(tally, key, members)
-    except (BadSample, ValueError) as error:
+    except (SampleError, ValueError) as error:
         _fail(tally, key, error)
     else:
         tally.keys.append(key)
 
 
-def _fail(tally: Tally[Any], key: str, error: BadSample | ValueError) -> None:
-    status = error.status if isinstance(error, BadSample) else "invalid"
+def _fail(tally: Tally[Any], key: str, error: SampleError | ValueError) -> None:
+    status = error.status if isinstance(error, SampleError) else "invalid"
     tally.failures[key] = Failure(key, _entries[key].origin, status, str(error))
 
 
@@ -256,7 +248,7 @@ def _members(task: Task, tally: Tally[Any]) -> Iterator[tuple[str, Members]]:
     for key, name in task.files:
         try:
             data = read_bytes(Location(join(task.folder, name)))
-        except BadSample as error:
+        except SampleError as error:
             _fail(tally, key, error)
         else:
             yield key, {"png": data}
@@ -268,7 +260,7 @@ def _members(task: Task, tally: Tally[Any]) -> Iterator[tuple[str, Members]]:
 def _add(tally: Tally[Any], key: str, members: Members) -> None:
     truth = _source.ground_truth(_entries[key])
     if truth is None:
-        raise BadSample("no ground truth", _source.lacks_ground_truth(_entries[key]))
+        raise SampleError("no ground truth", _source.lacks_ground_truth(_entries[key]))
     if isinstance(tally.counts, ThresholdSweep):
         scores = decode_cams(key, members).scores
         _check_size(key, scores.size, truth.labels.shape)
@@ -276,7 +268,7 @@ def _add(tally: Tally[Any], key: str, members: Members) -> None:
         tally.true |= _labels(truth.labels)
         return
     if "png" not in members:
-        raise BadSample("unreadable", f"'{key}' has {', '.join(sorted(members))} and no png in its shard")
+        raise SampleError("unreadable", f"'{key}' has {', '.join(sorted(members))} and no png in its shard")
     prediction = read_mask(members["png"], f"prediction for '{key}'")
     _check_size(key, prediction.shape, truth.labels.shape)
     found = _labels(prediction)
@@ -304,7 +296,9 @@ def _add_mask(counts: Confusion, truth: np.ndarray, prediction: np.ndarray) -> f
 
 def _check_size(key: str, predicted: tuple[int, ...], true: tuple[int, ...]) -> None:
     if tuple(predicted) != tuple(true):
-        raise BadSample("size_mismatch", f"'{key}': prediction is {predicted}, ground truth is {true} (height, width)")
+        raise SampleError(
+            "size_mismatch", f"'{key}': prediction is {predicted}, ground truth is {true} (height, width)"
+        )
 
 
 def _empty(kind: Kind, vocabulary: Vocabulary) -> "Tally[Any]":

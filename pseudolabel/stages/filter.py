@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 
-from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import resolve_dtype
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import NoLabelsError, SettingError
 from pseudolabel.evaluation.label_scores import LabelScores
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import digest
+from pseudolabel.io.jsonl import read_lines
+from pseudolabel.io.tar import Members
 from pseudolabel.records import Sample
-from pseudolabel.shards.ledger import digest
+from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.packing import JSONL
-from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import Entry, NoLabelsError
-from pseudolabel.sources.jsonl import read_lines
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import open_job
 from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
+from pseudolabel.stages.units import Unit, UnitDigests, cut_units, describe_words
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import Classes

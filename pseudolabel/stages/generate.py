@@ -4,11 +4,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pseudolabel.config import Experiment
+from pseudolabel.methods.registry import produced_kind
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.labellers.table import kind_of
 from pseudolabel.stages.refine import check_crf, write_masks
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank
 
 
 def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, ...]:
@@ -20,7 +20,7 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
     finished shards stay. In a retry the masks come after the CAMs, because until then the CAM shards of the last run
     would be taken for finished ones.
     """
-    if kind_of(experiment) != "cams":
+    if produced_kind(experiment) != "cams":
         return (write_labels(experiment, rank, retry_failed),)
     check_crf(experiment, rank)
     if retry_failed:

@@ -11,32 +11,27 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.reasons import first_by_reason
-from pseudolabel.shards.ledger import (
-    NOTHING,
-    SKIPPED,
-    Failure,
-    Ledger,
-    LedgerEntry,
-    encode_json,
-    entry_name,
-    shard_name,
-)
+from pseudolabel.io.tar import Members
+from pseudolabel.records import Failure
+from pseudolabel.runtime.progress import ProgressLine, show_progress
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import NOTHING, SKIPPED, Ledger, LedgerEntry, entry_name, shard_name
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
-from pseudolabel.shards.tar import Members
-from pseudolabel.stages.progress import Meter, show_progress
 from pseudolabel.stages.summary import OK, Summary
-from pseudolabel.stages.units import Rank, Unit
+from pseudolabel.stages.units import Unit
 
 T = TypeVar("T")
 InputsOf = Callable[[Unit[T], frozenset[str]], str]
 
-LOOK_EVERY_SECONDS = 2.0
-LOOK_PAUSE = 20.0  # times as long as a look has taken
+POLL_SECONDS = 2.0
+POLL_PAUSE = 20.0  # times as long as a poll has taken
 NOTHING_LEFT_OUT = LeftOut()
 
 
@@ -59,7 +54,7 @@ class Job(Generic[T]):
     inputs_of: InputsOf[T]
     fingerprint: str
     rank: Rank
-    meter: Meter
+    progress: ProgressLine
     packing: Packing = TAR
     left_out: LeftOut = field(default_factory=LeftOut)
     claim: str = ""
@@ -69,8 +64,8 @@ class Job(Generic[T]):
     _done_samples: int = 0
     _failures: int = 0
     _written: int = 0
-    _looked: float = 0.0
-    _look_every: float = LOOK_EVERY_SECONDS
+    _polled: float = 0.0
+    _poll_every: float = POLL_SECONDS
     _lock: threading.Lock = field(default_factory=threading.Lock)  # a unit may be written in another thread
 
     def choose(self, units: Sequence[Unit[T]]) -> list[Unit[T]]:
@@ -141,7 +136,7 @@ class Job(Generic[T]):
         self.ledger.write(entry)
         self._note(unit, entry)
         self._written += len(unit.entries)
-        self.look(0)
+        self.poll(0)
         return entry
 
     def _keep_changed(self, unit: Unit[T], name: str) -> None:
@@ -166,19 +161,19 @@ class Job(Generic[T]):
                 "have it made again, or choose another --out"
             )
 
-    def look(self, in_progress: int) -> None:
-        """Tell the meter how far all ranks are, `in_progress` being this rank's samples of its present unit."""
+    def poll(self, in_progress: int) -> None:
+        """Tell the progress how far all ranks are, `in_progress` being this rank's samples of its present unit."""
         if not self.rank.is_main:
             return
-        if time.monotonic() - self._looked >= self._look_every:
+        if time.monotonic() - self._polled >= self._poll_every:
             self._survey()
-        self.meter.update(self._done_samples + in_progress, self._failures)
+        self.progress.update(self._done_samples + in_progress, self._failures)
 
     def _survey(self) -> None:
         """Find out what other ranks have done; where that takes long, less often."""
-        self._looked = time.monotonic()
+        self._polled = time.monotonic()
         self._read(self.units)
-        self._look_every = max(LOOK_EVERY_SECONDS, LOOK_PAUSE * (time.monotonic() - self._looked))
+        self._poll_every = max(POLL_SECONDS, POLL_PAUSE * (time.monotonic() - self._polled))
 
     def finish(self) -> Summary | None:
         """Where every unit of every rank is done: write the index and the summary, by one rank alone. Else None."""
@@ -242,14 +237,14 @@ def open_job(
         if rank.is_main and (changes := ledger.changes(about)):
             print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
         claim = rank.open_claim(folder)
-        _clear(ledger, packing, rank.share(units), retry_failed)
+        _clear(ledger, packing, rank.assigned(units), retry_failed)
         if retry_failed:
-            rank.meet()
+            rank.barrier()
         total = sum(len(unit.entries) for unit in units)
-        with show_progress(kind, total, show=rank.is_main) as meter:
-            job = Job(ledger, units, inputs_of, fingerprint, rank, meter, packing, left_out, claim)
-            job.look(0)
-            meter.restart()
+        with show_progress(kind, total, show=rank.is_main) as progress:
+            job = Job(ledger, units, inputs_of, fingerprint, rank, progress, packing, left_out, claim)
+            job.poll(0)
+            progress.restart()
             yield job
 
 

@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-from pseudolabel.config import Experiment
+from pseudolabel.config import Experiment, ModelConfig
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.io.folder import Folder
-from pseudolabel.refine.engines import resolve_engines
-from pseudolabel.shards.ledger import digest
+from pseudolabel.io.json_text import digest
+from pseudolabel.methods.registry import Context, Method, Predictor, chosen_method
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.job import open_job
-from pseudolabel.stages.labellers.table import LABELLERS, Labeller, kind_of
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit, UnitDigests, cut_units, describe_words
+from pseudolabel.stages.units import Unit, UnitDigests, cut_units, describe_words
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captions import Captions, check_complete, check_images, load_captions, match_captions
 from pseudolabel.vocabulary import Vocabulary
@@ -43,26 +43,28 @@ def write_labels(
     Returns:
         The summary of the whole job where this call finished it, None where other ranks are still at work.
     """
-    experiment = resolve_engines(experiment, rank.device)
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
-    kind = kind_of(experiment)
-    # Regions need no labels.
-    unlabelled = "background" if kind == "segments" else experiment.source.unlabelled
+    method, method_settings = chosen_method(experiment)
+    kind = method.produces(method_settings)
+    unlabelled = "background" if method.takes_unlabelled(method_settings) else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
-    captions = _captions(experiment, source, vocabulary)
+    captions = _captions(experiment, method, source, vocabulary)
     check_shard_folder(Folder(experiment.out) / kind, kind)
-    model = load_model(experiment.model, rank.device)
-    labeller = LABELLERS[experiment.method](experiment, model, vocabulary, captions)
+    model = load_model(experiment.model, rank.device) if method.needs_model else None
+    work = experiment.work
+    workers = work.workers or rank.cores()
+    context = Context(rank.device, vocabulary, model, captions, work.batch, work.seed, work.loaders, workers)
+    predictor = method.build(context, method_settings)
     units = cut_units(source.entries, experiment.work.unit)
     inputs = Inputs(vocabulary, captions)
-    settings = run_settings(experiment, model, labeller, units, inputs)
-    about = describe_run(experiment, model, vocabulary)
+    settings = run_settings(experiment, method, model, predictor, units, inputs)
+    about = describe_run(experiment, model, vocabulary, rank)
     folder, left_out = Folder(experiment.out) / kind, source.left_out
     with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, TAR, left_out, about) as job:
         on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
-            work_through(job, source, experiment.work.loaders, labeller, members)
+            work_through(job, source, experiment.work.loaders, predictor, members)
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
@@ -93,51 +95,65 @@ class Inputs:
 
 def run_settings(
     experiment: Experiment,
-    model: DiffusionModel,
-    labeller: Labeller,
+    method: Method,
+    model: DiffusionModel | None,
+    predictor: Predictor,
     units: Sequence[Unit[Entry]],
     inputs: Inputs,
 ) -> dict[str, Any]:
     """Everything that the shards' meaning depends on; see `describe_run` for the rest."""
+    from_file = {"plugin": method.source} if method.source else {}
     return {
+        **from_file,
         "inputs": {
             "count": sum(len(unit.entries) for unit in units),
             "sha256": digest([inputs.digest(unit) for unit in units]),
         },
         "unlabelled": experiment.source.unlabelled,
         "vocabulary": describe_words(inputs.vocabulary),
-        "model": {"image_size": model.image_size, "weights": fingerprint(experiment.model)},
-        "method": experiment.method,
-        experiment.method: labeller.settings(),
+        "model": describe_model(experiment.model, model),
+        "method": method.name,
+        method.name: predictor.settings(),
         "captions": "none" if inputs.captions is None else "given",
         "work": {"unit": experiment.work.unit, "seed": experiment.work.seed},
     }
 
 
-def describe_run(experiment: Experiment, model: DiffusionModel, vocabulary: Vocabulary) -> dict[str, Any]:
+def describe_model(config: ModelConfig, model: DiffusionModel | None) -> dict[str, Any]:
+    """What results depend on of the diffusion model; nothing of one that is not read."""
+    return {} if model is None else {"image_size": model.image_size, "weights": fingerprint(config)}
+
+
+def describe_run(
+    experiment: Experiment, model: DiffusionModel | None, vocabulary: Vocabulary, rank: Rank
+) -> dict[str, Any]:
     """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
     chosen = experiment.model
-    return {
+    about: dict[str, Any] = {
         "vocabulary": vocabulary.name,
-        "model": {
+        "device": rank.device.type,
+        "work": {"batch": experiment.work.batch},
+    }
+    if model is not None:
+        about["model"] = {
             "name": chosen.name,
             "revision": chosen.revision,
             "variant": chosen.variant,
             "dtype": str(model.dtype).removeprefix("torch."),
             "compile": chosen.compile,
-        },
-        "device": model.device.type,
-        "work": {"batch": experiment.work.batch},
-    }
+        }
+    return about
 
 
-def _captions(experiment: Experiment, source: Source, vocabulary: Vocabulary) -> Captions | None:
-    if experiment.captions.source == "none":
-        return None
+def _captions(experiment: Experiment, method: Method, source: Source, vocabulary: Vocabulary) -> Captions | None:
     path = experiment.captions.source
+    if path == "none":
+        return None
+    if method.captions == "none":
+        raise SettingError(f"--captions.source {path}: method {method.name} reads no captions; give none")
     written = load_captions(path)
     captions = match_captions(written, source.entries, vocabulary, path)
     check_images(written, captions, source.entries, path)
-    if experiment.method != "diffseg":  # which takes an image's own caption where there is one
+    if method.captions == "class":  # an image's own caption is taken where there is one
         check_complete(captions, source.entries, vocabulary, path)
     return captions

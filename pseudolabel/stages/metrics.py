@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.ledger import encode_json
 
 METRICS = "metrics.json"
 

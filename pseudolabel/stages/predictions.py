@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pseudolabel.errors import SourceError
+from pseudolabel.io.files import is_folder
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_images
-from pseudolabel.records import Kind
-from pseudolabel.shards.ledger import Failure, Ledger
-from pseudolabel.sources.entry import Entry, SourceError, key_of
-from pseudolabel.sources.files import is_folder
+from pseudolabel.records import Failure, Kind
+from pseudolabel.shards.ledger import Ledger
+from pseudolabel.sources.entry import Entry, key_of
 
 NO_PREDICTION, AMBIGUOUS = "no prediction", "several predictions"
 OVERLAY = ".overlay.png"  # what `segment` draws beside a mask

@@ -5,26 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import UserError
+from pseudolabel.crf.engines import crf_settings, resolve_engine
+from pseudolabel.errors import NoCamsError, StoppedError
 from pseudolabel.io.folder import Folder
-from pseudolabel.refine.engines import crf_settings, resolve_engine
-from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
-from pseudolabel.shards.tar import Members, read_tar
+from pseudolabel.io.tar import Members, read_tar
+from pseudolabel.records import Failure
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import Ledger, LedgerEntry
 from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.refiners import Refiner, open_refiner
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit
+from pseudolabel.stages.units import Unit
 
 KIND = "masks"
-LOOK_AGAIN_SECONDS = 1.0
-
-
-class StoppedError(UserError):
-    """The work was stopped from outside."""
-
-
-class NoCamsError(UserError):
-    """There are no class activation maps to refine, or not all of them."""
+POLL_SECONDS = 1.0
 
 
 def check_crf(experiment: Experiment, rank: Rank) -> None:
@@ -62,30 +56,30 @@ def write_masks(
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
     while follow and not cams.are_started() and not is_abandoned():
-        time.sleep(LOOK_AGAIN_SECONDS)
+        time.sleep(POLL_SECONDS)
     units = cams.units()
     # The labels are left out: every unit knows the CAM shard that it was made from.
     crf = resolve_engine(experiment.crf, rank.device)
     settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
     folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
     workers = experiment.work.workers or rank.cores()
-    cams.finished(units if rank.is_main else rank.share(units))  # read at once what the job will ask for one by one
+    cams.finished(units if rank.is_main else rank.assigned(units))  # read at once what the job will ask for one by one
     with (
         open_refiner(crf, rank.device, workers) as refiner,
         open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
-        waiting = list(rank.share(units))
+        waiting = list(rank.assigned(units))
         while waiting:
-            is_last_look = not follow or is_abandoned()  # asked before looking, or shards written meanwhile are missed
+            is_last_poll = not follow or is_abandoned()  # asked before polling, or shards written meanwhile are missed
             ready = cams.finished(waiting)
             for unit in job.choose(list(ready)):
                 _refine_unit(job, unit, cams.ledger.folder, ready[unit], refiner, is_stopped)
             waiting = [unit for unit in waiting if unit not in ready]
             if waiting:
-                if is_last_look:
+                if is_last_poll:
                     raise NoCamsError(_explain(cams, waiting))
-                job.look(0)
-                time.sleep(LOOK_AGAIN_SECONDS)
+                job.poll(0)
+                time.sleep(POLL_SECONDS)
         return job.finish()
 
 
@@ -157,7 +151,7 @@ def _refine_unit(
             failures.append(Failure(key, f"{folder.path}/{cams.shard}", "crf", result))
         else:
             done[key] = result
-        job.look(len(done) + len(failures))
+        job.poll(len(done) + len(failures))
     failures.sort(key=lambda failure: failure.key)
     job.write(unit, [(key, done[key]) for key, _ in samples if key in done], failures, began)
 

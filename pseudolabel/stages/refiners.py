@@ -11,21 +11,20 @@ import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.methods.score_maps import at_image_size, check_maps, enlarge
+from pseudolabel.crf.densecrf import refine
+from pseudolabel.crf.engines import CPU, fits_device
+from pseudolabel.crf.failures import crf_failure, crf_failures
+from pseudolabel.crf.image import fed_image
+from pseudolabel.crf.scores import choose_labels, with_background
+from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.errors import LatticeOverflowError, SampleError
+from pseudolabel.io.images import decode_image
+from pseudolabel.io.tar import Members
 from pseudolabel.records import BACKGROUND, LabelMap
-from pseudolabel.refine.densecrf import refine
-from pseudolabel.refine.engines import CPU, fits_device
-from pseudolabel.refine.failures import crf_failure, crf_failures
-from pseudolabel.refine.image import fed_image
-from pseudolabel.refine.lattice import LatticeOverflowError
-from pseudolabel.refine.scores import choose_labels, with_background
-from pseudolabel.refine.torch_engine import TorchCrf
-from pseudolabel.shards.sample import CamSample, ShardSampleError, decode_cams, encode_mask
-from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.images import decode_image
-from pseudolabel.stages.prefetch import prefetch
-from pseudolabel.stages.workers import open_pool
+from pseudolabel.runtime.prefetch import prefetch
+from pseudolabel.runtime.workers import open_pool
+from pseudolabel.score_maps import at_image_size, check_maps, enlarge
+from pseudolabel.shards.sample import CamSample, decode_cams, encode_mask
 
 CamMembers = tuple[str, Members]
 Refined = tuple[str, Members | str]
@@ -68,7 +67,7 @@ def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | str:
     try:
         with crf_failures(CPU):
             labels, _ = refine(image, at_image_size(cams.scores.maps, cams.scores.size), cams.scores.classes, crf)
-    except BadSample as error:
+    except SampleError as error:
         return str(error)
     return decoded.encode(labels)
 
@@ -98,7 +97,7 @@ def decode(sample: CamMembers) -> Decoded | str:
         check_maps(torch.from_numpy(cams.scores.maps).float())
         if cams.scores.size != (image.height, image.width):
             raise ValueError(f"maps for an image of {cams.scores.size}, but it has {(image.height, image.width)}")
-    except (ShardSampleError, BadSample, ValueError) as error:
+    except (SampleError, ValueError) as error:
         return str(error)
     return Decoded(key, cams, np.asarray(image))
 

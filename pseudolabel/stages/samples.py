@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pseudolabel.records import Sample
-from pseudolabel.shards.ledger import Failure
-from pseudolabel.shards.tar import Members
-from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.errors import SampleError
+from pseudolabel.io.tar import Members
+from pseudolabel.records import Failure, Sample
+from pseudolabel.runtime.prefetch import prefetch
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source
 from pseudolabel.stages.job import Job
-from pseudolabel.stages.prefetch import prefetch
 from pseudolabel.stages.units import Unit
 
 R = TypeVar("R")
-Work = Callable[[Iterable[Sample]], Iterator[tuple[Sample, R | BadSample]]]
+Work = Callable[[Iterable[Sample]], Iterator[tuple[Sample, R | SampleError]]]
 
 READ_AHEAD = 64
 ENCODED_AHEAD = 8
@@ -45,7 +45,7 @@ def work_through(
         work: gives every sample with its result, or with what is wrong with it, in their order.
         encode: the members of a sample in its shard.
     """
-    pending = job.choose(job.rank.share(job.units))
+    pending = job.choose(job.rank.assigned(job.units))
     entries = (entry for unit in pending for entry in _unfinished(job, unit))
     read = prefetch(lambda entry: _read(source, entry), entries, loaders, READ_AHEAD)
     units = (_do_unit(job, unit, read, loaders, work, encode) for unit in pending)
@@ -73,17 +73,17 @@ def _do_unit(
             else:
                 failures.append(result)
 
-    def finish(pair: tuple[Sample, R | BadSample]) -> tuple[str, Members | BadSample]:
+    def finish(pair: tuple[Sample, R | SampleError]) -> tuple[str, Members | SampleError]:
         sample, outcome = pair
-        return sample.key, outcome if isinstance(outcome, BadSample) else encode(sample, outcome)
+        return sample.key, outcome if isinstance(outcome, SampleError) else encode(sample, outcome)
 
     for key, result in prefetch(finish, work(readable()), loaders, ENCODED_AHEAD):
-        if isinstance(result, BadSample):
+        if isinstance(result, SampleError):
             origin = next(entry.origin for entry in unit.entries if entry.key == key)
             failures.append(Failure(key, origin, result.status, str(result)))
         else:
             done[key] = result
-        job.look(len(done) + len(failures))
+        job.poll(len(done) + len(failures))
     samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
     failures.sort(key=lambda failure: failure.key)
     return Done(unit, samples, failures, began)
@@ -99,5 +99,5 @@ def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
 def _read(source: Source, entry: Entry) -> Sample | Failure:
     try:
         return source.read(entry)
-    except BadSample as error:
+    except SampleError as error:
         return Failure(entry.key, entry.origin, error.status, str(error))

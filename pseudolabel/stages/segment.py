@@ -13,21 +13,19 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pseudolabel.batching import batched
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError
-from pseudolabel.io.folder import Folder, FullDiskError, OutputError
+from pseudolabel.errors import FAILED_SAMPLES_EXIT, FullDiskError, OutputError, SampleError, SettingError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.shards.ledger import encode_json
-from pseudolabel.shipped import NAME
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.stages.progress import Meter, show_progress
+from pseudolabel.io.shipped import NAME
+from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
 from pseudolabel.stages.segmenter import Segmenter
-from pseudolabel.stages.summary import FAILED_SAMPLES_EXIT
 from pseudolabel.views.segmentation import Segmentation
 
 TOGETHER = 16  # images whose model passes share batches
@@ -145,10 +143,10 @@ class _Run:
             print(ONLY_SHAPES, file=sys.stderr)
         segmenter = Segmenter(self.experiment, sharpen)
         total = len(images) + len(self.outcome.failures)
-        with show_progress("segment", total, failures=len(self.outcome.failures)) as meter:
+        with show_progress("segment", total, failures=len(self.outcome.failures)) as progress:
             for batch in batched(images.items(), TOGETHER):
                 try:
-                    self._segment(segmenter, dict(batch), meter)
+                    self._segment(segmenter, dict(batch), progress)
                 except FullDiskError:
                     self.outcome.report()
                     raise
@@ -158,20 +156,20 @@ class _Run:
                         f"--model.dtype bfloat16. What is written stays, and the same command goes on. ({error})"
                     ) from error
 
-    def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], meter: Meter) -> None:
+    def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], progress: ProgressLine) -> None:
         made_from = {}
         for name, path in batch.items():
             with suppress(OSError):  # the segmenter says why it cannot be read
                 made_from[name] = self._made_from(path)
         for name, result in segmenter.segment(batch, self.classes):
             self._finish(name, batch[name], result, made_from)
-            meter.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
+            progress.update(self.outcome.written + len(self.outcome.failures), len(self.outcome.failures))
 
     def _finish(
-        self, name: str, path: Path, result: Segmentation | BadSample, made_from: Mapping[str, dict[str, Any]]
+        self, name: str, path: Path, result: Segmentation | SampleError, made_from: Mapping[str, dict[str, Any]]
     ) -> None:
         """Write an image's files, or note why there are none."""
-        if isinstance(result, BadSample):
+        if isinstance(result, SampleError):
             message = str(result)
             self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
             return

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.config import Experiment
+from pseudolabel.io.json_text import digest
 from pseudolabel.io.weights import files_digest
-from pseudolabel.shards.ledger import digest
-from pseudolabel.stages.labellers.table import kind_of, method_settings
+from pseudolabel.methods.registry import chosen_method
 from pseudolabel.vocabulary import load_vocabulary, typed_names
 
 
@@ -21,14 +21,11 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         VocabularyError: if `classes` names no vocabulary.
     """
     model = replace(experiment.model, name=_identity(experiment.model.name), compile=False, dtype="auto")
-    named = replace(
-        experiment.freesegdiff,
-        crf=replace(experiment.freesegdiff.crf, engine="auto"),
-        clip=_identity(experiment.freesegdiff.clip),
-        backbone=_identity(experiment.freesegdiff.backbone),
-    )
+    method, method_settings = chosen_method(experiment)
     settings: dict[str, Any] = {
-        **method_settings(replace(experiment, freesegdiff=named)),
+        "method": method.name,
+        "plugin": method.source,
+        method.name: _identified(asdict(method_settings)),
         "model": asdict(model),
         "seed": experiment.work.seed,
         "classes": classes,
@@ -41,11 +38,20 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
         settings["filter"] = asdict(guesses)
         settings["captions"] = asdict(replace(captions, model=_identity(captions.model)))
-    if kind_of(experiment) == "cams":
+    if method.produces(method_settings) == "cams":
         settings["decision"] = (
             asdict(replace(experiment.crf, engine="auto")) if sharpen else experiment.evaluate.threshold
         )
     return digest(settings)[:16]
+
+
+def _identified(settings: dict[str, Any]) -> dict[str, Any]:
+    """A method's settings with the contents of models' folders in place of their names, without the CRF's engine."""
+    return {
+        name: _identified(value) if isinstance(value, dict) else _identity(value) if isinstance(value, str) else value
+        for name, value in settings.items()
+        if name != "engine"
+    }
 
 
 def _identity(name: str) -> str:

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pseudolabel.config import Experiment, MethodName, ModelConfig
+from pseudolabel.config import Experiment, ModelConfig
+from pseudolabel.crf.densecrf import refine
+from pseudolabel.crf.failures import crf_failures
 from pseudolabel.diffusion.load import load_model
+from pseudolabel.errors import SampleError, VocabularyError
 from pseudolabel.experiment_file import load_experiment, resolve_shipped
+from pseudolabel.io.files import Location, read_bytes
+from pseudolabel.io.images import decode_image, upright_rgb
 from pseudolabel.io.names import printable
-from pseudolabel.methods.score_maps import at_image_size, label_map
+from pseudolabel.methods.registry import Context, Predictor, chosen_method
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
-from pseudolabel.refine.densecrf import refine
-from pseudolabel.refine.failures import crf_failures
-from pseudolabel.sources.entry import BadSample
-from pseudolabel.sources.files import Location, read_bytes
-from pseudolabel.sources.images import decode_image, upright_rgb
-from pseudolabel.stages.labellers.table import LABELLERS, Labeller
-from pseudolabel.stages.units import current_rank
+from pseudolabel.runtime.rank import current_rank
+from pseudolabel.score_maps import at_image_size, label_map
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
-from pseudolabel.vocabulary import Vocabulary, VocabularyError, load_vocabulary, typed_names, vocabulary_of
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
 ImageLike = Image.Image | np.ndarray | str | Path | bytes
 """An image, or an image file's path (or fsspec URL) or bytes."""
@@ -46,13 +46,14 @@ class Segmenter:
 
     def __init__(self, experiment: Experiment, sharpen: bool = False) -> None:
         self.experiment, self.sharpen = experiment, sharpen
-        device = current_rank().device
-        self._model = load_model(experiment.model, device)
-        self._filter = CategoryFilter(experiment.filter, experiment.captions, device)
-        self._labeller: tuple[tuple[Vocabulary, bool], Labeller] | None = None
+        self._method, self._settings = chosen_method(experiment)
+        self._rank = current_rank()
+        self._model = load_model(experiment.model, self._rank.device)
+        self._filter = CategoryFilter(experiment.filter, experiment.captions, self._rank.device)
+        self._predictor: tuple[tuple[Vocabulary, bool], Predictor] | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str, method: MethodName = "diffsegmenter", sharpen: bool = False) -> "Segmenter":
+    def from_pretrained(cls, name: str, method: str = "diffsegmenter", sharpen: bool = False) -> "Segmenter":
         """Load a model by its name on the hub or its folder, with the method's default settings.
 
         `shapes`, the small model that ships, brings the settings that were chosen for it.
@@ -79,33 +80,33 @@ class Segmenter:
             ValueError: if the image cannot be read or segmented so; the message says why.
         """
         result = next(self.segment({"image": image}, classes))[1]
-        if isinstance(result, BadSample):
+        if isinstance(result, SampleError):
             raise ValueError(str(result))
         return result
 
     def segment(
         self, images: Mapping[str, ImageLike], classes: Sequence[str] | str | None = None
-    ) -> Iterator[tuple[str, Segmentation | BadSample]]:
+    ) -> Iterator[tuple[str, Segmentation | SampleError]]:
         """Segment images by name, in batches; each comes with its result or with what is wrong with it."""
         decoded: dict[str, Image.Image] = {}
         for name, image in images.items():
             try:
                 decoded[name] = decode(image, name, self.experiment.source.max_pixels)
-            except BadSample as error:
+            except SampleError as error:
                 yield name, error
         if not decoded:
             return
-        names_wanted = classes is not None or self.experiment.method != "diffseg"
+        names_wanted = classes is not None or self._method.name_segments is None
         vocabulary, found = self._choose(decoded, classes) if names_wanted else (load_vocabulary("voc"), {})
         samples = [Sample(NOISE_KEY, image, found.get(name, ())) for name, image in decoded.items()]
-        outcomes = self._labeller_of(vocabulary, names_wanted)(samples)
+        outcomes = self._predictor_of(vocabulary, names_wanted)(samples)
         for name, (sample, outcome) in zip(decoded, outcomes, strict=True):
-            if isinstance(outcome, BadSample):
+            if isinstance(outcome, SampleError):
                 yield name, outcome
                 continue
             try:
                 result = self._finish(sample, outcome, vocabulary if names_wanted else None)
-            except BadSample as error:
+            except SampleError as error:
                 yield name, error
             else:
                 yield name, result
@@ -135,17 +136,19 @@ class Segmenter:
         vocabulary = vocabulary_of(names)
         return vocabulary, {key: tuple(sorted(map(vocabulary.index, found))) for key, found in things.items()}
 
-    def _labeller_of(self, vocabulary: Vocabulary, with_names: bool) -> Labeller:
-        """The method's labeller; only the latest is kept, for every batch of guessed classes has its own vocabulary."""
+    def _predictor_of(self, vocabulary: Vocabulary, with_names: bool) -> Predictor:
+        """The method's predictor; only the latest is kept, for each batch of guessed classes has its own vocabulary."""
         key = (vocabulary, with_names)
-        if self._labeller is None or self._labeller[0] != key:
-            experiment = self._experiment(with_names)
+        if self._predictor is None or self._predictor[0] != key:
+            settings, work = self._settings, self.experiment.work
+            if self._method.name_segments is not None:
+                settings = self._method.name_segments(settings, with_names)
+            workers = work.workers or self._rank.cores()
+            model, device = self._model, self._rank.device
+            context = Context(device, vocabulary, model, None, work.batch, work.seed, work.loaders, workers)
             # The former one lives until this one is made, so that they share the models that both need.
-            self._labeller = key, LABELLERS[experiment.method](experiment, self._model, vocabulary, None)
-        return self._labeller[1]
-
-    def _experiment(self, with_names: bool) -> Experiment:
-        return replace(self.experiment, diffseg=replace(self.experiment.diffseg, semantic=with_names))
+            self._predictor = key, self._method.build(context, settings)
+        return self._predictor[1]
 
     def _finish(self, sample: Sample, outcome: ScoreMaps | LabelMap, vocabulary: Vocabulary | None) -> Segmentation:
         labels = outcome.labels if isinstance(outcome, LabelMap) else self._labels(sample, outcome)
@@ -166,7 +169,7 @@ def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
     """Any image as upright 8-bit RGB.
 
     Raises:
-        BadSample: if it cannot be read, or is too large.
+        SampleError: if it cannot be read, or is too large.
     """
     if isinstance(image, Image.Image):
         return upright_rgb(image, origin, max_pixels)
@@ -174,8 +177,8 @@ def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
         return decode_image(image, origin, max_pixels)[0]
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise BadSample("unreadable", f"an array {image.dtype} {image.shape}; give uint8 (H, W) or (H, W, 3)")
+            raise SampleError("unreadable", f"an array {image.dtype} {image.shape}; give uint8 (H, W) or (H, W, 3)")
         return upright_rgb(Image.fromarray(image), origin, max_pixels)
     if not isinstance(image, (str, Path)):
-        raise BadSample("unreadable", f"a {type(image).__name__}; give a PIL image, an array, a path or bytes")
+        raise SampleError("unreadable", f"a {type(image).__name__}; give a PIL image, an array, a path or bytes")
     return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]

@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError, UserError
+from pseudolabel.errors import SampleError, SettingError, UserError
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.images import decode_image, read_mask
 from pseudolabel.io.ownership import own_files_beside
-from pseudolabel.methods.score_maps import at_image_size
+from pseudolabel.io.tar import Members, read_tar
 from pseudolabel.records import IGNORE
-from pseudolabel.shards.sample import ShardSampleError, decode_cams
-from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.sources.entry import BadSample, Entry
-from pseudolabel.sources.images import decode_image, read_mask
+from pseudolabel.score_maps import at_image_size
+from pseudolabel.shards.sample import decode_cams
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
@@ -75,7 +75,7 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
         own = mask[1] if mask is not None and mask[0] == key else None
         try:
             drawn.append(_row(key, kind, members, own, source, entries.get(key)))
-        except (ShardSampleError, BadSample, KeyError) as error:
+        except (SampleError, KeyError) as error:
             print(f"left out of the sheet: '{key}': {error}", file=sys.stderr)
     if not drawn:
         raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn; run 'pseudolabel verify' on it")
@@ -118,7 +118,7 @@ def _row(
 def _truth(source: Source, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
     try:
         truth = source.ground_truth(entry, size)
-    except BadSample:
+    except SampleError:
         return None
     return truth.labels if truth is not None else None
 

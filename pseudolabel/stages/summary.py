@@ -4,13 +4,13 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, field
 
+from pseudolabel.errors import FAILED_SAMPLES_EXIT
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import reason_lines
 from pseudolabel.io.terminal import escaped
 from pseudolabel.shards.ledger import SKIPPED
 
 OK = "ok"
-FAILED_SAMPLES_EXIT = 3
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
 
-from pseudolabel.batching import batched
 from pseudolabel.config import CaptionConfig
-from pseudolabel.diffusion.load import ModelError, resolve_dtype
-from pseudolabel.errors import SettingError
+from pseudolabel.diffusion.load import resolve_dtype
+from pseudolabel.errors import ModelError, SettingError
+from pseudolabel.io.pretrained import load_pretrained
+from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
-from pseudolabel.shipped import resolve
-from pseudolabel.text.pretrained import load_pretrained
+from pseudolabel.runtime.batching import batched
 
 
 class Captioner:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from pseudolabel.sources.entry import Entry, SourceError
+from pseudolabel.errors import SourceError
+from pseudolabel.io.jsonl import read_records
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.image_ids import describe_ids, match_ids
-from pseudolabel.sources.jsonl import read_records
 from pseudolabel.vocabulary import Vocabulary
 
 Captions = dict[tuple[str, str], str]

@@ -106,7 +106,7 @@ class CategoryFilter:
             rules["noun_threshold"] = config.noun_threshold
         if config.nouns != "none":
             captions = {name: getattr(self.captions, name) for name in ("max_new_tokens", "max_length", "beams")}
-            rules |= {"leads": config.leads, "captions": captions}
+            rules |= {"leads": config.prefixes, "captions": captions}
             rules |= {"captioner": self._captioner.fingerprint(), "spacy": pipeline_digest(self._pipeline)}
         if config.image != "none" or config.nouns != "synonyms":
             rules["clip"] = self._clip.fingerprint()
@@ -145,13 +145,15 @@ class CategoryFilter:
 
     def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
         """Of each image, one caption for each lead."""
-        pairs = [(image, lead) for image in images for lead in self.config.leads]
+        pairs = [(image, lead) for image in images for lead in self.config.prefixes]
         sentences = iter(self._captioner([image for image, _ in pairs], [lead for _, lead in pairs]))
-        return [tuple(next(sentences) for _ in self.config.leads) for _ in images]
+        return [tuple(next(sentences) for _ in self.config.prefixes) for _ in images]
 
     def _find_nouns(self, captions: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Of each image, the nouns of its captions, each once; a lead's own, such as `picture`, are left out."""
-        said = [_without(lead, text) for texts in captions for lead, text in zip(self.config.leads, texts, strict=True)]
+        said = [
+            _without(lead, text) for texts in captions for lead, text in zip(self.config.prefixes, texts, strict=True)
+        ]
         found = iter(find_nouns(self._pipeline, said))
         return [tuple(dict.fromkeys(noun for _ in texts for noun in next(found))) for texts in captions]
 
@@ -168,16 +170,16 @@ class CategoryFilter:
         return tuple(sorted({*spelled, *alike}))
 
     def _alike(self, nouns: Sequence[str], vocabulary: Vocabulary) -> Classes:
-        """By the text encoder's states of single words, as in DiffSegmenter's released code."""
+        """By the text encoder's embeddings of single words, as in DiffSegmenter's released code."""
         words = list(dict.fromkeys(word for noun in nouns for word in noun.split()))
-        states, classes = self._clip.word_states(words), self._clip.word_states(_prompts(vocabulary))
-        return classes_like_nouns(_cosines(states, classes).cpu(), self.config.noun_threshold)
+        embeddings, classes = self._clip.word_states(words), self._clip.word_states(_prompts(vocabulary))
+        return classes_like_nouns(_cosines(embeddings, classes).cpu(), self.config.noun_threshold)
 
     def _distances(self, nouns: Sequence[str], vocabulary: Vocabulary, centred: bool = False) -> torch.Tensor:
         """1 - cosine of text embeddings, (nouns, classes); `centred` makes it scipy's correlation distance."""
         words, classes = self._clip.text_embeddings(nouns), self._clip.text_embeddings(_prompts(vocabulary))
         if centred:
-            words, classes = (states - states.mean(1, keepdim=True) for states in (words, classes))
+            words, classes = (embeddings - embeddings.mean(1, keepdim=True) for embeddings in (words, classes))
         return 1 - _cosines(words, classes).cpu()
 
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from transformers import BatchEncoding, CLIPModel, CLIPProcessor
 
-from pseudolabel.batching import batched
-from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import ModelError
+from pseudolabel.io.pretrained import load_pretrained
+from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
-from pseudolabel.shipped import resolve
-from pseudolabel.text.pretrained import load_pretrained
+from pseudolabel.runtime.batching import batched
 
 TEXT_BATCH = 64
 
@@ -58,22 +58,22 @@ class ClipScorer:
         if not images:
             return torch.empty(0, self.model.config.projection_dim, device=self.model.device)
         pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
-        states = self.model.vision_model(pixels.to(self.model.device, self.model.dtype)).pooler_output
-        return _normalise(self.model.visual_projection(states))
+        embeddings = self.model.vision_model(pixels.to(self.model.device, self.model.dtype)).pooler_output
+        return _normalise(self.model.visual_projection(embeddings))
 
     @torch.inference_mode()
     def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings of sentences, cut to CLIP's length: float32 (texts, d) of length 1."""
         for batch in batched((text for text in dict.fromkeys(texts) if text not in self._embeddings), TEXT_BATCH):
-            states = self.model.text_model(**self._tokens(batch)).pooler_output
-            self._embeddings |= zip(batch, _normalise(self.model.text_projection(states)), strict=True)
+            embeddings = self.model.text_model(**self._tokens(batch)).pooler_output
+            self._embeddings |= zip(batch, _normalise(self.model.text_projection(embeddings)), strict=True)
         if not texts:
             return torch.empty(0, self.model.config.projection_dim, device=self.model.device)
         return torch.stack([self._embeddings[text] for text in texts])
 
     @torch.inference_mode()
     def word_states(self, words: Sequence[str]) -> torch.Tensor:
-        """The text encoder's last states, each word alone, averaged over its tokens: float32 (words, width).
+        """The text encoder's last embeddings, each word alone, averaged over its tokens: float32 (words, width).
 
         The tokens that begin and end a sentence are no part of the word.
         """
@@ -81,8 +81,8 @@ class ClipScorer:
         for batch in batched(words, TEXT_BATCH):
             tokens = self._tokens(batch, return_special_tokens_mask=True)
             inside = 1.0 - tokens.pop("special_tokens_mask")[..., None].float()
-            states = self.model.text_model(**tokens).last_hidden_state.float()
-            means.append((states * inside).sum(1) / inside.sum(1))
+            embeddings = self.model.text_model(**tokens).last_hidden_state.float()
+            means.append((embeddings * inside).sum(1) / inside.sum(1))
         return torch.cat(means)
 
     def _tokens(self, texts: Sequence[str], **options: bool) -> BatchEncoding:

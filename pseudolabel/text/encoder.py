@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import torch
 
-from pseudolabel.batching import batched
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.runtime.batching import batched
 
 BATCH = 64
 
@@ -16,13 +16,13 @@ class TextEncodings:
     def __init__(self, model: DiffusionModel, texts: Iterable[str]) -> None:
         self.model = model
         self._empty = model.encode_text([""])[0].float()
-        self._states: dict[str, torch.Tensor] = {}
+        self._embeddings: dict[str, torch.Tensor] = {}
         for chunk in batched(dict.fromkeys(texts), BATCH):
-            self._states |= zip(chunk, model.encode_text(list(chunk)), strict=True)
+            self._embeddings |= zip(chunk, model.encode_text(list(chunk)), strict=True)
 
     def plain(self, text: str) -> torch.Tensor:
         """One of the sentences as it is: (tokens, width) in the model's dtype."""
-        return self._states[text]
+        return self._embeddings[text]
 
     def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
         """Move a sentence away from the empty one, position by position: z' = z0 + w (z - z0).
@@ -35,4 +35,4 @@ class TextEncodings:
             (tokens, width) in the model's dtype.
         """
         factor = self.model.upload(emphasis)[:, None]
-        return (self._empty + factor * (self._states[text].float() - self._empty)).to(self.model.dtype)
+        return (self._empty + factor * (self._embeddings[text].float() - self._empty)).to(self.model.dtype)

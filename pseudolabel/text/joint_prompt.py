@@ -51,14 +51,14 @@ def _find(caption: str, entry: ClassEntry) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
-def class_columns(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> torch.Tensor:
+def class_token_weights(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> torch.Tensor:
     """Weights of the tokens that make each class's map, the mean of the name's: float32 (C, tokens).
 
     Raises:
-        PromptError: if a class lies outside the tokens that the text encoder sees.
+        SampleError: if a class lies outside the tokens that the text encoder sees.
     """
-    columns = torch.zeros(len(prompt.spans), tokenizer.model_max_length)
-    for row, span in zip(columns, prompt.spans, strict=True):
+    weights = torch.zeros(len(prompt.spans), tokenizer.model_max_length)
+    for row, span in zip(weights, prompt.spans, strict=True):
         tokens = name_tokens(tokenizer, prompt.text, span)
         row[tokens] = 1 / len(tokens)
-    return columns
+    return weights

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import ModelError
+from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import files_digest
-from pseudolabel.shipped import resolve
 
 if TYPE_CHECKING:  # spaCy comes with the extra `open-vocabulary`
     from spacy.language import Language

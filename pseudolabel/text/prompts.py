@@ -7,14 +7,11 @@ import torch
 from transformers import CLIPTokenizer
 
 from pseudolabel.config import DiffSegmenterConfig
+from pseudolabel.errors import SampleError
 
 _NEXT_WORD = re.compile(r"\s+(\w+ing)\b")
 # Words are what stands between blanks: in "dog, sitting" the next word counts, in "dog sitting," it ends in a comma.
 _RELEASED_NEXT_WORD = re.compile(r"\S*\s+\S*ing(?!\S)")
-
-
-class PromptError(ValueError):
-    """A prompt in which the class name has no token."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,12 @@ class TokenWeights:
 
     Attributes:
         text: the prompt's sentence.
-        columns: float32 (tokens,), summing to one: weights of the cross-attention columns that make the class's map.
+        weights: float32 (tokens,), summing to one: weights of the tokens whose cross-attention makes the class's map.
         emphasis: float32 (tokens,): the factor on the token's text encoding, 1 where nothing is emphasised.
     """
 
     text: str
-    columns: torch.Tensor
+    weights: torch.Tensor
     emphasis: torch.Tensor
 
 
@@ -64,7 +61,7 @@ def token_weights(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmente
     """Find the class's tokens in a prompt and weigh them.
 
     Raises:
-        PromptError: if the class name lies outside the tokens that the text encoder sees.
+        SampleError: if the class name lies outside the tokens that the text encoder sees.
     """
     name = emphasised = name_tokens(tokenizer, prompt.text, prompt.name)
     if config.class_tokens == "last_word":
@@ -74,13 +71,13 @@ def token_weights(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmente
     if config.class_tokens == "last":
         emphasised = name
     length = tokenizer.model_max_length
-    columns, emphasis = torch.zeros(length), torch.ones(length)
-    columns[name] = 1 / len(name)
+    weights, emphasis = torch.zeros(length), torch.ones(length)
+    weights[name] = 1 / len(name)
     emphasis[emphasised] = config.class_weight
     if modifier := _modifier_tokens(tokenizer, prompt, config, name[-1]):
-        columns /= 2
-        columns[modifier] += 0.5 / len(modifier)
-    return TokenWeights(prompt.text, columns, emphasis)
+        weights /= 2
+        weights[modifier] += 0.5 / len(modifier)
+    return TokenWeights(prompt.text, weights, emphasis)
 
 
 def _last_word(prompt: Prompt) -> tuple[int, int]:
@@ -90,7 +87,7 @@ def _last_word(prompt: Prompt) -> tuple[int, int]:
 
 
 def _modifier_tokens(tokenizer: CLIPTokenizer, prompt: Prompt, config: DiffSegmenterConfig, last: int) -> list[int]:
-    """The tokens that share the columns with the class name, whose last token is at `last`; mostly none."""
+    """The tokens that share the weight with the class name, whose last token is at `last`; mostly none."""
     if config.modifiers == "ing_next" and prompt.modifier:
         return _covering(tokenizer, prompt.text, prompt.modifier)
     if config.modifiers == "ing_released" and _RELEASED_NEXT_WORD.match(prompt.text, prompt.name[1]):
@@ -103,12 +100,13 @@ def name_tokens(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> l
     """Positions of the tokens of a class name, given the span of its characters.
 
     Raises:
-        PromptError: if the name lies outside the tokens that the text encoder sees.
+        SampleError: if the name lies outside the tokens that the text encoder sees.
     """
     tokens = _covering(tokenizer, text, span)
     if not tokens:
         length = tokenizer.model_max_length
-        raise PromptError(f"no token of '{text:.120}' names the class within the text encoder's {length} tokens")
+        message = f"no token of '{text:.120}' names the class within the text encoder's {length} tokens"
+        raise SampleError("prompt", message)
     return tokens
 
 

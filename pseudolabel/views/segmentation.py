@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pseudolabel.io.images import mask_image
 from pseudolabel.records import IGNORE
-from pseudolabel.sources.images import mask_image
 from pseudolabel.views.overlay import hatching, legend, mask_overlay
 from pseudolabel.vocabulary import voc_palette
 

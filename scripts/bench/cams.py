@@ -29,7 +29,7 @@ from ways import ours, released
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig, WorkConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.architectures import stable_diffusion_v15
 

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pseudolabel.config import CrfConfig
+from pseudolabel.crf.pydensecrf_engine import mean_field
+from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.refine.pydensecrf_engine import mean_field
-from pseudolabel.refine.torch_engine import TorchCrf
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 
 PRESETS = {"clip-es": CrfConfig(), "shapes": load_experiment("shapes").crf}
 LABELS = range(2, 22)

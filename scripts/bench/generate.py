@@ -36,20 +36,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from cams import NAMES, WIDTH, count_flop
 from ways import Clocked, released
 
-from pseudolabel.batching import static_batches
 from pseudolabel.config import Experiment, ModelConfig, SourceConfig, WorkConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.noise import draw_noise
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.io.folder import Folder
-from pseudolabel.methods.score_maps import min_max
+from pseudolabel.io.shipped import NAME
 from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.runtime.batching import static_batches
+from pseudolabel.score_maps import min_max
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
-from pseudolabel.shipped import NAME
-from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.sources.source import open_source
-from pseudolabel.stages.labellers.noise import draw_noise
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
 from pseudolabel.vocabulary import load_vocabulary
@@ -64,7 +64,7 @@ SCENES = 16  # differing images; the others are copies of them
 STATION_IMAGES = 64  # at most, for a station alone
 STATIONS = {
     "reading": "reading and decoding",
-    "resize": "squashing to the model's square",
+    "resize": "stretching to the model's square",
     "vae": "VAE",
     "text": "text",
     "unet": "U-Net to the last recorded layer",
@@ -226,7 +226,7 @@ def pace(folder: Path, task: Task, began: float) -> dict[str, float]:
 
 
 def measure_stations(task: Task) -> dict[str, object]:
-    """Seconds per image of each station; reading, squashing and writing have one thread."""
+    """Seconds per image of each station; reading, stretching and writing have one thread."""
     torch.set_num_threads(task.threads)
     with TemporaryDirectory() as out:
         experiment = task.experiment()
@@ -261,14 +261,14 @@ def label(experiment: Experiment, model: DiffusionModel, samples: Sequence[Sampl
         prompts = [build_prompt(VOCABULARY.template, VOCABULARY.prompt(index)) for _, index in pairs]
         tokens = [token_weights(model.tokenizer, prompt, experiment.diffsegmenter) for prompt in prompts]
         encodings = TextEncodings(model, [one.text for one in tokens])
-        states = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
-        columns = torch.stack([one.columns for one in tokens])
+        embeddings = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
+        weights = torch.stack([one.weights for one in tokens])
     noise = torch.stack([draw_noise(0, "noise", sample.key, 1, model.latent_shape) for sample in samples])
     method, maps = Clocked(model, experiment.diffsegmenter, clock), []
     for batch, count in static_batches(range(len(pairs)), pairs_together):
         images = torch.tensor([pairs[number][0] for number in batch])
         with clock.part("unet"):
-            made = method(latents[images], noise[images], states[list(batch)], columns[list(batch)])
+            made = method(latents[images], noise[images], embeddings[list(batch)], weights[list(batch)])
         maps.append(min_max(made[:count]).half().cpu())
     rows = torch.cat(maps).split([len(sample.classes) for sample in samples])
     return [

@@ -33,7 +33,7 @@ from scale import ENVIRONMENT, LAUNCHER, finished
 
 from pseudolabel.config import Experiment
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.sources.shapes import SIZE, draw_scene
+from pseudolabel.shapes.world import SIZE, draw_scene
 from pseudolabel.stages.label import write_labels
 from pseudolabel.vocabulary import load_vocabulary
 

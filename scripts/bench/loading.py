@@ -31,11 +31,11 @@ from report_file import free_file, write_report
 from torch.utils.data import DataLoader
 
 import pseudolabel_train.register  # noqa: F401  (what the configs below name)
-from pseudolabel.batching import batched
+from pseudolabel.io.tar import write_tar
 from pseudolabel.records import LabelMap
+from pseudolabel.runtime.batching import batched
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.shards.sample import JPEG_QUALITY, encode_mask
-from pseudolabel.shards.tar import write_tar
-from pseudolabel.sources.shapes import draw_scene
 from pseudolabel_train.shard_index import load_index
 
 READERS = ("files", "ShardDataset", "ShardStream")

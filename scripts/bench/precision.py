@@ -27,8 +27,8 @@ from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
-from pseudolabel.shards.tar import Members, read_tar
-from pseudolabel.sources.shapes_dataset import write_shapes
+from pseudolabel.io.tar import Members, read_tar
+from pseudolabel.shapes.dataset import write_shapes
 from tests.plain.architectures import stable_diffusion_v15
 
 REFERENCE = "float32"

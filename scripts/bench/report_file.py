@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.ownership import own_files_beside, write_own
 
 

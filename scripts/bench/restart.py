@@ -27,16 +27,17 @@ from rich.console import Console
 from rich.table import Table
 
 from pseudolabel.config import Experiment
+from pseudolabel.errors import NoCamsError
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.shards.sample import encode_cams
 from pseudolabel.sources.entry import Entry
-from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.stages import label
 from pseudolabel.stages.job import Job
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.refine import NoCamsError, write_masks
-from pseudolabel.stages.units import Rank
+from pseudolabel.stages.refine import write_masks
 from pseudolabel.vocabulary import load_vocabulary
 
 IMAGES = 10
@@ -135,7 +136,7 @@ def restart_cams(experiment: Experiment) -> dict:
 
     def begin(job: Job[Entry], *_: object) -> None:
         marks.mark("ledger")
-        if len(left := job.choose(job.rank.share(job.units))) != 1:
+        if len(left := job.choose(job.rank.assigned(job.units))) != 1:
             raise SystemExit(f"{len(left)} units are left to do instead of one")
         marks.mark("choice")
         raise AtWorkError

@@ -30,10 +30,11 @@ from report_file import free_file, write_report
 from rich.console import Console
 from rich.table import Table
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shapes.dataset import MARKER
 from pseudolabel.shards.ledger import INDEX, Ledger, LedgerEntry, entry_name
-from pseudolabel.sources.shapes_dataset import MARKER
 
 KINDS = ("cams", "masks")
 RANKS = (2, 1)  # of the starts, in turn

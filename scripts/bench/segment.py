@@ -30,20 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cams import NAMES, WIDTH
 
-from pseudolabel.config import Experiment, MethodName, ModelConfig
+from pseudolabel.config import Experiment, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.noise import draw_noise
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.shipped import NAME, resolve
+from pseudolabel.methods.registry import METHODS, Context, chosen_method
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
-from pseudolabel.shipped import NAME, resolve
-from pseudolabel.sources.shapes import draw_scene
-from pseudolabel.stages.labellers.noise import draw_noise
-from pseudolabel.stages.labellers.table import LABELLERS
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain import diffseg, diffsegmenter, elbo, freesegdiff
 from tests.plain.architectures import stable_diffusion_v15
 
-METHODS: tuple[MethodName, ...] = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
 TIMESTEP = 100  # DiffSegmenter's in the zero-shot setting
 
 
@@ -51,7 +50,7 @@ TIMESTEP = 100  # DiffSegmenter's in the zero-shot setting
 class Task:
     """One image by one method; `model` is `shapes` or a checkpoint folder."""
 
-    method: MethodName
+    method: str
     model: str
     classes: int
     samples: int
@@ -136,11 +135,12 @@ def settings(task: Task) -> Experiment:
 Run = Callable[[Sample], object]
 
 
-def ours(method: MethodName, experiment: Experiment, model: DiffusionModel) -> Run:
-    labeller = LABELLERS[method](experiment, model, load_vocabulary(NAME), None)
+def ours(method: str, experiment: Experiment, model: DiffusionModel) -> Run:
+    entry, settings = chosen_method(replace(experiment, method=method))
+    predictor = entry.build(Context(model.device, load_vocabulary(NAME), model), settings)
 
     def run(sample: Sample) -> ScoreMaps | LabelMap:
-        ((_, result),) = labeller([sample])
+        ((_, result),) = predictor([sample])
         if not isinstance(result, (ScoreMaps, LabelMap)):
             raise result
         return result
@@ -148,7 +148,7 @@ def ours(method: MethodName, experiment: Experiment, model: DiffusionModel) -> R
     return run
 
 
-def plainly(method: MethodName, experiment: Experiment, model: DiffusionModel) -> Run:
+def plainly(method: str, experiment: Experiment, model: DiffusionModel) -> Run:
     return {
         "diffsegmenter": plain_diffsegmenter,
         "elbo": plain_elbo,
@@ -205,7 +205,7 @@ def plain_freesegdiff(experiment: Experiment, model: DiffusionModel) -> Run:
     return run
 
 
-WAYS: dict[str, Callable[[MethodName, Experiment, DiffusionModel], Run]] = {"plain": plainly, "ours": ours}
+WAYS: dict[str, Callable[[str, Experiment, DiffusionModel], Run]] = {"plain": plainly, "ours": ours}
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from meter import Clock
 
-from pseudolabel.batching import batched
 from pseudolabel.config import DiffSegmenterConfig
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording
-from pseudolabel.methods.diffsegmenter import DiffSegmenter
+from pseudolabel.methods.diffsegmenter import CompletedAttention
+from pseudolabel.runtime.batching import batched
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
 from tests.plain import diffsegmenter as plain
@@ -59,17 +59,17 @@ def ours(
     with clock.part("text"):
         tokens = [token_weights(model.tokenizer, build_prompt(TEMPLATE, name), config) for name in names]
         encodings = TextEncodings(model, [one.text for one in tokens])
-        states = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
-        columns = torch.stack([one.columns for one in tokens])
+        embeddings = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
+        weights = torch.stack([one.weights for one in tokens])
     maps = []
     for pairs in batched(torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(names))), pairs_per_batch):
         image, name = torch.stack(pairs).unbind(1)
         with clock.part("unet"):
-            maps.append(method(latents[image], noise[image], states[name], columns[name]))
+            maps.append(method(latents[image], noise[image], embeddings[name], weights[name]))
     return torch.cat(maps)
 
 
-class Clocked(DiffSegmenter):
+class Clocked(CompletedAttention):
     """DiffSegmenter that tells the clock where the U-Net's share ends."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig, clock: Clock) -> None:

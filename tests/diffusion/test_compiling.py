@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
-from pseudolabel.methods.diffsegmenter import DiffSegmenter
+from pseudolabel.methods.diffsegmenter import CompletedAttention
 from tests.plain.architectures import loaded
 
 CPU = torch.device("cpu")
@@ -17,8 +17,10 @@ CONFIG = DiffSegmenterConfig(timesteps=[50, 150], self_attention="all")
 def maps_of(model, seed):
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(1, 3, model.image_size, model.image_size, generator=generator) * 2 - 1
-    noise, columns = torch.randn(1, 1, *model.latent_shape, generator=generator), torch.full((1, 77), 1 / 77)
-    return DiffSegmenter(model, CONFIG)(model.encode(pixels), noise, model.encode_text(["a star"]), columns).numpy()
+    noise, weights = torch.randn(1, 1, *model.latent_shape, generator=generator), torch.full((1, 77), 1 / 77)
+    return CompletedAttention(model, CONFIG)(
+        model.encode(pixels), noise, model.encode_text(["a star"]), weights
+    ).numpy()
 
 
 @pytest.mark.slow

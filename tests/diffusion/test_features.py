@@ -25,28 +25,28 @@ def inputs(model):
 def chosen(model, kinds, factors):
     return [
         layer
-        for layer in feature_layers(model.unet, model.vae_factor)
-        if layer.kind in kinds and layer.factor in factors
+        for layer in feature_layers(model.unet, model.vae_stride)
+        if layer.kind in kinds and layer.stride in factors
     ]
 
 
 @torch.inference_mode()
 def record(model, layers):
-    latents, states = inputs(model)
+    latents, embeddings = inputs(model)
     with record_features(model.unet, layers) as features:
-        model.unet(latents, 100, states)
+        model.unet(latents, 100, embeddings)
     return features
 
 
 def test_layers_of_stable_diffusion():
     with torch.device("meta"):
-        layers = feature_layers(UNet2DConditionModel(**V15_UNET), vae_factor=8)
-    count = Counter((layer.kind, layer.factor) for layer in layers)
+        layers = feature_layers(UNet2DConditionModel(**V15_UNET), vae_stride=8)
+    count = Counter((layer.kind, layer.stride) for layer in layers)
     for kind in ("queries", "attention"):
         assert [count[kind, factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 1]
     # Two on the way down and three up at each resolution, two in the middle.
     assert [count["resblock", factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 2 + 2 + 3]
-    at_32 = [layer.name.split(".transformer")[0] for layer in layers if (layer.kind, layer.factor) == ("queries", 32)]
+    at_32 = [layer.name.split(".transformer")[0] for layer in layers if (layer.kind, layer.stride) == ("queries", 32)]
     down, up = ([f"{side}_blocks.{block}.attentions" for side, block in pair] for pair in ([("down", 2)], [("up", 1)]))
     assert at_32 == [f"{down[0]}.{number}" for number in range(2)] + [f"{up[0]}.{number}" for number in range(3)]
 
@@ -59,9 +59,9 @@ def test_queries_are_what_attention_asks_with(model):
     model.unet.set_attn_processor(AttnProcessor())
     for layer in layers:
         layer.get_attention_scores = keeping(layer, asked)
-    latents, states = inputs(model)
+    latents, embeddings = inputs(model)
     with torch.inference_mode():
-        model.unet(latents, 100, states)
+        model.unet(latents, 100, embeddings)
     for layer in layers:
         del layer.get_attention_scores
     model.unet.set_attn_processor(before)
@@ -89,21 +89,21 @@ def test_outputs_of_blocks_are_what_the_next_layer_gets(kind):
     following = {"resblock": "down_blocks.1.attentions.1", "attention": "down_blocks.1.downsamplers.0"}[kind]
     got = []
     handle = model.unet.get_submodule(following).register_forward_pre_hook(lambda _, inputs: got.append(inputs[0]))
-    latents, states = inputs(model)
+    latents, embeddings = inputs(model)
     with torch.inference_mode():
-        model.unet(latents, 100, states)
+        model.unet(latents, 100, embeddings)
     handle.remove()
     layer = next(layer for layer in feature_layers(model.unet, 8) if layer.name == name)
-    assert (layer.kind, layer.factor) == (kind, 16)
+    assert (layer.kind, layer.stride) == (kind, 16)
     (found,) = record(model, [layer])
     assert torch.equal(found, got[0])
 
 
 def test_sides_are_those_of_the_factors(model):
-    for layer in feature_layers(model.unet, model.vae_factor):
+    for layer in feature_layers(model.unet, model.vae_stride):
         (found,) = record(model, [layer])
         assert found.shape[0] == 2
-        assert found.shape[2:] == (model.image_size // layer.factor,) * 2
+        assert found.shape[2:] == (model.image_size // layer.stride,) * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,11 +133,11 @@ def test_stops_after_the_last_wanted_layer(kind):
 
 
 def test_nothing_stays_behind(model):
-    latents, states = inputs(model)
+    latents, embeddings = inputs(model)
     with torch.inference_mode():
-        expected = model.unet(latents, 100, states).sample
+        expected = model.unet(latents, 100, embeddings).sample
         features = record(model, chosen(model, KINDS, [32]))
-        assert torch.equal(model.unet(latents, 100, states).sample, expected)
+        assert torch.equal(model.unet(latents, 100, embeddings).sample, expected)
     assert len(features) == len(chosen(model, KINDS, [32]))
 
 

@@ -11,11 +11,11 @@ from tests.plain.architectures import V15_UNET, loaded
 
 def stable_diffusion_v15_layers():
     with torch.device("meta"):
-        return attention_layers(UNet2DConditionModel(**V15_UNET), vae_factor=8)
+        return attention_layers(UNet2DConditionModel(**V15_UNET), vae_stride=8)
 
 
 def test_stable_diffusion_has_five_layers_at_each_resolution_and_one_in_the_middle():
-    count = Counter((layer.kind, layer.factor) for layer in stable_diffusion_v15_layers())
+    count = Counter((layer.kind, layer.stride) for layer in stable_diffusion_v15_layers())
     each = {8: 5, 16: 5, 32: 5, 64: 1}
     assert count == {(kind, factor): number for kind in ("self", "cross") for factor, number in each.items()}
 
@@ -23,7 +23,7 @@ def test_stable_diffusion_has_five_layers_at_each_resolution_and_one_in_the_midd
 def test_stable_diffusion_layers_by_name():
     layers = stable_diffusion_v15_layers()
     factors = [8] * 4 + [16] * 4 + [32] * 4 + [64] * 2 + [32] * 6 + [16] * 6 + [8] * 6
-    assert [layer.factor for layer in layers] == factors
+    assert [layer.stride for layer in layers] == factors
     assert [layer.kind for layer in layers] == ["self", "cross"] * 16
     names = [layer.name for layer in layers]
     assert names[0] == "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
@@ -43,10 +43,10 @@ def test_a_forward_pass_reaches_the_layers_in_this_order_and_size(name):
         for name, module in model.unet.named_modules()
         if isinstance(module, Attention)
     ]
-    states = torch.zeros(1, 77, model.unet.config.cross_attention_dim)
+    embeddings = torch.zeros(1, 77, model.unet.config.cross_attention_dim)
     with torch.inference_mode():
-        model.unet(torch.zeros(1, *model.latent_shape), 1, states)
+        model.unet(torch.zeros(1, *model.latent_shape), 1, embeddings)
     for handle in handles:
         handle.remove()
-    layers = attention_layers(model.unet, model.vae_factor)
-    assert reached == [(layer.name, (model.image_size // layer.factor) ** 2) for layer in layers]
+    layers = attention_layers(model.unet, model.vae_stride)
+    assert reached == [(layer.name, (model.image_size // layer.stride) ** 2) for layer in layers]

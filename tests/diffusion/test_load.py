@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import ModelConfig
-from pseudolabel.diffusion.load import ModelError, fingerprint, load_model, resolve_dtype
-from pseudolabel.errors import SettingError, UserError
+from pseudolabel.diffusion.load import fingerprint, load_model, resolve_dtype
+from pseudolabel.errors import ModelError, SettingError, UserError
 from tests.plain.architectures import loaded, tiny
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def test_frozen_and_without_decoder(checkpoint):
         assert not [name for name, weight in part.named_parameters() if weight.requires_grad]
     assert not [name for name, _ in model.vae.named_parameters() if name.startswith(("decoder", "post_quant_conv"))]
     assert model.image_size == 128
-    assert model.vae_factor == 8
+    assert model.vae_stride == 8
     assert model.latent_shape == (4, 16, 16)
 
 
@@ -61,7 +61,7 @@ def test_a_missing_part_is_named(checkpoint, tmp_path, part):
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path):
-    """An inpainting U-Net takes the mask as well; that of another family takes other text states."""
+    """An inpainting U-Net takes the mask as well; that of another family takes other text embeddings."""
     with pytest.raises(ModelError, match="channels and the VAE's differ, 9 and 4"):
         load(tiny(tmp_path / "inpainting", in_channels=9))
     with pytest.raises(ModelError, match="text width and the text encoder's differ, 32 and 24"):

@@ -54,11 +54,11 @@ def test_latents_are_the_posterior_s_mean_or_a_draw_from_it(tmp_path):
 def test_text_is_padded_and_cut_to_the_tokenizer_s_length(name):
     model = loaded(name)
     long = "a photograph of " + "circle " * 100
-    states = model.encode_text(["", "a photograph of circle", long])
-    assert states.shape == (3, 77, model.unet.config.cross_attention_dim)
+    embeddings = model.encode_text(["", "a photograph of circle", long])
+    assert embeddings.shape == (3, 77, model.unet.config.cross_attention_dim)
     # CLIP looks back only, so the words that fit are encoded as if nothing followed.
     shorter = model.encode_text(["a photograph of " + "circle " * 20])[0]
-    torch.testing.assert_close(states[2, :20], shorter[:20])
+    torch.testing.assert_close(embeddings[2, :20], shorter[:20])
 
 
 def test_latent_shape_follows_the_image_size():

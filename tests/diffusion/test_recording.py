@@ -15,63 +15,63 @@ def model(request):
 def inputs(model):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, *model.latent_shape, generator=generator)
-    states = torch.randn(2, 77, model.unet.config.cross_attention_dim, generator=generator)
-    return latents, states, torch.rand(2, 77, generator=generator)
+    embeddings = torch.randn(2, 77, model.unet.config.cross_attention_dim, generator=generator)
+    return latents, embeddings, torch.rand(2, 77, generator=generator)
 
 
 @torch.inference_mode()
-def record(model, cross_factors, self_factors, timestep=100):
-    latents, states, weights = inputs(model)
-    with record_attention(model.unet, model.vae_factor, weights, cross_factors, self_factors) as recording:
-        model.unet(latents, timestep, states)
+def record(model, cross_strides, self_strides, timestep=100):
+    latents, embeddings, weights = inputs(model)
+    with record_attention(model.unet, model.vae_stride, weights, cross_strides, self_strides) as recording:
+        model.unet(latents, timestep, embeddings)
     return recording
 
 
 @torch.inference_mode()
 def test_records_what_the_full_matrices_hold(model):
     recording = record(model, [8, 16, 32, 64], [8, 16, 32, 64])
-    latents, states, weights = inputs(model)
+    latents, embeddings, weights = inputs(model)
     for row in range(2):
-        matrices = attend(model, latents[row], 100, states[row : row + 1])
-        for factor in (8, 16, 32, 64):
-            cross = [m.probabilities.mean(0) for m in matrices if m.is_cross and m.factor == factor]
-            found = [layer[row] for layer in recording.cross[factor]]
+        matrices = attend(model, latents[row], 100, embeddings[row : row + 1])
+        for stride in (8, 16, 32, 64):
+            cross = [m.probabilities.mean(0) for m in matrices if m.is_cross and m.stride == stride]
+            found = [layer[row] for layer in recording.cross[stride]]
             torch.testing.assert_close(found, [matrix @ weights[row] for matrix in cross], atol=1e-5, rtol=1e-4)
-            own = [m.probabilities for m in matrices if not m.is_cross and m.factor == factor]
+            own = [m.probabilities for m in matrices if not m.is_cross and m.stride == stride]
             found = [
                 (query[row] @ key[row].transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-                for query, key in recording.queries_keys[factor]
+                for query, key in recording.queries_keys[stride]
             ]
             torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-3)
 
 
 @torch.inference_mode()
 def test_several_maps_of_a_latent_are_those_of_one_at_a_time(model):
-    latents, states, weights = inputs(model)
+    latents, embeddings, weights = inputs(model)
     both = torch.stack([weights, weights.flip(1)], 1)
-    with record_attention(model.unet, model.vae_factor, both, [8, 64], []) as recording:
-        model.unet(latents, 100, states)
+    with record_attention(model.unet, model.vae_stride, both, [8, 64], []) as recording:
+        model.unet(latents, 100, embeddings)
     single = record(model, [8, 64], [])
-    for factor, maps in recording.cross.items():
-        assert maps[0].shape == (2, 2, (model.image_size // factor) ** 2)
-        torch.testing.assert_close([layer[:, 0] for layer in maps], single.cross[factor])
+    for stride, maps in recording.cross.items():
+        assert maps[0].shape == (2, 2, (model.image_size // stride) ** 2)
+        torch.testing.assert_close([layer[:, 0] for layer in maps], single.cross[stride])
         assert (maps[0][:, 0] - maps[0][:, 1]).abs().max() > 1e-3
 
 
 def test_only_what_is_asked_for_is_kept(model):
     recording = record(model, [32], [16])
-    layers = attention_layers(model.unet, model.vae_factor)
-    count = sum(layer.kind == "cross" and layer.factor == 32 for layer in layers)
-    assert {factor: len(maps) for factor, maps in recording.cross.items()} == {32: count}
+    layers = attention_layers(model.unet, model.vae_stride)
+    count = sum(layer.kind == "cross" and layer.stride == 32 for layer in layers)
+    assert {stride: len(maps) for stride, maps in recording.cross.items()} == {32: count}
     assert recording.queries_keys.keys() == {16}
 
 
 def test_a_forward_pass_without_wishes_ends_with_its_usual_result(model):
-    latents, states, weights = inputs(model)
+    latents, embeddings, weights = inputs(model)
     with torch.inference_mode():
-        expected = model.unet(latents, 100, states).sample
-        with record_attention(model.unet, model.vae_factor, weights, [], []):
-            found = model.unet(latents, 100, states).sample
+        expected = model.unet(latents, 100, embeddings).sample
+        with record_attention(model.unet, model.vae_stride, weights, [], []):
+            found = model.unet(latents, 100, embeddings).sample
     assert torch.equal(found, expected)
 
 
@@ -103,17 +103,17 @@ def test_stops_after_the_last_wanted_layer(cross, own, reached, not_reached):
 
 def test_puts_the_processors_back(model):
     before = dict(model.unet.attn_processors)
-    latents, states, weights = inputs(model)
+    latents, embeddings, weights = inputs(model)
     record(model, [8, 64], [8])
     assert model.unet.attn_processors == before
-    with record_attention(model.unet, model.vae_factor, weights, [8], [8]):
+    with record_attention(model.unet, model.vae_stride, weights, [8], [8]):
         assert model.unet.attn_processors != before
     assert model.unet.attn_processors == before
     with (
         pytest.raises(RuntimeError, match="cannot be multiplied"),
-        record_attention(model.unet, model.vae_factor, weights, [8], [8]),
+        record_attention(model.unet, model.vae_stride, weights, [8], [8]),
     ):
-        model.unet(latents, 100, states[..., :-1])
+        model.unet(latents, 100, embeddings[..., :-1])
     assert model.unet.attn_processors == before
 
 

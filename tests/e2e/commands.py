@@ -16,8 +16,8 @@ import psutil
 from PIL import Image
 
 from pseudolabel.cli import main
+from pseudolabel.io.tar import read_tar
 from pseudolabel.shards.sample import decode_cams
-from pseudolabel.shards.tar import read_tar
 
 LAUNCHER = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 # One thread per process, whatever the number of processes, as the launcher sets by itself: the sums come out alike.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudolabel.sources.shapes_dataset import write_shapes
+from pseudolabel.shapes.dataset import write_shapes
 from tests.e2e.commands import succeed
 
 IMAGES = 16

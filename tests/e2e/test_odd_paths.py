@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from tests.e2e.commands import call, expect, failures, samples
 
 ODD = " a::[v1]{x,y}*?#%20\n'\"é"

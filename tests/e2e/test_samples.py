@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudolabel.refine.torch_engine import TorchCrf
+from pseudolabel.crf.torch_engine import TorchCrf
 from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples, shards
 from tests.e2e.conftest import Shapes
 

@@ -8,7 +8,7 @@ import pytest
 
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.threshold_sweep import THRESHOLDS, ThresholdSweep
-from pseudolabel.methods.score_maps import label_map
+from pseudolabel.score_maps import label_map
 
 CLASSES = 5
 

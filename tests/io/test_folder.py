@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from pseudolabel.io.folder import TEMPORARY_PREFIX, Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import TEMPORARY_PREFIX, Folder
 from tests.mounts import mounted_tmpfs
 
 

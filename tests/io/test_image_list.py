@@ -3,7 +3,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pseudolabel.io.image_list import ImageListError, ImageNames, read_image_list
+from pseudolabel.errors import ImageListError
+from pseudolabel.io.image_list import ImageNames, read_image_list
 
 
 def write(folder: Path, content: str | bytes) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
 from pseudolabel.io.lock import lock_output
 
 HOLDER = """

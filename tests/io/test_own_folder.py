@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import MARKER, claim_folder, clear_folder
 
 

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from pseudolabel.io.folder import Folder, FullDiskError, OutputError
-from pseudolabel.io.ownership import MANIFEST, NotOursError, OwnFiles, write_own
+from pseudolabel.errors import FullDiskError, NotOursError, OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.ownership import MANIFEST, OwnFiles, write_own
 from pseudolabel.io.walk import find_images
 from tests.mounts import mounted_tmpfs
 

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pseudolabel.io.parquet import Cell, ParquetError, ParquetTable, read_cell
+from pseudolabel.errors import ParquetError
+from pseudolabel.io.parquet import Cell, ParquetTable, read_cell
 
 COUNT = 1000  # rows, more than are kept in memory
 

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from pseudolabel.config import ModelConfig
-from pseudolabel.diffusion.load import ModelError, load_model
+from pseudolabel.diffusion.load import load_model
+from pseudolabel.errors import ModelError
 from pseudolabel.io.weight_file import explain, explain_folder
 
 STATE = {"weight": torch.arange(3000.0), "bias": torch.ones(3)}
@@ -57,7 +58,7 @@ def test_weights_are_let_through_and_cut_off_ones_are_not(tmp_path):
 
 def test_a_models_folder_names_its_pointers(tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(Path(str(resources.files("pseudolabel") / "models" / "shapes")), folder)
+    shutil.copytree(Path(str(resources.files("pseudolabel.shapes") / "models" / "shapes")), folder)
     assert explain_folder(folder) == ""
     weights = next((folder / "unet").glob("*.safetensors"))
     weights.write_text(LFS)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import ModelError
 from pseudolabel.methods.backbone import PatchFeatures
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from pseudolabel.config import DiffSegConfig
 from pseudolabel.errors import SettingError
 from pseudolabel.methods import diffseg
 from pseudolabel.methods.diffseg import (
-    DiffSeg,
+    AggregatedAttention,
     aggregate,
     anchor_positions,
     divergences,
@@ -22,7 +22,7 @@ from pseudolabel.methods.diffseg import (
     name_segments,
     suppress,
 )
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from tests.plain import diffseg as plain
 from tests.plain.architectures import loaded
 from tests.plain.diffsegmenter import attend, encode_image, encode_text
@@ -92,7 +92,7 @@ def assert_same_masks(labels, proposals):
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
 def test_gives_the_masks_of_the_plain_loop(name, switch):
     model, config = loaded(name), replace(BASE[name], **switch)
-    (maps,) = DiffSeg(model, config)(latents(model, 0))
+    (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     (proposals,) = merge(maps, config)
     expected = plain.proposals(plain.aggregate(plain_attention(name, config.timestep), config.weights), config)
     assert len(proposals) == len(expected)
@@ -101,7 +101,7 @@ def test_gives_the_masks_of_the_plain_loop(name, switch):
 
 def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
     model, config = loaded("tiny_v2"), BASE["tiny_v2"]
-    (maps,) = DiffSeg(model, config)(latents(model, 0))
+    (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     tensor = plain.aggregate(plain_attention("tiny_v2", config.timestep), config.weights)
     np.testing.assert_allclose(maps[0].numpy(), tensor.reshape(maps[0].shape), atol=1e-6)
     assert_same_masks(suppress(merge(maps, config)[0], SIZE), plain.proposals(tensor, config))
@@ -111,7 +111,7 @@ def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
 def test_every_switch_shows(switch):
     """Agreement says something only if a method with another switch would not agree."""
     model, config = loaded("tiny"), BASE["tiny"]
-    (maps,) = DiffSeg(model, config)(latents(model, 0))
+    (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     other = replace(config, **switch)
     expected = plain.proposals(plain.aggregate(plain_attention("tiny", other.timestep), other.weights), other)
     proposals = merge(maps, config)[0].numpy()
@@ -215,7 +215,7 @@ def test_divergences_of_maps_with_zeros_are_finite_and_plain():
 
 def test_images_of_a_batch_do_not_mix(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
-    method = DiffSeg(model, config)
+    method = AggregatedAttention(model, config)
     (together,) = method(latents(model, 0, 1, 2))
     alone = [next(iter(method(latents(model, seed)))) for seed in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=1e-4)
@@ -231,7 +231,7 @@ def test_small_steps_change_nothing(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
 
     def labels():
-        (maps,) = DiffSeg(model, config)(latents(model, 4))
+        (maps,) = AggregatedAttention(model, config)(latents(model, 4))
         return suppress(merge(maps, config)[0], SIZE)
 
     expected = labels()
@@ -248,10 +248,10 @@ def test_names_segments_like_the_plain_loop():
     model = loaded("shapes")
     image, prompt = scene(1), "a photograph of circle and star"
     names = {name: token for token, name in enumerate(prompt.split(" "), 1)}
-    columns = torch.zeros(1, 2, 77)
-    columns[0, 0, names["circle"]] = columns[0, 1, names["star"]] = 1
-    method = DiffSeg(model, BASE["shapes"])
-    levels = method.text_maps(latents(model, 1), model.encode_text([prompt]), columns)
+    weights = torch.zeros(1, 2, 77)
+    weights[0, 0, names["circle"]] = weights[0, 1, names["star"]] = 1
+    method = AggregatedAttention(model, BASE["shapes"])
+    levels = method.text_maps(latents(model, 1), model.encode_text([prompt]), weights)
     rng = np.random.default_rng(0)
     labels = np.kron(rng.permutation(9).reshape(3, 3), np.ones((40, 50), int))[: SIZE[0], : SIZE[1]]
     found = name_segments(torch.from_numpy(labels), [level[0] for level in levels])
@@ -287,4 +287,4 @@ def test_a_small_class_wins_where_its_share_is_largest():
 )
 def test_refuses_settings_that_make_no_sense(switch, message):
     with pytest.raises(SettingError, match=message):
-        DiffSeg(loaded("tiny"), DiffSegConfig(**switch))
+        AggregatedAttention(loaded("tiny"), DiffSegConfig(**switch))

@@ -10,9 +10,9 @@ from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.methods.diffsegmenter import DiffSegmenter, propagate
-from pseudolabel.methods.score_maps import at_image_size, label_map, min_max
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.methods.diffsegmenter import CompletedAttention, propagate
+from pseudolabel.score_maps import at_image_size, label_map, min_max
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
 from tests.plain import diffsegmenter as plain
@@ -46,7 +46,7 @@ SWITCHES = [
     {"class_weight": 1.1**3},
     {"self_attention": "all"},
     {"self_attention": "none"},
-    {"self_attention": "factors", "self_attention_factors": [32, 16]},
+    {"self_attention": "strides", "self_attention_strides": [32, 16]},
     {"timestep_average": "product_of_means"},
     {"timesteps": [0, 999]},
     {"level_weights": {16: 0.25, 64: 0.75}},
@@ -73,11 +73,11 @@ def fast_maps(model, config, prompts):
     latents = model.encode(model.pixels(scene())[None], None if posterior_noise is None else posterior_noise[None])
     tokens = [token_weights(model.tokenizer, build_prompt(*prompt), config) for prompt in prompts]
     encodings = TextEncodings(model, [one.text for one in tokens])
-    return DiffSegmenter(model, config)(
+    return CompletedAttention(model, config)(
         latents.expand(len(tokens), -1, -1, -1),
         noise.expand(len(tokens), *noise.shape),
         torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens]),
-        torch.stack([one.columns for one in tokens]),
+        torch.stack([one.weights for one in tokens]),
     )
 
 
@@ -196,11 +196,11 @@ def test_min_max_of_a_constant_map_is_zero():
         ({"timesteps": [-1]}, "0 to 999"),
         ({"level_weights": {8: 0.0}}, "level_weights"),
         ({"level_weights": {8: 0.5, 128: 0.5}}, r"\[8, 16, 32, 64\]"),
-        ({"self_attention": "factors"}, "self_attention_factors"),
-        ({"self_attention": "factors", "self_attention_factors": [4]}, r"\[8, 16, 32, 64\]"),
+        ({"self_attention": "strides"}, "self_attention_strides"),
+        ({"self_attention": "strides", "self_attention_strides": [4]}, r"\[8, 16, 32, 64\]"),
     ],
     ids=str,
 )
 def test_refuses_settings_that_the_model_cannot_meet(switch, message):
     with pytest.raises(SettingError, match=message):
-        DiffSegmenter(loaded("tiny"), DiffSegmenterConfig(**switch))
+        CompletedAttention(loaded("tiny"), DiffSegmenterConfig(**switch))

@@ -8,8 +8,8 @@ import torch
 
 from pseudolabel.config import ElboConfig
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.elbo import Elbo
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.methods.elbo import PixelLikelihood
+from pseudolabel.shapes.world import draw_scene
 from tests.plain import elbo as plain
 from tests.plain.architectures import loaded
 
@@ -26,7 +26,7 @@ def normal(*shape, seed=0):
 def log_likelihoods(name, config):
     """The mean over draws of (prompts, h, w) terms, all of them in one batch."""
     model = loaded(name)
-    method, latent = Elbo(model, config), model.encode(model.pixels(scene())[None])
+    method, latent = PixelLikelihood(model, config), model.encode(model.pixels(scene())[None])
     prompts, draws = len(PROMPTS), config.samples
     terms = method.log_likelihood(
         latent.expand(prompts * draws, -1, -1, -1),
@@ -57,15 +57,18 @@ def test_agrees_with_the_equation(name, samples):
 def test_scores_are_those_of_bayes_rule(decision):
     config = ElboConfig(decision=decision, temperature=0.05)
     likelihoods = -normal(3, 5, 6).abs()
-    found = Elbo(loaded("tiny"), config).scores(likelihoods)
+    found = PixelLikelihood(loaded("tiny"), config).scores(likelihoods)
     assert found.shape == (2, 5, 6)
     np.testing.assert_allclose(found, plain.scores(config, likelihoods), atol=1e-6)
 
 
 def test_a_pixel_that_the_empty_prompt_explains_best_is_background():
     likelihoods = torch.tensor([-0.1, -0.3, -0.2])[:, None, None]
-    assert Elbo(loaded("tiny"), ElboConfig(decision="argmax")).scores(likelihoods).flatten().tolist() == [0, 0]
-    found = Elbo(loaded("tiny"), ElboConfig(temperature=0.1)).scores(likelihoods).flatten()
+    assert PixelLikelihood(loaded("tiny"), ElboConfig(decision="argmax")).scores(likelihoods).flatten().tolist() == [
+        0,
+        0,
+    ]
+    found = PixelLikelihood(loaded("tiny"), ElboConfig(temperature=0.1)).scores(likelihoods).flatten()
     assert found[0] < found[1] < 1 - found.sum()
 
 
@@ -75,7 +78,7 @@ def test_the_true_class_explains_its_pixels_best():
     true = drawn.classes[0]
     names = ["circle", "square", "triangle", "star", "cross", "heart"]
     other = next(index for index in range(1, 7) if index not in drawn.classes)
-    method, draws = Elbo(model, ElboConfig(timesteps=[900])), 8
+    method, draws = PixelLikelihood(model, ElboConfig(timesteps=[900])), 8
     terms = method.log_likelihood(
         model.encode(model.pixels(drawn.image)[None]).expand(2 * draws, -1, -1, -1),
         normal(draws, *model.latent_shape).repeat(2, 1, 1, 1),
@@ -90,7 +93,7 @@ def test_the_true_class_explains_its_pixels_best():
 
 
 def test_draws_take_the_timesteps_in_turn():
-    method = Elbo(loaded("tiny"), CONFIG)
+    method = PixelLikelihood(loaded("tiny"), CONFIG)
     assert [method.timestep(number) for number in range(5)] == [50, 900, 500, 50, 900]
 
 
@@ -107,4 +110,4 @@ def test_draws_take_the_timesteps_in_turn():
 )
 def test_refuses_settings_that_make_no_sense(switch, message):
     with pytest.raises(SettingError, match=message):
-        Elbo(loaded("tiny"), replace(CONFIG, **switch))
+        PixelLikelihood(loaded("tiny"), replace(CONFIG, **switch))

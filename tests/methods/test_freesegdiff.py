@@ -10,7 +10,7 @@ from pseudolabel.config import FreeSegDiffConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.freesegdiff import (
-    FreeSegDiff,
+    FeatureClusters,
     concatenate,
     cut_out,
     enlarge_clusters,
@@ -18,7 +18,7 @@ from pseudolabel.methods.freesegdiff import (
     share_regions,
 )
 from pseudolabel.methods.kmeans import plus_plus
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
 
@@ -30,7 +30,7 @@ SWITCHES = [
     {"features": "resblock"},
     {"features": "attention"},
     {"features": "both"},
-    {"factors": [16, 32, 64]},
+    {"strides": [16, 32, 64]},
     {"timestep": 50, "noise": True},
     {"side": 12, "clusters": 6},
 ]
@@ -49,7 +49,7 @@ def generators():
 
 
 def chosen(name, switch):
-    return replace(CONFIG, **({"factors": FACTORS[name]} | switch))
+    return replace(CONFIG, **({"strides": FACTORS[name]} | switch))
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
@@ -59,7 +59,7 @@ def test_regions_are_those_of_all_channels(name, switch):
     noise = normal(2, *model.latent_shape) if config.noise else None
     images = [scene(0), scene(1)]
     latents = model.encode(torch.stack([model.pixels(image) for image in images]))
-    found = FreeSegDiff(model, config).regions(latents, noise, generators())
+    found = FeatureClusters(model, config).regions(latents, noise, generators())
     assert found.shape == (2, config.side, config.side)
     for row, (image, generator) in enumerate(zip(images, generators(), strict=True)):
         points = plain.points(model, config, image, None if noise is None else noise[row])
@@ -90,7 +90,7 @@ def test_distances_are_those_of_all_channels(sides):
 def test_regions_do_not_depend_on_the_batch():
     model, config = loaded("shapes"), chosen("shapes", {})
     latents = model.encode(torch.stack([model.pixels(scene(number)) for number in range(2)]))
-    method = FreeSegDiff(model, config)
+    method = FeatureClusters(model, config)
     alone = method.regions(latents[1:], None, generators()[1:])
     assert torch.equal(method.regions(latents, None, generators())[1], alone[0])
 
@@ -98,7 +98,7 @@ def test_regions_do_not_depend_on_the_batch():
 def test_bfloat16_regions_are_nearly_the_same():
     half = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu"))
     found, expected = (
-        FreeSegDiff(model, chosen("shapes", {})).regions(
+        FeatureClusters(model, chosen("shapes", {})).regions(
             model.encode(model.pixels(scene())[None]), None, generators()[:1]
         )
         for model in (half, loaded("shapes"))
@@ -112,7 +112,7 @@ def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
     config = FreeSegDiffConfig()
     image = scene().resize((500, 375))
-    found = FreeSegDiff(model, config).regions(model.encode(model.pixels(image)[None]), None, generators()[:1])[0]
+    found = FeatureClusters(model, config).regions(model.encode(model.pixels(image)[None]), None, generators()[:1])[0]
     points = plain.points(model, config, image, None)
     assert points.shape == (1024, 6400)
     assert np.array_equal(found.flatten(), plain.cluster(points, starts(points, config, generators()[0])))
@@ -215,9 +215,9 @@ def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
     [
         ({"timestep": 1000}, "freesegdiff.timestep 1000: give one from 0 to 999"),
         ({"timestep": -1}, "freesegdiff.timestep"),
-        ({"factors": []}, "freesegdiff.factors"),
-        ({"factors": [4]}, r"queries features, \[8, 16, 32, 64\]"),
-        ({"features": "both", "factors": [4]}, "resblock or attention features"),
+        ({"strides": []}, "freesegdiff.strides"),
+        ({"strides": [4]}, r"queries features, \[8, 16, 32, 64\]"),
+        ({"features": "both", "strides": [4]}, "resblock or attention features"),
         ({"side": 0}, "freesegdiff.side 0"),
         ({"clusters": 0}, "freesegdiff.clusters 0: give 1 to 256"),
         ({"side": 3, "clusters": 10}, "give 1 to 9"),
@@ -227,4 +227,4 @@ def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
 )
 def test_refuses_settings_that_the_model_cannot_meet(switch, message):
     with pytest.raises(SettingError, match=message):
-        FreeSegDiff(loaded("tiny"), replace(CONFIG, **switch))
+        FeatureClusters(loaded("tiny"), replace(CONFIG, **switch))

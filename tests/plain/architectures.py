@@ -15,6 +15,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.methods.registry import Context
+from pseudolabel.text.captions import Captions
+from pseudolabel.vocabulary import Vocabulary
 
 # The schedule of every Stable Diffusion 1.x and 2.x.
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
@@ -79,7 +82,7 @@ def loaded(name: str) -> DiffusionModel:
 
 def shipped_tokenizer() -> CLIPTokenizer:
     """The tokenizer of the small model that ships with the package; it spells unknown words letter by letter."""
-    return CLIPTokenizer.from_pretrained(resources.files("pseudolabel") / "models" / "shapes" / "tokenizer")
+    return CLIPTokenizer.from_pretrained(resources.files("pseudolabel.shapes") / "models" / "shapes" / "tokenizer")
 
 
 @cache
@@ -121,3 +124,8 @@ def _sharpen(unet: UNet2DConditionModel, factor: float = 3.0) -> None:
         if isinstance(layer, Attention):
             layer.to_q.weight *= factor
             layer.to_k.weight *= factor
+
+
+def context(name: str, vocabulary: Vocabulary, captions: Captions | None = None, **values: int) -> Context:
+    """What a predictor is built from, with the model of that name on the CPU."""
+    return Context(torch.device("cpu"), vocabulary, loaded(name), captions, **values)

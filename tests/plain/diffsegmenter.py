@@ -35,7 +35,7 @@ class Matrix:
     """The softmax matrices of one attention layer, (heads, h * w, tokens or h * w)."""
 
     is_cross: bool
-    factor: int
+    stride: int
     probabilities: torch.Tensor
 
 
@@ -70,21 +70,21 @@ def score_maps(
     for sentence in sentences:
         with part("text"):
             empty = encode_text(model, "")
-            states = encode_class(model, sentence, config, empty)
+            embeddings = encode_class(model, sentence, config, empty)
             if guidance_pair:
-                states = torch.cat([empty, states])
-        maps.append(one_class(model, config, latent, sentence, states, noise, part))
+                embeddings = torch.cat([empty, embeddings])
+        maps.append(one_class(model, config, latent, sentence, embeddings, noise, part))
     return torch.stack(maps)
 
 
-def one_class(model, config, latent, sentence, states, noise, part) -> torch.Tensor:
+def one_class(model, config, latent, sentence, embeddings, noise, part) -> torch.Tensor:
     """Timesteps one after the other: the mean of the products A_t c_t, or the product of the means."""
     side = latent.shape[-1]
     products = matrices = scores = torch.zeros(())
     for number, timestep in enumerate(config.timesteps):
         step_noise = noise[number if len(noise) > 1 else 0]
         with part("unet"):
-            attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, states)
+            attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, embeddings)
         with part("propagation"):
             score = fuse_cross(config, attention, class_tokens(model.tokenizer, sentence, config), side)
             matrix = fuse_self(config, attention, side)
@@ -101,8 +101,8 @@ def one_class(model, config, latent, sentence, states, noise, part) -> torch.Ten
 
 def encode_image(model, image: Image.Image, posterior_noise: torch.Tensor | None) -> torch.Tensor:
     """The latent z, float32 (c, h, w): the posterior's mean, or mean + deviation * noise, times the scaling factor."""
-    squashed = image.resize((model.image_size, model.image_size), Image.Resampling.BILINEAR)
-    pixels = torch.tensor(np.asarray(squashed).astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
+    stretched = image.resize((model.image_size, model.image_size), Image.Resampling.BILINEAR)
+    pixels = torch.tensor(np.asarray(stretched).astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
     moments = model.vae.quant_conv(model.vae.encoder(pixels.to(model.unet.device, model.unet.dtype)))[0].float()
     mean, log_variance = moments.chunk(2)
     if posterior_noise is not None:
@@ -161,7 +161,7 @@ def count_tokens(tokenizer, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def attend(model, noised: torch.Tensor, timestep: int, states: torch.Tensor) -> list[Matrix]:
+def attend(model, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor) -> list[Matrix]:
     """One U-Net forward in which every attention layer keeps its full softmax matrices (Eq. 4) of the last prompt."""
     kept: list[Matrix] = []
     layers = {name: layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention)}
@@ -170,8 +170,8 @@ def attend(model, noised: torch.Tensor, timestep: int, states: torch.Tensor) -> 
     for name, layer in layers.items():
         layer.get_attention_scores = _keeping(layer, name.endswith("attn2"), model.image_size, kept)
     try:
-        batch = noised.to(model.unet.dtype).expand(len(states), -1, -1, -1)
-        model.unet(batch, timestep, states)
+        batch = noised.to(model.unet.dtype).expand(len(embeddings), -1, -1, -1)
+        model.unet(batch, timestep, embeddings)
     finally:
         for layer in layers.values():
             del layer.get_attention_scores
@@ -197,7 +197,7 @@ def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: i
     """Eq. 5: the weighted sum over resolutions of the class's columns, (side, side)."""
     total = torch.zeros(())
     for factor, weight in config.level_weights.items():
-        layers = [matrix for matrix in attention if matrix.is_cross and matrix.factor == factor]
+        layers = [matrix for matrix in attention if matrix.is_cross and matrix.stride == factor]
         level = torch.zeros(())
         for matrix in layers:
             over_heads = matrix.probabilities.float().mean(0)
@@ -228,9 +228,9 @@ def fuse_self(config, attention: list[Matrix], side: int) -> torch.Tensor:
     if config.self_attention == "none":
         return torch.eye(side**2, device=layers[0].probabilities.device)
     if config.self_attention == "highest":
-        layers = [matrix for matrix in layers if matrix.factor == min(other.factor for other in layers)]
-    if config.self_attention == "factors":
-        layers = [matrix for matrix in layers if matrix.factor in config.self_attention_factors]
+        layers = [matrix for matrix in layers if matrix.stride == min(other.stride for other in layers)]
+    if config.self_attention == "strides":
+        layers = [matrix for matrix in layers if matrix.stride in config.self_attention_strides]
     total = torch.zeros(())
     for matrix in layers:
         over_heads = matrix.probabilities.float().mean(0)

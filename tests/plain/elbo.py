@@ -20,19 +20,23 @@ def log_likelihoods(model, prediction: str, config, image: Image.Image, prompts:
     latent = encode_image(model, image, None)
     rows = []
     for prompt in prompts:
-        states = encode_text(model, prompt)
+        embeddings = encode_text(model, prompt)
         total = torch.zeros(())
         for number, epsilon in enumerate(noise):
             timestep = config.timesteps[number % len(config.timesteps)]
-            predicted = predict_noise(model, prediction, add_noise(model, latent, epsilon, timestep), timestep, states)
+            predicted = predict_noise(
+                model, prediction, add_noise(model, latent, epsilon, timestep), timestep, embeddings
+            )
             total = total + (epsilon - predicted) ** 2
         rows.append(-total.mean(0) / len(noise))
     return torch.stack(rows)
 
 
-def predict_noise(model, prediction: str, noised: torch.Tensor, timestep: int, states: torch.Tensor) -> torch.Tensor:
+def predict_noise(
+    model, prediction: str, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor
+) -> torch.Tensor:
     """The U-Net's noise; a model that predicts v gives the clean latent first, and that the noise."""
-    output = model.unet(noised[None], timestep, states).sample[0]
+    output = model.unet(noised[None], timestep, embeddings).sample[0]
     if prediction == "epsilon":
         return output
     left = float(model.alphas_cumprod[timestep])

@@ -1,6 +1,6 @@
 """FreeSeg-Diff written plainly: all channels of the features, scikit-learn's K-means, one region at a time.
 
-Nothing here comes from `pseudolabel.diffusion`, `pseudolabel.text`, `pseudolabel.methods` or `pseudolabel.refine`, save
+Nothing here comes from `pseudolabel.diffusion`, `pseudolabel.text`, `pseudolabel.methods` or `pseudolabel.crf`, save
 the loaded parts of the models: it is what the fast path is checked against.
 """
 
@@ -33,7 +33,7 @@ def points(model, config, image: Image.Image, noise=None, posterior_noise=None) 
         if output.ndim == 3:
             side = round(output.shape[1] ** 0.5)
             output = output.transpose(1, 2).reshape(1, -1, side, side)
-        if model.image_size // output.shape[-1] in config.factors:
+        if model.image_size // output.shape[-1] in config.strides:
             maps.append(F.interpolate(output.float(), (config.side, config.side), mode="bilinear")[0])
 
     handles = [

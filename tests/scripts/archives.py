@@ -13,7 +13,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from pseudolabel.sources.images import read_mask
+from pseudolabel.io.images import read_mask
 from pseudolabel.vocabulary import voc_palette
 from scripts.prepare_voc import Archive, Release
 

@@ -16,13 +16,13 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel, CLIPProcessor
 
 from pseudolabel.config import CaptionConfig
-from pseudolabel.sources.shapes import BACKGROUNDS, Scene, draw_scene
+from pseudolabel.shapes.world import BACKGROUNDS, Scene, draw_scene
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.vocabulary import load_vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = REPOSITORY / "pseudolabel/models/shapes-text"
+SHIPPED = REPOSITORY / "pseudolabel/shapes/models/shapes-text"
 SHAPES = load_vocabulary("shapes")
 WORDS = [*SHAPES.names[1:], *BACKGROUNDS]
 

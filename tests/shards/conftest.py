@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.tar import Members
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.sample import decode_cams, encode_cams, encode_mask
-from pseudolabel.shards.tar import Members
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 from tests.shards.runs import write_run
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from pseudolabel.io.folder import Folder
-from pseudolabel.shards.tar import Members
+from pseudolabel.io.tar import Members
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.stages.job import open_job
-from pseudolabel.stages.units import Rank, Unit
+from pseudolabel.stages.units import Unit
 
 SETTINGS = {"method": {"class_weight": 1.21, "timesteps": [1, 50]}, "work": {"unit": 1}}
 

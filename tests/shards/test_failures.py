@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.errors import NoRecordError
 from pseudolabel.io.folder import Folder
-from pseudolabel.shards.failures import COLUMNS, NoRecordError, count, find_failures, to_csv
-from pseudolabel.shards.ledger import Failure, Ledger, LedgerEntry
+from pseudolabel.records import Failure
+from pseudolabel.shards.failures import COLUMNS, count, find_failures, to_csv
+from pseudolabel.shards.ledger import Ledger, LedgerEntry
 
 READ = Failure("a/b", "list.txt line 1", "truncated", "a/b.jpg ends early")
 CRF = Failure("c", "cams-000001.tar", "crf", "no memory")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.io.folder import Folder, OutputError
-from pseudolabel.shards.ledger import INDEX, RUN, Failure, Ledger, LedgerEntry, differences
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.records import Failure
+from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry, differences
 from tests.shards.runs import SETTINGS
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.errors import NotOursError
 from pseudolabel.io.folder import Folder
-from pseudolabel.io.ownership import NotOursError
 from pseudolabel.shards.ledger import RUN, Ledger
 from pseudolabel.shards.others import check_shard_folder
 from tests.e2e.commands import call

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudolabel.errors import SampleError
+from pseudolabel.io.images import decode_image
+from pseudolabel.io.tar import Members
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
-from pseudolabel.shards.sample import (
-    CAM_MEMBERS,
-    MASK_MEMBERS,
-    ShardSampleError,
-    decode_cams,
-    encode_cams,
-    encode_image,
-    encode_mask,
-)
-from pseudolabel.shards.tar import Members
-from pseudolabel.sources.images import decode_image
+from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, decode_cams, encode_cams, encode_image, encode_mask
 from pseudolabel.vocabulary import Vocabulary
 
 LARGE = 10**9
@@ -97,7 +90,7 @@ def test_nothing_is_unpickled(cam_members: Members) -> None:
     planted = with_arrays(
         cam_members, maps=np.array([{"an": "object"}], dtype=object), classes=np.array([8], dtype=np.int64)
     )
-    with pytest.raises(ShardSampleError, match="allow_pickle"):
+    with pytest.raises(SampleError, match="allow_pickle"):
         decode_cams("a", planted)
 
 
@@ -113,23 +106,23 @@ def test_nothing_is_unpickled(cam_members: Members) -> None:
     ],
 )
 def test_a_damaged_member_is_named(cam_members: Members, change: dict[str, bytes], reason: str) -> None:
-    with pytest.raises(ShardSampleError, match=reason):
+    with pytest.raises(SampleError, match=reason):
         decode_cams("a", {**cam_members, **change})
 
 
 def test_a_missing_member_is_named(cam_members: Members) -> None:
-    with pytest.raises(ShardSampleError, match=r"has members \['cam.npz', 'json'\] instead of"):
+    with pytest.raises(SampleError, match=r"has members \['cam.npz', 'json'\] instead of"):
         decode_cams("a", {name: data for name, data in cam_members.items() if name != "jpg"})
 
 
 def test_maps_and_classes_must_agree(cam_members: Members) -> None:
-    with pytest.raises(ShardSampleError, match=r"maps of shape \(2, 4, 6\) for 1 classes"):
+    with pytest.raises(SampleError, match=r"maps of shape \(2, 4, 6\) for 1 classes"):
         decode_cams("a", with_arrays(cam_members, maps=np.zeros((2, 4, 6), np.float16), classes=np.array([8])))
 
 
 def test_cut_maps_are_seen(cam_members: Members) -> None:
     for length in range(0, len(cam_members["cam.npz"]), 7):
-        with pytest.raises(ShardSampleError):
+        with pytest.raises(SampleError):
             decode_cams("a", {**cam_members, "cam.npz": cam_members["cam.npz"][:length]})
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.tar import Members, write_tar
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger
-from pseudolabel.shards.tar import Members, write_tar
 from pseudolabel.shards.verify import verify
 from tests.shards.runs import write_run
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.data_sets import CITYSCAPES
@@ -79,11 +79,11 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no class 'aeroplane' .* --vocabulary cityscapes27"):
         open_cityscapes(tmp_path, "voc")
     source = open_cityscapes(tmp_path)
-    with pytest.raises(BadSample, match="no class of value 34"):
+    with pytest.raises(SampleError, match="no class of value 34"):
         source.ground_truth(source.entries[0])
     masks = tmp_path / "gtFine/val/ulm/ulm_0_0_gtFine_labelIds.png"
     masks.unlink()
-    with pytest.raises(BadSample, match="no file") as caught:
+    with pytest.raises(SampleError, match="no file") as caught:
         source.ground_truth(source.entries[0])
     assert caught.value.status == "missing"
     masks.parent.rmdir()

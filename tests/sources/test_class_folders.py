@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SourceError, VocabularyError
 from pseudolabel.sources.class_folders import vocabulary_of_folders
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.vocabulary import Vocabulary, VocabularyError
+from pseudolabel.vocabulary import Vocabulary
 
 
 def chosen(path: Path, **settings: str) -> Vocabulary:

@@ -12,8 +12,8 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import ClassEntry, Vocabulary, load_vocabulary
 from tests.plain.data_sets import COCO_CATEGORIES
@@ -215,7 +215,7 @@ def test_an_outline_that_makes_no_sense_drops_its_object_from_the_mask_alone(
 
 def test_masks_of_too_many_pixels(tmp_path: Path) -> None:
     write(tmp_path, {"a": [(PERSON, 0, box(0, 0, 3, 3))]})
-    with pytest.raises(BadSample, match="40 x 30 pixels") as caught:
+    with pytest.raises(SampleError, match="40 x 30 pixels") as caught:
         drawn(open_coco(tmp_path, max_pixels=1199))
     assert caught.value.status == "too_large"
 
@@ -266,7 +266,7 @@ def test_a_name_that_two_paths_share_is_neither_of_them(tmp_path: Path) -> None:
 
     source = open_coco(change(write(tmp_path, {"a": [], "b": [], "c": []}), rename), unlabelled="background")
     assert [entry.key for entry in source.entries] == ["c", "x/a", "y/a"]
-    with pytest.raises(BadSample, match=r"no file '.*/val2017/x/a\.jpg'"):
+    with pytest.raises(SampleError, match=r"no file '.*/val2017/x/a\.jpg'"):
         source.read(source.entries[1])
 
 
@@ -288,7 +288,7 @@ def test_two_images_of_one_id_are_failures(tmp_path: Path) -> None:
     objects = {name: [(PERSON, 0, box(0, 0, 3, 3))] for name in "abc"}
     source = open_coco(change(write(tmp_path, objects), repeat))
     for entry in source.entries[:2]:
-        with pytest.raises(BadSample, match=r"image 100 is '[ab]\.jpg' and '[ab]\.jpg'; give each") as caught:
+        with pytest.raises(SampleError, match=r"image 100 is '[ab]\.jpg' and '[ab]\.jpg'; give each") as caught:
             source.read(entry)
         assert caught.value.status == "two_images"
     assert source.read(source.entries[2]).classes == (1,)

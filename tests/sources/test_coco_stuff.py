@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.sources.coco_stuff import SUPER_CATEGORIES
-from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.data_sets import COCO_27, super_category
@@ -112,5 +112,5 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no class 'aeroplane' of vocabulary 'voc'; .* --vocabulary coco27"):
         open_stuff(tmp_path, vocabulary="voc")
     source = open_stuff(write(tmp_path, {"b": [0, 183]}))
-    with pytest.raises(BadSample, match=r"mask of 'b' in '.*': the data set has no class of value 183"):
+    with pytest.raises(SampleError, match=r"mask of 'b' in '.*': the data set has no class of value 183"):
         source.ground_truth(source.entries[1])

@@ -7,10 +7,10 @@ import scipy.io
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.experiment_file import load_experiment
+from pseudolabel.io.images import mask_image
 from pseudolabel.sources.context import read_label_map
-from pseudolabel.sources.entry import BadSample, SourceError
-from pseudolabel.sources.images import mask_image
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.data_sets import CONTEXT
@@ -125,7 +125,7 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, vocabulary: str)
     ],
 )
 def test_damaged_and_foreign_files_are_bad_samples(data: bytes, status: str) -> None:
-    with pytest.raises(BadSample, match=r"^mask of 'a': ") as caught:
+    with pytest.raises(SampleError, match=r"^mask of 'a': ") as caught:
         read_label_map(data, "mask of 'a'", 2000)
     assert caught.value.status == status
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.sources.entry import SourceError, key_of
+from pseudolabel.errors import SourceError
+from pseudolabel.sources.entry import key_of
 
 
 @pytest.mark.parametrize(

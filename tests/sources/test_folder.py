@@ -4,8 +4,8 @@ import fsspec
 import pytest
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.io.ownership import write_own
-from pseudolabel.sources.entry import BadSample, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ def test_a_folder_that_is_no_class(tmp_path: Path, voc: Vocabulary, save_image) 
     save_image("hors/a.jpg")
     save_image("cat/a.jpg")
     source = open_folder(tmp_path, voc)
-    with pytest.raises(BadSample, match=r"hors/a\.jpg: unknown class 'hors' .*'horse'") as caught:
+    with pytest.raises(SampleError, match=r"hors/a\.jpg: unknown class 'hors' .*'horse'") as caught:
         source.read(source.entries[1])
     assert caught.value.status == "unknown_class"
 
@@ -65,7 +65,7 @@ def test_images_in_the_root_have_no_labels(tmp_path: Path, voc: Vocabulary, save
         open_folder(tmp_path, voc)
     save_image("dog/b.jpg")
     source = open_folder(tmp_path, voc)
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.read(source.entries[0])
     assert caught.value.status == "unlabelled"
     background = open_folder(tmp_path, voc, unlabelled="background")
@@ -118,7 +118,7 @@ def test_a_name_that_is_no_utf8_is_one_failure(tmp_path: Path, voc: Vocabulary, 
     (tmp_path / "cat/caf\udce9.jpg").write_bytes((tmp_path / "cat/ok.jpg").read_bytes())
     source = open_folder(tmp_path, voc)
     assert [entry.key for entry in source.entries] == ["cat/caf\\xe9", "cat/ok"]
-    with pytest.raises(BadSample, match=r"cat/caf\\xe9\.jpg: the name .* is no UTF-8; rename it") as caught:
+    with pytest.raises(SampleError, match=r"cat/caf\\xe9\.jpg: the name .* is no UTF-8; rename it") as caught:
         source.read(source.entries[0])
     assert caught.value.status == "undecodable_name"
     assert source.read(source.entries[1]).key == "cat/ok"
@@ -129,7 +129,7 @@ def test_a_root_that_is_no_utf8_is_read(tmp_path: Path, voc: Vocabulary, save_im
     (tmp_path / "caf\udce9/cat/empty.jpg").touch()
     source = open_folder(tmp_path / "caf\udce9", voc)
     assert source.read(source.entries[1]).key == "cat/ok"
-    with pytest.raises(BadSample, match=r"caf\\xe9/cat/empty\.jpg: the file is empty"):
+    with pytest.raises(SampleError, match=r"caf\\xe9/cat/empty\.jpg: the file is empty"):
         source.read(source.entries[0])
 
 

@@ -2,7 +2,8 @@ from unicodedata import normalize
 
 import pytest
 
-from pseudolabel.sources.entry import Entry, SourceError, key_of
+from pseudolabel.errors import SourceError
+from pseudolabel.sources.entry import Entry, key_of
 from pseudolabel.sources.image_ids import describe_ids, match_ids
 
 

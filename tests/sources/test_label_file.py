@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.sources.entry import SourceError
+from pseudolabel.errors import SourceError
 from pseudolabel.sources.label_file import load_label_file
 from pseudolabel.sources.source import open_source
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary

@@ -12,8 +12,8 @@ import webdataset
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.sources.entry import BadSample, SourceError
-from pseudolabel.sources.shard_paths import expand_braces
+from pseudolabel.errors import SampleError, SourceError
+from pseudolabel.io.shard_paths import expand_braces
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import Vocabulary
 
@@ -97,7 +97,7 @@ def test_labels_that_cannot_be_used(
     members = {"a.jpg": picture(), **{f"a.{suffix}": content for suffix, content in labels.items()}}
     members |= {"z.jpg": picture(), "z.cls": b"cat"}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc, unlabelled="background")
-    with pytest.raises(BadSample, match=reason) as caught:
+    with pytest.raises(SampleError, match=reason) as caught:
         source.read(source.entries[0])
     assert caught.value.status == status
 
@@ -141,7 +141,7 @@ def test_a_png_beside_a_jpeg_is_its_mask(tmp_path: Path, voc: Vocabulary) -> Non
     assert (truth.labels == 8).all()
     assert source.ground_truth(b) is None
     assert source.read(b).image.getpixel((0, 0)) == (0, 0, 255)
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.ground_truth(c, (6, 8))
     assert caught.value.status == "size_mismatch"
 
@@ -199,7 +199,7 @@ def test_labels_without_an_image_are_recorded(tmp_path: Path, voc: Vocabulary) -
     members = {"a.cls": b"cat", "b.jpg": picture(), "b.cls": b"cat", "README.md": b"text"}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
     assert [entry.key for entry in source.entries] == ["a", "b"]
-    with pytest.raises(BadSample, match=r"a\.cls has labels but no image") as caught:
+    with pytest.raises(SampleError, match=r"a\.cls has labels but no image") as caught:
         source.read(source.entries[0])
     assert caught.value.status == "missing"
 
@@ -220,7 +220,7 @@ def test_two_images_of_one_key_are_a_failure_of_their_sample(
 ) -> None:
     members = {name: b"cat" if name.endswith(("txt", "cls")) else picture() for name in [*names, "b.jpg", "b.cls"]}
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc, labels=labels, unlabelled="background")
-    with pytest.raises(BadSample, match=named) as caught:
+    with pytest.raises(SampleError, match=named) as caught:
         source.read(source.entries[0])
     assert caught.value.status == "two_images"
     assert source.read(source.entries[1]).key == "b"
@@ -272,7 +272,7 @@ def test_dotted_names_with_labels_each_are_samples_each(tmp_path: Path, voc: Voc
 def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: Vocabulary) -> None:
     path = write_shard(tmp_path / "s.tar", {"a.jpg": picture(), "a.cls.pkl": b"\x80\x04N."})
     source = open_shards(path, voc, unlabelled="background")
-    with pytest.raises(BadSample, match=r"a\.cls\.pkl: labels in \.pkl are not read, .* --source\.labels none"):
+    with pytest.raises(SampleError, match=r"a\.cls\.pkl: labels in \.pkl are not read, .* --source\.labels none"):
         source.read(source.entries[0])
     source = open_shards(path, voc, unlabelled="background", labels="none")
     assert source.read(source.entries[0]).classes == ()
@@ -327,7 +327,7 @@ def test_a_member_whose_name_is_no_utf8_is_a_failure(tmp_path: Path, voc: Vocabu
     source = open_shards(write_shard(tmp_path / "s.tar", members), voc)
     assert [entry.key for entry in source.entries] == ["b", r"caf\xe9"]
     assert source.read(source.entries[0]).classes == (8,)
-    with pytest.raises(BadSample, match=r"s\.tar: caf\\xe9\.jpg: the name of the member is no UTF-8") as caught:
+    with pytest.raises(SampleError, match=r"s\.tar: caf\\xe9\.jpg: the name of the member is no UTF-8") as caught:
         source.read(source.entries[1])
     assert caught.value.status == "undecodable_name"
     str(caught.value).encode()
@@ -406,7 +406,7 @@ def test_a_shard_cut_after_listing_is_truncated(tmp_path: Path, voc: Vocabulary)
     path = write_shard(tmp_path / "s.tar", {"a.jpg": picture(), "a.cls": b"cat"})
     source = open_shards(path, voc)
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.read(source.entries[0])
     assert caught.value.status == "truncated"
 
@@ -451,10 +451,10 @@ def test_a_sparse_member_is_a_failure_and_its_bytes_are_never_read(
     subprocess.run(["tar", "-S", f"--format={format_}", "-cf", "s.tar", *names], cwd=tmp_path, check=True)
     source = open_shards(tmp_path / "s.tar", voc, labels="none", unlabelled="background")
     assert source.read(source.entries[1]).original == picture()
-    with pytest.raises(BadSample, match=r"s\.tar: a\.seg\.bmp: .* sparse file") as caught:
+    with pytest.raises(SampleError, match=r"s\.tar: a\.seg\.bmp: .* sparse file") as caught:
         source.read(source.entries[0])
     assert caught.value.status == "sparse"
-    with pytest.raises(BadSample, match=r"a\.seg\.bmp: .* sparse file"):
+    with pytest.raises(SampleError, match=r"a\.seg\.bmp: .* sparse file"):
         source.ground_truth(source.entries[0])
 
 
@@ -469,5 +469,5 @@ def test_a_field_that_comes_twice_is_a_failure(tmp_path: Path, voc: Vocabulary) 
     members = {"a.jpg": picture(), "a.json": b'{"labels": ["cat"], "labels": ["dog"]}', "b.jpg": picture()}
     source = open_shards(write_shard(tmp_path / "s.tar", members | {"b.cls": b"cat"}), voc)
     assert [entry.classes for entry in source.entries] == [(), (8,)]
-    with pytest.raises(BadSample, match=r"a\.json: 'labels' comes twice in one object; keep one of them"):
+    with pytest.raises(SampleError, match=r"a\.json: 'labels' comes twice in one object; keep one of them"):
         source.read(source.entries[0])

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import NoLabelsError, SampleError, SourceError
 from pseudolabel.records import Sample
-from pseudolabel.sources.entry import BadSample, NoLabelsError, SourceError
 from pseudolabel.sources.source import KINDS, Source, open_source
 from pseudolabel.sources.table import list_table
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
@@ -31,7 +31,7 @@ def table(tmp_path: Path, save_image) -> SourceConfig:
 
 
 def status_of(source: Source, number: int) -> str:
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.read(source.entries[number])
     return caught.value.status
 
@@ -99,7 +99,7 @@ def test_bad_images_have_a_status_of_their_own(
 def test_messages_name_the_file_and_the_row(tmp_path: Path, table: SourceConfig, voc: Vocabulary) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     source = open_source(table, voc)
-    with pytest.raises(BadSample, match=r"a\.jpg \(.*t\.csv line 6\): not an image"):
+    with pytest.raises(SampleError, match=r"a\.jpg \(.*t\.csv line 6\): not an image"):
         source.read(source.entries[0])
 
 
@@ -184,7 +184,7 @@ def test_ground_truth_is_checked_against_the_image(table: SourceConfig, voc: Voc
     assert truth.labels.dtype == np.uint8
     assert source.ground_truth(d, (6, 8)) is None
     assert source.ground_truth(c) is not None
-    with pytest.raises(BadSample, match=r"mask of 'c' .*\(6, 8\) where the image is \(9, 9\)") as caught:
+    with pytest.raises(SampleError, match=r"mask of 'c' .*\(6, 8\) where the image is \(9, 9\)") as caught:
         source.ground_truth(c, (9, 9))
     assert caught.value.status == "size_mismatch"
 
@@ -200,7 +200,7 @@ def test_ground_truth_holds_classes_of_the_vocabulary(
         assert truth is not None
         assert truth.labels.tolist() == [[0, value]]
         return
-    with pytest.raises(BadSample, match=f"label value {value}; the vocabulary ends at 20") as caught:
+    with pytest.raises(SampleError, match=f"label value {value}; the vocabulary ends at 20") as caught:
         source.ground_truth(source.entries[0])
     assert caught.value.status == "unknown_class"
 

@@ -18,8 +18,7 @@ from PIL import Image, ImageColor
 from pyarrow import parquet
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.errors import SettingError
-from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.errors import SampleError, SettingError, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.sources.table import list_table
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
@@ -79,7 +78,9 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
     rows: list[Row] = [{"image": "a.jpg", "labels": []}, {"image": "b.jpg", "labels": ["cat"]}]
     path = write_table(tmp_path / f"t{suffix}", rows)
     source = open_table(path, voc)
-    with pytest.raises(BadSample, match=r"t\.\w+ (line|row) \d: no labels; --source\.unlabelled background") as caught:
+    with pytest.raises(
+        SampleError, match=r"t\.\w+ (line|row) \d: no labels; --source\.unlabelled background"
+    ) as caught:
         source.read(source.entries[0])
     assert caught.value.status == "unlabelled"
     assert open_table(path, voc, unlabelled="background").read(source.entries[0]).classes == ()
@@ -131,7 +132,7 @@ def test_unknown_names_are_problems_of_their_row_alone(tmp_path: Path, voc: Voca
 def test_a_mask_that_is_named_must_be_there(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
     path = write_table(tmp_path / f"t{suffix}", [{"image": "a.jpg", "labels": ["cat"], "mask": "gone.png"}])
     source = open_table(path, voc)
-    with pytest.raises(BadSample, match=r"gone\.png") as caught:
+    with pytest.raises(SampleError, match=r"gone\.png") as caught:
         source.ground_truth(source.entries[0])
     assert caught.value.status == "missing"
 
@@ -154,7 +155,7 @@ def test_tables_and_images_behind_urls(voc: Vocabulary, save_image) -> None:
     present, gone = sorted(source.entries, key=lambda entry: "gone" in entry.path)
     assert present.path == "memory://set/images/a.png"
     assert source.read(present).image.size == (8, 6)
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.read(gone)
     assert caught.value.status == "missing"
 
@@ -284,7 +285,7 @@ def test_embedded_masks_and_missing_bytes(tmp_path: Path, voc: Vocabulary) -> No
     truth = source.ground_truth(source.entries[0], (6, 8))
     assert truth is not None
     assert (truth.labels == 8).all()
-    with pytest.raises(BadSample, match=r"t\.parquet' row 2 holds no bytes in column 'image\.bytes'") as caught:
+    with pytest.raises(SampleError, match=r"t\.parquet' row 2 holds no bytes in column 'image\.bytes'") as caught:
         source.read(source.entries[1])
     assert caught.value.status == "missing"
 
@@ -496,7 +497,7 @@ def test_a_table_is_listed_without_opening_images(tmp_path: Path, voc: Vocabular
         file.writelines(f"images/{number:06d}.jpg,cat;dog\n" for number in range(100_000))
     source = open_table(tmp_path / "t.csv", voc)
     assert len(source.entries) == 100_000
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.read(source.entries[-1])
     assert caught.value.status == "missing"
 
@@ -539,7 +540,7 @@ def test_a_path_that_no_file_can_have_is_one_failure(
     source = open_table(tmp_path / "t.jsonl", voc)
     assert [entry.key for entry in source.entries] == [key, "good"]
     assert source.read(source.entries[1]).classes == (8,)
-    with pytest.raises(BadSample, match="cannot be read") as caught:
+    with pytest.raises(SampleError, match="cannot be read") as caught:
         source.read(source.entries[0])
     assert "\0" not in str(caught.value)
     str(caught.value).encode()

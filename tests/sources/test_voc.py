@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
-from pseudolabel.sources.entry import BadSample, SourceError
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import Vocabulary, voc_palette
 
@@ -38,8 +38,8 @@ def open_voc(root: Path, vocabulary: Vocabulary, **settings: object) -> Source:
     return open_source(SourceConfig(kind="voc", path=str(root), **settings), vocabulary)
 
 
-def problem_of(source: Source) -> BadSample:
-    with pytest.raises(BadSample) as caught:
+def problem_of(source: Source) -> SampleError:
+    with pytest.raises(SampleError) as caught:
         source.read(source.entries[0])
     return caught.value
 
@@ -114,7 +114,7 @@ def test_a_list_of_which_no_image_is_there_ends_at_once(tmp_path: Path, voc: Voc
         open_voc(tmp_path, voc)
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("b\na\n")
     source = open_voc(tmp_path, voc, labels="none", unlabelled="background")
-    with pytest.raises(BadSample, match=r"no file '.*/b\.jpg'"):
+    with pytest.raises(SampleError, match=r"no file '.*/b\.jpg'"):
         source.read(source.entries[1])
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pseudolabel.config import CrfConfig, Experiment, ModelConfig, SourceConfig, WorkConfig
-from pseudolabel.sources.shapes_dataset import write_shapes
-from pseudolabel.stages.units import Rank
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shapes.dataset import write_shapes
 
 
 @pytest.fixture(scope="session")

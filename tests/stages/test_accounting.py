@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.tar import read_tar
 from pseudolabel.records import Sample
-from pseudolabel.shards.tar import read_tar
-from pseudolabel.sources.entry import BadSample
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import open_job
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
-from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.stages.units import Unit, cut_units
 from pseudolabel.vocabulary import load_vocabulary
 
 VOC = load_vocabulary("voc")
@@ -94,7 +95,7 @@ def lay_out(items: list[Item], root: Path, store: Path) -> list[Item]:
     return written
 
 
-def shrink(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | BadSample]]:
+def shrink(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | SampleError]]:
     for sample in samples:
         yield sample, sample.image.width
 

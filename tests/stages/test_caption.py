@@ -7,17 +7,15 @@ import pytest
 import torch
 
 from pseudolabel.config import CaptionConfig, Experiment
-from pseudolabel.diffusion.load import ModelError
-from pseudolabel.errors import SettingError
-from pseudolabel.io.folder import Folder, OutputError
+from pseudolabel.errors import ModelError, OutputError, SettingError, SourceError
+from pseudolabel.io.folder import Folder
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shapes.dataset import write_shapes
 from pseudolabel.shards.failures import find_failures
 from pseudolabel.shards.ledger import Ledger
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.shapes_dataset import write_shapes
 from pseudolabel.stages import caption
 from pseudolabel.stages.caption import write_captions
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.units import Rank
 from pseudolabel.text.captions import load_captions
 from tests.plain.blip import tiny_blip
 

@@ -6,29 +6,31 @@ import numpy as np
 import pytest
 import torch
 
-from pseudolabel.config import DiffSegmenterConfig, Experiment, ModelConfig, WorkConfig
+from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
-from pseudolabel.methods.diffsegmenter import DiffSegmenter
+from pseudolabel.methods.diffsegmenter import CompletedAttention
+from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
+from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample
-from pseudolabel.sources.shapes import draw_scene
-from pseudolabel.stages.labellers.diffsegmenter import DiffSegmenterLabeller
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.architectures import loaded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-SETTINGS = Experiment(model=ModelConfig(name="shapes", dtype="float32"), work=WorkConfig(batch=12))
+MODEL = ModelConfig(name="shapes", dtype="float32")
 
 
 def maps_of(model):
     scenes = [draw_scene(np.random.default_rng([3, number])) for number in range(9)]
     drawn = [Sample(f"scene_{number}", scene.image, scene.classes) for number, scene in enumerate(scenes)]
-    labeller = DiffSegmenterLabeller(SETTINGS, model, load_vocabulary("shapes"), None)
-    return np.concatenate([maps.maps.astype(np.float32) for _, maps in labeller(drawn)])
+    context = Context(model.device, load_vocabulary("shapes"), model, batch=12)
+    predictor = DiffSegmenterPredictor(context, DiffSegmenterConfig())
+    return np.concatenate([maps.maps.astype(np.float32) for _, maps in predictor(drawn)])
 
 
 @pytest.fixture(scope="module")
 def on_cuda():
-    return load_model(SETTINGS.model, torch.device("cuda"))
+    return load_model(MODEL, torch.device("cuda"))
 
 
 def test_maps_are_those_of_the_cpu(on_cuda):
@@ -36,20 +38,20 @@ def test_maps_are_those_of_the_cpu(on_cuda):
 
 
 def test_compiled_parts_give_the_same_maps(on_cuda):
-    compiled = load_model(replace(SETTINGS.model, compile=True), torch.device("cuda"))
+    compiled = load_model(replace(MODEL, compile=True), torch.device("cuda"))
     np.testing.assert_allclose(maps_of(compiled), maps_of(on_cuda), atol=5e-3)
 
 
 def test_python_never_waits_for_the_device_between_image_and_map(on_cuda):
-    model, method = on_cuda, DiffSegmenter(on_cuda, DiffSegmenterConfig(timesteps=[50, 150]))
+    model, method = on_cuda, CompletedAttention(on_cuda, DiffSegmenterConfig(timesteps=[50, 150]))
     pixels = model.pin(torch.rand(2, 3, model.image_size, model.image_size) * 2 - 1)
     noise, columns = torch.randn(2, 1, *model.latent_shape), torch.full((2, 77), 1 / 77)
-    states = model.encode_text(["circle", "star"])
-    method(model.encode(pixels), noise, states, columns)  # sets up libraries
+    embeddings = model.encode_text(["circle", "star"])
+    method(model.encode(pixels), noise, embeddings, columns)  # sets up libraries
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        maps = method(model.encode(pixels), noise, states, columns)
+        maps = method(model.encode(pixels), noise, embeddings, columns)
     finally:
         torch.cuda.set_sync_debug_mode(before)
     assert torch.isfinite(maps).all()

@@ -89,7 +89,7 @@ def test_the_crf_runs():
 
 
 def test_a_model_with_a_part_missing(tmp_path):
-    folder = tmp_path / "pseudolabel" / "models" / "shapes"
+    folder = tmp_path / "pseudolabel" / "shapes" / "models" / "shapes"
     (folder / "vae").mkdir(parents=True)
     assert check_model(folder).state is State.MISSING
     index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None], "vae": ["diffusers", "A"]}
@@ -102,7 +102,7 @@ def test_a_model_with_a_part_missing(tmp_path):
 
 
 def test_text_models_with_a_part_missing(tmp_path):
-    folder = tmp_path / "pseudolabel" / "models" / "shapes-text"
+    folder = tmp_path / "pseudolabel" / "shapes" / "models" / "shapes-text"
     for part, file in (("clip", "model.safetensors"), ("captioner", "model.safetensors"), ("nouns", "meta.json")):
         finding = check_text_models(folder)
         assert finding.state is State.MISSING
@@ -114,7 +114,7 @@ def test_text_models_with_a_part_missing(tmp_path):
 
 
 def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
-    folder = tmp_path / "pseudolabel" / "models" / "shapes"
+    folder = tmp_path / "pseudolabel" / "shapes" / "models" / "shapes"
     folder.mkdir(parents=True)
     weights = folder / "model_index.json"
     weights.write_text("{}")

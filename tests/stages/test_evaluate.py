@@ -8,17 +8,15 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import EvaluateConfig, Experiment, SourceConfig, WorkConfig
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import NothingScoredError, NotOursError, SettingError, SourceError
 from pseudolabel.evaluation.hungarian import Hungarian
 from pseudolabel.evaluation.per_image import image_miou
 from pseudolabel.io.folder import Folder
-from pseudolabel.io.ownership import NotOursError
-from pseudolabel.shards.tar import write_tar
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.images import mask_image
-from pseudolabel.stages.evaluate import NothingScoredError, evaluate
+from pseudolabel.io.images import mask_image
+from pseudolabel.io.tar import write_tar
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.generate import generate
-from pseudolabel.stages.units import Rank
 from tests.e2e.commands import samples
 
 

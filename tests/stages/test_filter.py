@@ -8,14 +8,12 @@ from PIL import Image
 
 from pseudolabel.cli import main
 from pseudolabel.config import CaptionConfig, Experiment, FilterConfig
-from pseudolabel.errors import SettingError
-from pseudolabel.io.folder import OutputError
-from pseudolabel.sources.entry import SourceError
-from pseudolabel.sources.shapes_dataset import write_shapes
+from pseudolabel.errors import OutputError, SettingError, SourceError
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shapes.dataset import write_shapes
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.filter import score_classes, true_classes, write_classes
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.units import Rank
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.vocabulary import load_vocabulary
 

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudolabel.io.folder import Folder, OutputError
-from pseudolabel.shards.ledger import INDEX, RUN, Failure, entry_name
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.records import Failure
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import INDEX, RUN, entry_name
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.verify import verify
 from pseudolabel.stages.job import Job, open_job
-from pseudolabel.stages.units import Rank, Unit
+from pseudolabel.stages.units import Unit
 
 SETTINGS = {"inputs": {"count": 6, "sha256": "labels"}, "seed": 0}
 UNITS = [Unit(0, ("a", "b")), Unit(1, ("c", "d")), Unit(2, ("e", "f"))]
@@ -54,7 +57,7 @@ def test_a_job_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / INDEX).exists()
     with job_in(tmp_path) as job:
         assert numbers(job.choose(UNITS)) == [0, 2]
-        assert job.meter.done == 2
+        assert job.progress.done == 2
         do(job, UNITS[0])
         do(job, UNITS[2])
         summary = job.finish()
@@ -95,9 +98,9 @@ def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
     with job_in(tmp_path, rank_of(0, 2)) as one, job_in(tmp_path, rank_of(1, 2)) as other:
         do(other, UNITS[1], bad="d")
         one._looked = float("-inf")  # the two seconds between looks are over
-        one.look(1)
-        assert (one.meter.done, one.meter.failures) == (3, 1)
-        assert (other.meter.done, other.meter.failures) == (0, 0)
+        one.poll(1)
+        assert (one.progress.done, one.progress.failures) == (3, 1)
+        assert (other.progress.done, other.progress.failures) == (0, 0)
 
 
 def test_every_unit_counts_once(tmp_path: Path) -> None:
@@ -107,8 +110,8 @@ def test_every_unit_counts_once(tmp_path: Path) -> None:
         do(job, UNITS[1], bad="d")
         for _ in range(3):
             job._looked = float("-inf")
-            job.look(1)
-            assert (job.meter.done, job.meter.failures) == (5, 2)
+            job.poll(1)
+            assert (job.progress.done, job.progress.failures) == (5, 2)
         assert job.choose(UNITS) == [UNITS[2]]
 
 
@@ -120,8 +123,8 @@ def test_an_entry_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Folder, "read_bytes", lambda folder, name: read.append(name) or read_bytes(folder, name))
     with job_in(tmp_path) as job:
         job._looked = float("-inf")
-        job.look(0)
-        assert job.choose(job.rank.share(UNITS)) == []
+        job.poll(0)
+        assert job.choose(job.rank.assigned(UNITS)) == []
     assert sorted(name for name in read if name != RUN) == [entry_name("cams", unit.number) for unit in UNITS]
 
 
@@ -204,7 +207,7 @@ def test_a_rank_without_failures_does_not_end_the_retry_of_another(tmp_path: Pat
             do(job, unit, bad="d")
         job.finish()
     with job_in(tmp_path, rank_of(1, 2), retry=True) as other, job_in(tmp_path, rank_of(0, 2), retry=True) as one:
-        assert one.choose(one.rank.share(UNITS)) == []
+        assert one.choose(one.rank.assigned(UNITS)) == []
         assert one.finish() is None
         do(other, UNITS[1])
         summary = other.finish()

@@ -11,11 +11,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import DiffSegConfig, Experiment, FreeSegDiffConfig, ModelConfig
-from pseudolabel.io.folder import OutputError
+from pseudolabel.errors import OutputError
+from pseudolabel.io.shipped import resolve
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.ledger import RUN
-from pseudolabel.shipped import resolve
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.units import Rank
 from pseudolabel.vocabulary import load_vocabulary
 
 
@@ -122,7 +122,7 @@ def test_freesegdiff_s_other_models_count_by_their_weights(
         experiment,
         method="freesegdiff",
         source=replace(experiment.source, limit=2),
-        freesegdiff=FreeSegDiffConfig(clip="shapes", backbone="shapes", refinement="none", factors=[8]),
+        freesegdiff=FreeSegDiffConfig(clip="shapes", backbone="shapes", refinement="none", strides=[8]),
     )
     write_labels(first, one_rank)
     settings = settings_of(first)

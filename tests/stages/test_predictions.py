@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.errors import SourceError
 from pseudolabel.io.folder import Folder
-from pseudolabel.sources.entry import Entry, SourceError
+from pseudolabel.sources.entry import Entry
 from pseudolabel.stages.predictions import Predictions, find_predictions
 
 

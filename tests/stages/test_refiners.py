@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from pseudolabel.config import CrfConfig
+from pseudolabel.crf import engines
+from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.records import Sample, ScoreMaps
-from pseudolabel.refine import engines
-from pseudolabel.refine.torch_engine import TorchCrf
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.shards.sample import encode_cams
-from pseudolabel.sources.shapes import draw_scene
 from pseudolabel.stages import refiners
 from pseudolabel.stages.refiners import batches, decode, open_refiner
 from pseudolabel.vocabulary import load_vocabulary

@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.config import Experiment
+from pseudolabel.errors import SampleError
 from pseudolabel.io.folder import Folder
 from pseudolabel.records import Sample
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.packing import TAR, Packing
-from pseudolabel.sources.entry import BadSample, Entry
+from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.samples import work_through
-from pseudolabel.stages.units import Rank, Unit, cut_units
+from pseudolabel.stages.units import Unit, cut_units
 from pseudolabel.vocabulary import load_vocabulary
 
 BAD = "val_000003"
@@ -36,9 +38,9 @@ def job_of(source: Source, out: Path, rank: Rank, packing: Packing = TAR) -> Ite
         yield job
 
 
-def sizes(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | BadSample]]:
+def sizes(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | SampleError]]:
     for sample in samples:
-        yield sample, sample.image.width if sample.key != BAD else BadSample("prompt", "no word for it")
+        yield sample, sample.image.width if sample.key != BAD else SampleError("prompt", "no word for it")
 
 
 def encode(sample: Sample, size: int) -> dict[str, bytes]:
@@ -64,7 +66,7 @@ def test_every_sample_is_in_its_units_shard_or_its_ledger(source: Source, tmp_pa
 def test_a_unit_is_written_while_the_next_one_is_worked_on(source: Source, tmp_path: Path, one_rank: Rank) -> None:
     first, second = threading.Event(), threading.Event()
 
-    def work(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | BadSample]]:
+    def work(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | SampleError]]:
         (second if first.is_set() else first).set()
         yield from sizes(samples)
 

@@ -14,11 +14,11 @@ from transformers import CLIPModel
 
 from pseudolabel import Segmenter
 from pseudolabel.config import CrfConfig, Experiment
+from pseudolabel.errors import FullDiskError, NotOursError, OutputError
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.io.folder import FullDiskError, OutputError
-from pseudolabel.io.ownership import MANIFEST, NotOursError
+from pseudolabel.io.ownership import MANIFEST
 from pseudolabel.records import IGNORE
-from pseudolabel.sources.shapes import Scene, draw_scene
+from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.stages import segment as segmenting
 from pseudolabel.stages.segment import segment_images
 from pseudolabel.stages.segmenter import decode

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.config import CrfConfig, Experiment, FilterConfig, ModelConfig, WorkConfig
-from pseudolabel.shipped import resolve
+from pseudolabel.errors import VocabularyError
+from pseudolabel.io.shipped import resolve
 from pseudolabel.stages.segment_settings import digest_settings
-from pseudolabel.vocabulary import VocabularyError
 
 BASE = Experiment(model=ModelConfig(name="shapes"))
 

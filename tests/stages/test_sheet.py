@@ -5,12 +5,11 @@ import pytest
 from PIL import Image
 
 from pseudolabel.config import CrfConfig, Experiment
-from pseudolabel.errors import SettingError, UserError
-from pseudolabel.io.ownership import NotOursError
+from pseudolabel.errors import NotOursError, SettingError, UserError
+from pseudolabel.runtime.rank import Rank
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
-from pseudolabel.stages.units import Rank
 from tests.e2e.commands import call
 
 
@@ -38,7 +37,7 @@ def test_a_sheet_of_what_there_is(
 
 @pytest.mark.parametrize(("method", "kind"), [("freesegdiff", "masks"), ("diffseg", "segments")])
 def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: Path, method: str, kind: str) -> None:
-    factors = replace(experiment.freesegdiff, clip="shapes", factors=[8], crf=CrfConfig(iterations=0))
+    factors = replace(experiment.freesegdiff, clip="shapes", strides=[8], crf=CrfConfig(iterations=0))
     experiment = replace(experiment, method=method, freesegdiff=replace(factors, refinement="none"))
     write_labels(experiment, one_rank)
     assert [path.name for path in Path(experiment.out).iterdir()] == [kind]

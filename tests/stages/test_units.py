@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudolabel.errors import SettingError
-from pseudolabel.shards.ledger import digest
+from pseudolabel.io.json_text import digest
+from pseudolabel.runtime.rank import Rank, current_rank
 from pseudolabel.sources.entry import Entry
-from pseudolabel.stages.units import Rank, UnitDigests, current_rank, cut_units
+from pseudolabel.stages.units import UnitDigests, cut_units
 
 
 def entries(count: int) -> list[Entry]:
@@ -26,7 +27,7 @@ def test_every_sample_belongs_to_one_rank(count: int, size: int, world: int) -> 
     assert list(chain.from_iterable(unit.entries for unit in units)) == entries(count)
     assert all(len(unit.entries) == size for unit in units[:-1])
     ranks = [Rank(index, world, world, torch.device("cpu")) for index in range(world)]
-    shares = [rank.share(units) for rank in ranks]
+    shares = [rank.assigned(units) for rank in ranks]
     assert sorted(unit.number for share in shares for unit in share) == list(range(len(units)))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -42,7 +43,7 @@ def test_a_plain_process_is_the_only_rank() -> None:
     assert (rank.index, rank.count, rank.local_count, rank.is_main) == (0, 1, 1, True)
     assert rank.cores() == len(os.sched_getaffinity(0))
     assert replace(rank, local_count=1000).cores() == 1
-    rank.meet()  # there is nobody to wait for
+    rank.barrier()  # there is nobody to wait for
 
 
 def test_the_package_imports_without_a_model() -> None:

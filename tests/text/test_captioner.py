@@ -9,8 +9,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GitForCausalLM
 
 from pseudolabel.config import CaptionConfig
-from pseudolabel.diffusion.load import ModelError
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import ModelError, SettingError
 from pseudolabel.text import captioner, pretrained
 from pseudolabel.text.captioner import Captioner
 from tests.plain.blip import tiny_blip

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.sources.entry import Entry, SourceError
+from pseudolabel.errors import SourceError
+from pseudolabel.sources.entry import Entry
 from pseudolabel.text.captions import check_complete, check_images, load_captions, match_captions
 from pseudolabel.vocabulary import load_vocabulary
 

@@ -9,8 +9,7 @@ from scipy.spatial.distance import correlation, cosine
 from transformers import CLIPModel, CLIPProcessor
 
 from pseudolabel.config import CaptionConfig, FilterConfig
-from pseudolabel.diffusion.load import ModelError
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import ModelError, SettingError
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.category_filter import CategoryFilter, Guess
 from pseudolabel.text.class_rules import classes_of_image, classes_of_spellings
@@ -31,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[FilterConfig, Capt
     folder = tmp_path_factory.mktemp("models")
     clip, pipeline = tiny_clip(folder / "clip"), train_pipeline(folder / "nouns")
     captions = CaptionConfig(model=str(tiny_blip(folder / "blip")), max_new_tokens=8, batch=4)
-    return FilterConfig(clip=str(clip), spacy=str(pipeline), leads=["", "a photograph of"]), captions
+    return FilterConfig(clip=str(clip), spacy=str(pipeline), prefixes=["", "a photograph of"]), captions
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
-from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import ModelError
 from pseudolabel.text import clip, pretrained
 from pseudolabel.text.clip import ClipScorer
 from tests.plain.clip import tiny_clip
@@ -71,9 +71,9 @@ def test_word_states_are_means_over_the_words_own_tokens(folder: Path, scorer: C
     lengths = set()
     for word, state in zip(WORDS, found, strict=True):
         ids = tokenizer(word, return_tensors="pt").input_ids
-        states = model.text_model(ids).last_hidden_state[0]
-        lengths.add(len(states))
-        torch.testing.assert_close(state, states[1:-1].mean(0))
+        embeddings = model.text_model(ids).last_hidden_state[0]
+        lengths.add(len(embeddings))
+        torch.testing.assert_close(state, embeddings[1:-1].mean(0))
     assert len(lengths) > 1
 
 

@@ -11,12 +11,12 @@ def test_emphasis_is_compel_s_formula(name):
     text = "a photograph of red star"
     emphasis = torch.ones(77)
     emphasis[4:8] = 1.21
-    empty, states = model.encode_text(["", text])
+    empty, embeddings = model.encode_text(["", text])
     found = TextEncodings(model, [text]).emphasised(text, emphasis)
-    torch.testing.assert_close(found[:4], states[:4])
-    torch.testing.assert_close(found[8:], states[8:])
-    torch.testing.assert_close(found[4:8], empty[4:8] + 1.21 * (states[4:8] - empty[4:8]))
-    assert (found[4:8] - states[4:8]).abs().max() > 0.01
+    torch.testing.assert_close(found[:4], embeddings[:4])
+    torch.testing.assert_close(found[8:], embeddings[8:])
+    torch.testing.assert_close(found[4:8], empty[4:8] + 1.21 * (embeddings[4:8] - empty[4:8]))
+    assert (found[4:8] - embeddings[4:8]).abs().max() > 0.01
 
 
 def test_zero_is_the_empty_sentence():

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pseudolabel.text.joint_prompt import JointPrompt, build_joint_prompt, class_columns
-from pseudolabel.text.prompts import PromptError
+from pseudolabel.errors import SampleError
+from pseudolabel.text.joint_prompt import JointPrompt, build_joint_prompt, class_token_weights
 from pseudolabel.vocabulary import ClassEntry
 from tests.plain.architectures import shipped_tokenizer
 
@@ -38,20 +38,20 @@ def test_sentence_and_span_of_every_class(classes, caption, text, names):
 def test_a_classs_columns_are_the_mean_of_its_tokens():
     shapes = [ClassEntry("circle", "circle"), ClassEntry("xyz", "xyz"), ClassEntry("star", "star")]
     prompt = build_joint_prompt("a photograph of {}", shapes)
-    columns = class_columns(TOKENIZER, prompt)
-    assert columns.shape == (3, 77)
-    torch.testing.assert_close(columns.sum(1), torch.ones(3))
+    weights = class_token_weights(TOKENIZER, prompt)
+    assert weights.shape == (3, 77)
+    torch.testing.assert_close(weights.sum(1), torch.ones(3))
     tokens = TOKENIZER.convert_ids_to_tokens(TOKENIZER(prompt.text).input_ids)
-    found = [[tokens[place].removesuffix("</w>") for place in row.nonzero()[:, 0]] for row in columns]
+    found = [[tokens[place].removesuffix("</w>") for place in row.nonzero()[:, 0]] for row in weights]
     assert found == [["circle"], ["x", "y", "z"], ["star"]]
-    torch.testing.assert_close(columns[1].unique(), torch.tensor([0, 1 / 3]))
+    torch.testing.assert_close(weights[1].unique(), torch.tensor([0, 1 / 3]))
 
 
 def test_a_name_behind_the_last_token_is_an_error():
     prompt = build_joint_prompt("{}", [DOG], "circle " * 100)
-    with pytest.raises(PromptError, match="no token of"):
-        class_columns(TOKENIZER, prompt)
+    with pytest.raises(SampleError, match="no token of"):
+        class_token_weights(TOKENIZER, prompt)
 
 
 def test_no_class_is_no_column():
-    assert class_columns(TOKENIZER, JointPrompt("circle", ())).shape == (0, 77)
+    assert class_token_weights(TOKENIZER, JointPrompt("circle", ())).shape == (0, 77)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from spacy.language import Language
 
-from pseudolabel.diffusion.load import ModelError
+from pseudolabel.errors import ModelError
 from pseudolabel.text.nouns import find_nouns, load_pipeline
 from tests.plain.pipeline import TAGGING, train_pipeline
 

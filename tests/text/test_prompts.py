@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from pseudolabel.config import DiffSegmenterConfig
-from pseudolabel.text.prompts import PromptError, build_prompt, token_weights
+from pseudolabel.errors import SampleError
+from pseudolabel.text.prompts import build_prompt, token_weights
 from tests.plain import diffsegmenter as plain
 from tests.plain.architectures import clip_tokenizer, shipped_tokenizer
 
@@ -21,7 +22,7 @@ def cut(prompt, span):
 def read(weights):
     """The tokens that have a column weight, with it."""
     tokens = TOKENIZER.convert_ids_to_tokens(TOKENIZER(weights.text).input_ids)
-    return [(tokens[i], weights.columns[i].item()) for i in weights.columns.nonzero().flatten()]
+    return [(tokens[i], weights.weights[i].item()) for i in weights.weights.nonzero().flatten()]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +66,8 @@ def test_only_the_very_next_word_modifies(caption, modifier):
 def test_a_known_word_is_one_token():
     weights = weigh(build_prompt(TEMPLATE, "circle"))
     assert read(weights) == [("circle</w>", 1.0)]
-    assert weights.columns.nonzero().item() == 4  # start, a, photograph, of
-    assert weights.columns.shape == weights.emphasis.shape == (77,)
+    assert weights.weights.nonzero().item() == 4  # start, a, photograph, of
+    assert weights.weights.shape == weights.emphasis.shape == (77,)
 
 
 def test_a_name_of_several_tokens_is_their_mean_or_its_last():
@@ -78,11 +79,11 @@ def test_a_name_of_several_tokens_is_their_mean_or_its_last():
 
 def test_the_name_is_found_where_the_template_puts_it_and_not_where_it_occurs():
     weights = weigh(build_prompt("a star and a {} on a star", "star"))
-    assert weights.columns.nonzero().flatten().tolist() == [5]
+    assert weights.weights.nonzero().flatten().tolist() == [5]
 
 
 def test_a_name_at_the_very_start_does_not_take_the_start_token():
-    assert weigh(build_prompt("{} alone", "star")).columns.nonzero().flatten().tolist() == [1]
+    assert weigh(build_prompt("{} alone", "star")).weights.nonzero().flatten().tolist() == [1]
 
 
 def test_an_ing_word_takes_half():
@@ -114,7 +115,7 @@ def test_the_last_word_is_emphasised_and_its_last_token_read(name, word, read_to
     emphasised = (weights.emphasis == DiffSegmenterConfig().class_weight).nonzero().flatten().tolist()
     assert [tokens[place] for place in emphasised] == word
     assert emphasised == list(range(emphasised[0], emphasised[0] + len(word)))  # the first time, not the second
-    assert weights.columns.nonzero().flatten().tolist() == emphasised[-1:]
+    assert weights.weights.nonzero().flatten().tolist() == emphasised[-1:]
     assert tokens[emphasised[-1]] == read_token
     assert (weights.emphasis == 1).sum() == 77 - len(word)
 
@@ -138,11 +139,11 @@ def test_clip_s_tokens_are_the_published_ones():
 def test_released_words_in_ing_are_told_by_blanks_and_read_by_place(behind, ours, released):
     tokenizer, prompt = clip_tokenizer(), build_prompt(TEMPLATE, "dog", f"a photograph of dog{behind}")
     for modifiers, expected in (("ing_next", ours), ("ing_released", released)):
-        columns = token_weights(tokenizer, prompt, DiffSegmenterConfig(modifiers=modifiers)).columns
+        weights = token_weights(tokenizer, prompt, DiffSegmenterConfig(modifiers=modifiers)).weights
         tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt.text).input_ids)
-        read = [tokens[place] for place in columns.nonzero().flatten().tolist()]
+        read = [tokens[place] for place in weights.nonzero().flatten().tolist()]
         assert read == ["dog</w>", *expected]
-        assert columns[4] == (0.5 if expected else 1)
+        assert weights[4] == (0.5 if expected else 1)
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, clip_tokenizer()], ids=["shapes", "CLIP"])
@@ -155,19 +156,19 @@ def test_weights_are_those_of_the_plain_way(tokenizer, class_tokens, modifiers):
             caption = "" if behind is None else f"a photograph of {name}{behind}"
             weights = token_weights(tokenizer, build_prompt(TEMPLATE, name, caption), config)
             sentence = plain.write_sentence(TEMPLATE, name, caption)
-            columns, emphasis = torch.zeros(77), torch.ones(77)
+            weights, emphasis = torch.zeros(77), torch.ones(77)
             groups = plain.class_tokens(tokenizer, sentence, config)
             for group in groups:
-                columns[group] += 1 / len(group) / len(groups)
+                weights[group] += 1 / len(group) / len(groups)
             emphasis[plain.emphasised_tokens(tokenizer, sentence, config)] = 1.5
             assert weights.text == sentence.text
-            torch.testing.assert_close(weights.columns, columns)
+            torch.testing.assert_close(weights.weights, weights)
             assert torch.equal(weights.emphasis, emphasis)
-            assert weights.columns.sum().item() == pytest.approx(1)
+            assert weights.weights.sum().item() == pytest.approx(1)
 
 
 def test_a_name_behind_the_last_token_is_an_error():
-    with pytest.raises(PromptError, match="77 tokens"):
+    with pytest.raises(SampleError, match="77 tokens"):
         weigh(build_prompt("circle " * 80 + "{}", "star"))
 
 
@@ -177,4 +178,4 @@ def test_a_caption_behind_the_last_token_is_cut():
 
 
 def read_sum(weights):
-    return weights.columns.sum().item()
+    return weights.weights.sum().item()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pseudolabel.io.tar import Members, write_tar
 from pseudolabel.records import LabelMap
 from pseudolabel.shards.sample import encode_mask
-from pseudolabel.shards.tar import Members, write_tar
 from tests.shards.runs import write_run
 
 LABELS = (0, 1, 20, 255)  # what `convert("L")` would turn into 0, 38, 52, 220

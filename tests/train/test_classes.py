@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.classes import check_heads, check_same
-from pseudolabel_train.config import ConfigError, find_config
+from pseudolabel_train.config import find_config
+from pseudolabel_train.errors import ConfigError
 from pseudolabel_train.loading import dataset_metainfo
 
 VOC = load_vocabulary("voc")

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from pseudolabel_train import commands
-from pseudolabel_train.config import ConfigError, find_config
+from pseudolabel_train.config import find_config
+from pseudolabel_train.errors import ConfigError
 from pseudolabel_train.initial import choose_initial
 
 

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from pseudolabel.errors import UserError
-from pseudolabel_train.config import ConfigError
 from pseudolabel_train.data import check_data, open_data
-from pseudolabel_train.image_list_dataset import ImageError, ImageListDataset
+from pseudolabel_train.errors import ConfigError, ImageError
+from pseudolabel_train.image_list_dataset import ImageListDataset
 from tests.train.shards import tiny_sample, write_shard
 
 LOADER = "val_dataloader"

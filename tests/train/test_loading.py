@@ -14,10 +14,10 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from pseudolabel.errors import ShardError
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import LoadShardSample, dataset_metainfo, sample_results
 from pseudolabel_train.shard_dataset import ShardDataset
-from pseudolabel_train.shard_list import ShardError
 from tests.train.shards import LABELS, draw_sample, name, write_masks
 
 VOC = load_vocabulary("voc")

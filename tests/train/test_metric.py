@@ -7,8 +7,8 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from pseudolabel.config import CrfConfig
+from pseudolabel.crf.densecrf import refine_probabilities
 from pseudolabel.errors import SettingError
-from pseudolabel.refine.densecrf import refine_probabilities
 from pseudolabel.vocabulary import voc_palette
 from pseudolabel_train.metric import CrfIoUMetric
 

@@ -9,17 +9,12 @@ from mmengine.config import Config
 from PIL import Image
 
 import pseudolabel_train.register  # noqa: F401  (what configs name)
-from pseudolabel.io.folder import OutputError
-from pseudolabel.io.ownership import NotOursError
-from pseudolabel.sources.images import mask_image
+from pseudolabel.errors import NotOursError, OutputError
+from pseudolabel.io.images import mask_image
 from pseudolabel_train.data import open_data
+from pseudolabel_train.errors import PredictionNameError
 from pseudolabel_train.metric import CrfIoUMetric
-from pseudolabel_train.prediction_files import (
-    PredictionFiles,
-    PredictionNameError,
-    open_prediction_files,
-    prediction_name,
-)
+from pseudolabel_train.prediction_files import PredictionFiles, open_prediction_files, prediction_name
 
 MASK = mask_image(np.ones((4, 5), np.uint8))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from pseudolabel_train.errors import WeightsError
 from pseudolabel_train.report import describe_initialisation
 from pseudolabel_train.resume import choose_checkpoint
-from pseudolabel_train.weights import WeightsError
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.errors import ShardError
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.shard_classes import check_vocabulary
 from pseudolabel_train.shard_dataset import ShardDataset
-from pseudolabel_train.shard_list import ShardError
 from pseudolabel_train.shard_stream import ShardStream
 from tests.train.shards import write_masks
 

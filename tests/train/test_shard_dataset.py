@@ -17,10 +17,9 @@ from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from pseudolabel.errors import UserError
+from pseudolabel.errors import ShardError, UserError
 from pseudolabel_train import shard_dataset
 from pseudolabel_train.shard_dataset import ShardDataset
-from pseudolabel_train.shard_list import ShardError
 from tests.shards.runs import write_run
 from tests.train.shards import LABELS, draw_sample, name, numbered, tiny_sample, write_masks, write_shard
 

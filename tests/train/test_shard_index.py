@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pseudolabel.errors import ShardError
 from pseudolabel_train.shard_index import ShardIndex, load_index
-from pseudolabel_train.shard_list import SORT, ShardError
+from pseudolabel_train.shard_list import SORT
 from tests.mounts import mounted_tmpfs, remount
 from tests.train.shards import numbered, tiny_sample, write_shard
 

@@ -14,11 +14,10 @@ from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader
 
-from pseudolabel.errors import UserError
-from pseudolabel.shards.tar import write_tar
+from pseudolabel.errors import ShardError, UserError
+from pseudolabel.io.tar import write_tar
 from pseudolabel_train import shard_stream
 from pseudolabel_train.shard_dataset import ShardDataset
-from pseudolabel_train.shard_list import ShardError
 from pseudolabel_train.shard_stream import ShardStream
 from tests.shards.runs import write_run
 from tests.train.shards import draw_sample, name, numbered, tiny_sample, write_index, write_masks, write_shard

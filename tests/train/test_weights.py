@@ -13,14 +13,8 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.models import ResNet
 from torch import nn
 
-from pseudolabel_train.weights import (
-    WeightsError,
-    check_initial,
-    is_whole,
-    load_trained,
-    read_trained,
-    read_weights,
-)
+from pseudolabel_train.errors import WeightsError
+from pseudolabel_train.weights import check_initial, is_whole, load_trained, read_trained, read_weights
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 

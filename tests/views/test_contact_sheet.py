@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
 from pseudolabel.views.overlay import fade, heat_overlay, mask_overlay
 from pseudolabel.vocabulary import load_vocabulary

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.views.overlay import fade, hatching, heat_overlay, legend, mask_overlay
 from pseudolabel.vocabulary import voc_palette
 

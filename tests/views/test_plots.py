@@ -11,8 +11,8 @@ from PIL import Image
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.evaluation.report import Report
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
-from pseudolabel.methods.score_maps import at_image_size
-from pseudolabel.sources.shapes import draw_scene
+from pseudolabel.score_maps import at_image_size
+from pseudolabel.shapes.world import draw_scene
 from pseudolabel.views.plots import ACCENT, SECOND, plot_class_iou, plot_confusion, plot_draws, plot_threshold_curve
 from pseudolabel.vocabulary import load_vocabulary
 

@@ -1,0 +1,79 @@
+"""DenseCRF (Kraehenbuehl and Koltun, NIPS 2011) over background and an image's classes, as in CLIP-ES (CVPR 2023)."""
+
+import numpy as np
+import torch
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.crf.engines import CPU, open_mean_field
+from pseudolabel.crf.image import fed_image
+from pseudolabel.crf.scores import choose_labels, with_background
+from pseudolabel.records import BACKGROUND
+
+
+def refine(
+    image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...], config: CrfConfig, device: torch.device = CPU
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn class scores into a pseudo-mask that follows the image's edges.
+
+    The unary potential of a label is -log of its score, clipped to [1e-5, 1]. The scores are not normalised over the
+    labels beforehand: mean field does it, since Q starts as softmax(-unary) = score / sum of scores. With
+    `config.iterations` 0 that start is the result: the labels are the largest scores, ties going to background, and
+    the winning probability is the winner's share of the sum.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        scores: float32 (C, H, W) in [0, 1]; C may be 0, then everything is background with probability 1.
+        classes: the C vocabulary indices that the scores belong to.
+        config: the CRF's parameters.
+        device: where the engine `torch` works; `auto` chooses the engine by it.
+
+    Returns:
+        uint8 (H, W) labels, 255 where the winning probability is below `config.ignore_below`, and
+        float32 (H, W) winning probabilities in [0, 1].
+
+    Raises:
+        ValueError: if shapes, types or ranges of image and scores are not as stated.
+        SettingError: if a kernel's deviation is not positive.
+    """
+    _check(image, scores, classes)
+    if not classes:
+        return np.full(image.shape[:2], BACKGROUND, np.uint8), np.ones(image.shape[:2], np.float32)
+    stacked = with_background(torch.from_numpy(scores), config)
+    marginals = None
+    if config.iterations:
+        marginals = torch.from_numpy(open_mean_field(config, device)(fed_image(image, config), stacked.numpy()))
+    labels, winning = choose_labels(stacked, marginals, classes, config)
+    return labels.numpy(), winning.numpy()
+
+
+def refine_probabilities(
+    image: np.ndarray, probabilities: np.ndarray, config: CrfConfig, device: torch.device = CPU
+) -> np.ndarray:
+    """Let a segmenter's own probabilities follow the image's edges, as DeepLab does after its network.
+
+    Only the kernels and the number of iterations of `config` matter: background has a probability of its own here.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        probabilities: float32 (labels, H, W) in [0, 1], background at 0.
+        config: the CRF's parameters; `iterations` must be at least 1.
+        device: where the engine `torch` works; `auto` chooses the engine by it.
+
+    Returns:
+        uint8 (H, W), the most probable label of each pixel.
+
+    Raises:
+        ValueError: if shapes, types or ranges are not as stated.
+        SettingError: if a kernel's deviation is not positive.
+    """
+    _check(image, probabilities, tuple(range(len(probabilities))))
+    return open_mean_field(config, device)(fed_image(image, config), probabilities).argmax(0).astype(np.uint8)
+
+
+def _check(image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    if scores.shape != (len(classes), *image.shape[:2]):
+        raise ValueError(f"scores of shape {scores.shape} do not fit {len(classes)} classes and an image {image.shape}")
+    if not np.all((scores >= 0) & (scores <= 1)):
+        raise ValueError("scores must lie in [0, 1]")

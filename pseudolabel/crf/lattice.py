@@ -1,0 +1,209 @@
+"""Gaussian filtering on the permutohedral lattice (Adams, Baek and Davis 2010), as tensor operations on many images.
+
+The arithmetic follows, step by step, the C++ that pydensecrf wraps, so that both give the same labels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+
+import torch
+
+from pseudolabel.crf.sparse_rows import Bags, join_bags
+from pseudolabel.errors import LatticeOverflowError
+
+# On x86 the C++ takes four points at a time and makes up the number with points at the origin. They carry no value, but
+# the vertices around the origin become part of the lattice, and blurring passes through them.
+BLOCK = 4
+LARGEST_COORDINATE = 2**20  # up to here, float32 is wrong by no more than an eighth
+INT32_END, INT64_END = 2**31, 2**63
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """What filters values at N points in d dimensions, by way of the lattice's M vertices near them.
+
+    Attributes:
+        splat: M + 1 bags of points: what each vertex gathers. The last is empty; it stands for vertices that are not
+            there, and stays zero all the way.
+        blur: for each of the d + 1 axes M + 1 bags of four vertices: itself twice and its two neighbours.
+        slice: N bags of vertices: the simplex around each point.
+    """
+
+    splat: Bags
+    blur: tuple[Bags, ...]
+    slice: Bags
+
+    def filter(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums over all points of the same image, weighted by their Gaussian kernel: float32 (N, L) from (N, L)."""
+        values = self.splat.sum(values)
+        for axis in self.blur:
+            values = axis.sum(values)
+        return self.slice.sum(values)
+
+    def normalised(self, factor: float) -> "Lattice":
+        """The kernel times `factor`, and divided by the roots of its sums at both points (symmetric normalisation)."""
+        ones = torch.ones(len(self.slice), 1, device=self.slice.members.device)
+        norm = (self.filter(ones).squeeze(1) + 1e-20).rsqrt()
+        vertices = len(self.slice.members) // len(norm)
+        return Lattice(
+            self.splat.scaled(norm[self.splat.members]),
+            self.blur,
+            self.slice.scaled((factor * norm).repeat_interleave(vertices)),
+        )
+
+
+def join_lattices(lattices: Sequence[Lattice]) -> Lattice:
+    """One lattice over the points of several, which do not see each other."""
+    points = [len(lattice.slice) for lattice in lattices]
+    vertices = [len(lattice.splat) for lattice in lattices]
+    return Lattice(
+        splat=join_bags([lattice.splat for lattice in lattices], points),
+        blur=tuple(join_bags(axes, vertices) for axes in zip(*(lattice.blur for lattice in lattices), strict=True)),
+        slice=join_bags([lattice.slice for lattice in lattices], vertices),
+    )
+
+
+def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
+    """The lattice of several images' points, which do not see each other.
+
+    Args:
+        images: float32 (n, d) of each image, points scaled so that the kernel's deviation is 1.
+
+    Raises:
+        LatticeOverflowError: if there are too many points, or they lie too far apart.
+    """
+    device, dimensions = images[0].device, images[0].shape[1]
+    counts = torch.tensor([len(points) for points in images], device=device)
+    total = sum(len(points) for points in images)
+    # The most members that bags can have: every point at d + 1 vertices of its own, each four times in a blur.
+    if 4 * (total + len(images)) * (dimensions + 1) >= INT32_END:
+        raise LatticeOverflowError(f"{total} pixels are too many for one lattice of {dimensions} dimensions")
+    incomplete = torch.tensor([number for number, own in enumerate(images) if len(own) % BLOCK], device=device)
+    numbers = torch.arange(len(images), device=device).repeat_interleave(counts, output_size=total)
+    origin = torch.zeros(len(incomplete), dimensions, device=device)
+    rounded, ranks, weights = find_simplices(torch.cat([*images, origin]).T)
+    codes, steps = _number_vertices(rounded, ranks, torch.cat([numbers, incomplete.long()]), len(images))
+    return _connect(codes.T.flatten(), weights.T.flatten(), steps, total)
+
+
+def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The simplex around each point (Adams et al., section 3.1).
+
+    Args:
+        points: float32 (d, N), scaled so that the kernel's deviation is 1.
+
+    Returns:
+        float32 (d + 1, N) whole coordinates of the nearest vertex of remainder 0; int64 (d + 1, N) ranks of the
+        coordinates' distances from it, largest first; float32 (d + 1, N) barycentric weights of the simplex's vertices
+        of remainders 0 to d.
+
+    Raises:
+        LatticeOverflowError: if a coordinate is too large to be rounded in float32, or not finite.
+    """
+    dimensions = len(points)
+    size = dimensions + 1
+    elevated = _elevate(points)
+    if not elevated.abs().amax() < LARGEST_COORDINATE:  # also where it is not a number
+        raise LatticeOverflowError("the pixels lie too far apart for the kernel's deviations")
+    per_size = float(torch.tensor(1.0) / size)
+    whole = (elevated * per_size).round()
+    rounded = whole * size
+    beyond = elevated - rounded
+    ranks = torch.stack(
+        [(own < beyond[axis + 1 :]).sum(0) + (beyond[:axis] >= own).sum(0) for axis, own in enumerate(beyond)]
+    )
+    # Rounding may leave the plane in which coordinates sum to zero; those of extreme ranks bring the point back.
+    ranks += whole.sum(0).long()
+    back = size * ((ranks < 0).long() - (ranks > dimensions).long())
+    ranks += back
+    rounded += back
+    shares = torch.empty_like(elevated).scatter_(0, ranks, (elevated - rounded) * per_size).flip(0)
+    weights = shares.clone()
+    weights[1:] -= shares[:-1]
+    weights[0] += 1 - shares[-1]
+    return rounded, ranks, weights
+
+
+def _elevate(points: torch.Tensor) -> torch.Tensor:
+    """Points of d dimensions in the plane of d + 1 coordinates that sum to zero: float32 (d + 1, N)."""
+    dimensions = len(points)
+    deviation = float(torch.tensor(math.sqrt(2 / 3) * (dimensions + 1)))  # of splat, blur and slice together
+    elevated = []
+    total = torch.zeros_like(points[0])
+    for axis in range(dimensions, 0, -1):
+        scaled = points[axis - 1] * (1 / math.sqrt((axis + 1) * axis) * deviation)
+        elevated.append(total - axis * scaled)
+        total = total + scaled
+    return torch.stack([total, *reversed(elevated)])
+
+
+def _number_vertices(
+    rounded: torch.Tensor, ranks: torch.Tensor, images: torch.Tensor, count: int
+) -> tuple[torch.Tensor, list[int]]:
+    """Name every vertex by one number; d of its coordinates are the digits, its image the first of them.
+
+    Returns:
+        int64 (d + 1, N) numbers of the vertices of each point's simplex, and how much a number grows by a step along
+        each of the d + 1 axes.
+    """
+    dimensions = len(rounded) - 1
+    digits = rounded[:dimensions]
+    low, high = torch.stack([digits.amin(1), digits.amax(1)]).tolist()
+    # Vertices lie up to d away from the nearest one, and their neighbours up to d from them.
+    room = [int(top) - int(bottom) + 1 + 4 * dimensions for bottom, top in zip(low, high, strict=True)]
+    if math.prod(room) * count >= INT64_END:
+        raise LatticeOverflowError("the pixels spread over a lattice too large to be numbered")
+    values = list(accumulate(room, mul, initial=1))
+    value = torch.tensor(values[:dimensions], device=rounded.device)[:, None]
+    start = torch.tensor(low, device=rounded.device).long()[:, None] - 2 * dimensions
+    first = ((digits.long() - start) * value).sum(0) + images * values[dimensions]
+    size = dimensions + 1
+    numbers = [
+        first + ((remainder - size * (ranks[:dimensions] > dimensions - remainder).long()) * value).sum(0)
+        for remainder in range(size)
+    ]
+    back = sum(values[:dimensions])
+    return torch.stack(numbers), [size * step - back for step in values[:dimensions]] + [-back]
+
+
+def _connect(numbers: torch.Tensor, weights: torch.Tensor, steps: list[int], points: int) -> Lattice:
+    """The lattice from vertices' numbers, int64 (N (d + 1)), point by point; those beyond `points` carry no value."""
+    size = len(steps)
+    in_order, order = numbers.sort(stable=True)
+    is_first = torch.ones_like(in_order, dtype=torch.bool)
+    is_first[1:] = in_order[1:] != in_order[:-1]
+    distinct = in_order[is_first]
+    vertices = torch.empty_like(order, dtype=torch.int32)
+    vertices[order] = is_first.cumsum(0, dtype=torch.int32) - 1
+    begins = is_first.nonzero().squeeze(1)
+    owners = order // size
+    has_value = owners < points
+    splat = Bags(
+        members=torch.where(has_value, owners, 0).int(),
+        offsets=torch.cat([begins, begins.new_full((2,), len(order))]).int(),
+        weights=torch.where(has_value, weights[order], 0.0),
+    )
+    # Each axis doubles the values, which a power of two undoes without rounding; the paper's kernel has another factor.
+    scale = 0.5**size / (1 + 0.5 ** (size - 1))
+    slices = Bags(
+        members=vertices[: points * size],
+        offsets=torch.arange(0, points * size + 1, size, dtype=torch.int32, device=numbers.device),
+        weights=weights[: points * size] * scale,
+    )
+    return Lattice(splat, tuple(_neighbours(distinct, step) for step in steps), slices)
+
+
+def _neighbours(distinct: torch.Tensor, step: int) -> Bags:
+    """Bags that blur along one axis with weights 1, 2, 1; `distinct` are the vertices' numbers, ascending."""
+    missing = len(distinct)
+    vertices = torch.arange(missing + 1, device=distinct.device)
+    columns = [vertices, vertices]
+    for wanted in (distinct + step, distinct - step):
+        place = torch.searchsorted(distinct, wanted).clamp_(max=missing - 1)
+        found = torch.where(distinct[place] == wanted, place, missing)
+        columns.append(torch.cat([found, vertices[-1:]]))
+    members = torch.stack(columns, 1).flatten().int()
+    return Bags(members, torch.arange(0, len(members) + 1, 4, dtype=torch.int32, device=distinct.device))

@@ -1,0 +1,104 @@
+"""DenseCRF on masks without scores, such as clusters: every pixel is taken to be as certain of its label."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pseudolabel.config import CrfConfig, FreeSegDiffConfig
+from pseudolabel.crf.densecrf import refine_probabilities
+from pseudolabel.crf.engines import CPU
+from pseudolabel.crf.failures import crf_failures
+from pseudolabel.errors import SampleError
+from pseudolabel.records import BACKGROUND
+
+
+@dataclass(frozen=True)
+class NamedRegions:
+    """An image cut into regions with names, on its way to a worker.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        regions: integers (H, W).
+        names: the label of each region, in the order of the regions' numbers; 0 is background.
+        config: says which refinement, and how.
+    """
+
+    image: np.ndarray
+    regions: np.ndarray
+    names: list[int]
+    config: FreeSegDiffConfig
+
+
+def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray:
+    """uint8 (H, W) labels of named regions, refined as FreeSeg-Diff's switch has it; `device` is for `torch`."""
+    config = named.config
+    if config.refinement == "per_cluster":
+        return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf, device)
+    labels = np.array(named.names, np.uint8)[np.unique(named.regions, return_inverse=True)[1]]
+    if config.refinement == "none":
+        return labels
+    return refine_together(named.image, labels, config.certainty, config.crf, device)
+
+
+def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | str:
+    """What `refine_regions` gives, or why DenseCRF fails on this image."""
+    try:
+        with crf_failures(device, "--freesegdiff.crf.engine"):
+            return refine_regions(named, device)
+    except SampleError as error:
+        return str(error)
+
+
+def refine_together(
+    image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig, device: torch.device = CPU
+) -> np.ndarray:
+    """Let all regions follow the image's edges at once: one CRF over the labels that occur.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 (H, W).
+        certainty: probability of a pixel's own label, in (0, 1); the others share the rest.
+        config: the CRF's kernels and iterations.
+        device: where the engine `torch` works.
+
+    Returns:
+        uint8 (H, W); no label is new.
+    """
+    present = np.unique(labels)
+    if len(present) == 1:
+        return labels
+    rest = (1 - certainty) / (len(present) - 1)
+    probabilities = np.where(labels == present[:, None, None], np.float32(certainty), np.float32(rest))
+    return present[refine_probabilities(image, probabilities, config, device)]
+
+
+def refine_singly(
+    image: np.ndarray,
+    regions: np.ndarray,
+    names: list[int],
+    certainty: float,
+    config: CrfConfig,
+    device: torch.device = CPU,
+) -> np.ndarray:
+    """Let each named region follow the image's edges by itself, against all others.
+
+    A pixel that several come to claim stays with the first of them, as in FreeSeg-Diff's released code.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        regions: integers (H, W).
+        names: the label of each region, in the order of the regions' numbers; background's are left out.
+        certainty: probability of a pixel's own side, in (0, 1).
+        config: the CRF's kernels and iterations.
+        device: where the engine `torch` works.
+
+    Returns:
+        uint8 (H, W); background where no region came to lie.
+    """
+    labels = np.full(regions.shape, BACKGROUND, np.uint8)
+    for number, name in zip(np.unique(regions), names, strict=True):
+        if name != BACKGROUND:
+            inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
+            labels[(inside == 1) & (labels == BACKGROUND)] = name
+    return labels

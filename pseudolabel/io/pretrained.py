@@ -1,0 +1,64 @@
+"""Loading the frozen transformers models of the text side."""
+
+import os
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import torch
+from safetensors import SafetensorError
+
+from pseudolabel.diffusion.load import resolve_dtype
+from pseudolabel.errors import ModelError
+from pseudolabel.io.weight_file import explain_folder
+from pseudolabel.runtime.bars import library_bars
+
+# Models that are in use, and the processor of each: frozen, so that all who need one can share it.
+_models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()
+_processors: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
+
+
+def load_pretrained(
+    folder: str, model_class: Any, processor_class: Any, device: torch.device, what: str, setting: str
+) -> tuple[Any, Any]:
+    """Load a model, frozen and from safetensors files only, with the processor of its inputs.
+
+    One that is in use is shared, not loaded a second time.
+
+    Args:
+        folder: hub id or folder of the checkpoint.
+        model_class, processor_class: transformers classes with `from_pretrained`.
+        device: where the model goes, in the precision that suits it.
+        what: the kind of checkpoint, such as `a CLIP`, for the message.
+        setting: the option that names it, such as `--filter.clip`, for the message.
+
+    Returns:
+        The model and the processor.
+
+    Raises:
+        ModelError: if either cannot be loaded.
+    """
+    dtype = resolve_dtype("auto", device)
+    key = (folder, model_class, processor_class, device, dtype)
+    model = _models.get(key)
+    if model is not None:
+        return model, _processors[model]
+    try:
+        with library_bars():
+            model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+            processor = processor_class.from_pretrained(folder)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # of files, their meaning, weights that differ
+        if os.path.isdir(folder) and (others := explain_folder(folder)):
+            raise ModelError(f"cannot load '{folder}' ({setting}):\n{others}") from error
+        place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"
+        raise ModelError(
+            f"cannot load '{folder}' ({setting}); it must be {place} {what} checkpoint in safetensors with its "
+            f"processor.\n{type(error).__name__}: {error}"
+        ) from error
+    model = model.to(device).eval().requires_grad_(False)
+    _models[key], _processors[model] = model, processor
+    return model, processor

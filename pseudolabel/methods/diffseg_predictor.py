@@ -1,0 +1,147 @@
+"""DiffSeg on samples: images in, segments out, which Semantic DiffSeg names with the samples' classes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+
+from pseudolabel.config import DiffSegConfig
+from pseudolabel.diffusion.latents import encode_ahead
+from pseudolabel.diffusion.noise import generator_of
+from pseudolabel.errors import SampleError
+from pseudolabel.methods.diffseg import AggregatedAttention, merge, name_segments, suppress
+from pseudolabel.methods.kmeans import kmeans
+from pseudolabel.methods.registry import Context
+from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.joint_prompt import build_joint_prompt, class_token_weights
+from pseudolabel.vocabulary import MAX_CLASSES
+
+RESTARTS = 10  # of K-means, as scikit-learn's were when the baselines were published
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A sample with its latent, the sentence that names its C classes, and their token weights (C, tokens)."""
+
+    sample: Sample
+    latent: torch.Tensor
+    text: str
+    weights: torch.Tensor
+
+
+class DiffSegPredictor:
+    """Segments of samples, or masks of their classes, in batches that never mix two calls."""
+
+    def __init__(self, context: Context, config: DiffSegConfig) -> None:
+        self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions or {}
+        self.config, self.context = config, context
+        self.method = AggregatedAttention(self.model, config)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the label maps depend on beside the diffusion model and the labels."""
+        settings = asdict(self.config)
+        if self.config.semantic:
+            settings["template"] = self.vocabulary.template
+            if self.captions:  # in which a synonym stands for its class
+                settings["synonyms"] = [entry.synonyms for entry in self.vocabulary.classes]
+        return settings
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | SampleError]]:
+        """Every sample with its label map, or with what is wrong with it, in their order.
+
+        Segments have the values 1, 2, ... in the order of their anchors. Where they are named, the sample's classes
+        share the whole image, as in the paper: background is left for images without classes.
+        """
+        label = self._name if self.config.semantic else self._number
+        for batch, latents in encode_ahead(self.model, samples, self._view, self.context.batch, self.context.loaders):
+            results = dict(label(batch, latents))
+            for sample in batch:
+                result = results[sample.key]
+                yield sample, result if isinstance(result, SampleError) else self._place(sample, result)
+
+    def _number(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[str, np.ndarray | SampleError]]:
+        for sample, labels in self._segment(batch, latents):
+            count = int(labels.max()) + 1
+            if count > MAX_CLASSES:
+                message = f"{count} segments, a mask holds {MAX_CLASSES}; raise diffseg.threshold or diffseg.iterations"
+                yield sample.key, SampleError("segments", message)
+            else:
+                yield sample.key, labels.cpu().numpy() + 1
+
+    def _name(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[str, np.ndarray | SampleError]]:
+        prompted: list[Prompted] = []
+        for sample, latent in zip(batch, latents, strict=True):
+            try:
+                prompted += [self._prompt(sample, latent)] if sample.classes else []
+            except SampleError as error:
+                yield sample.key, error
+            if not sample.classes:
+                left, top, right, bottom = self._box(sample.image)
+                yield sample.key, np.full((bottom - top, right - left), BACKGROUND)
+        if prompted:
+            own = torch.stack([one.latent for one in prompted])
+            text_maps = self._text_maps(prompted, own)
+            segments = self._segment([one.sample for one in prompted], own)
+            for number, (sample, labels) in enumerate(segments):
+                classes = torch.tensor(sample.classes, device=labels.device)
+                named = name_segments(labels, [level[number, : len(classes)] for level in text_maps])
+                yield sample.key, classes[named][labels].cpu().numpy()
+
+    def _segment(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """Segments int64 (h, w) of the part of each image that the model saw, numbered 0, 1, ... without gaps."""
+        samples = iter(batch)
+        for maps in self.method(latents):
+            group = list(islice(samples, len(maps)))
+            for sample, proposals in zip(group, self._proposals(maps, group), strict=True):
+                left, top, right, bottom = self._box(sample.image)
+                yield sample, suppress(proposals, (bottom - top, right - left)).unique(return_inverse=True)[1]
+
+    def _proposals(self, maps: torch.Tensor, group: Sequence[Sample]) -> list[torch.Tensor]:
+        """Maps (P, n, n) for each image, of which the largest is to win each pixel."""
+        if self.config.grouping == "merge":
+            return merge(maps, self.config)
+        return [self._clusters(own, sample) for own, sample in zip(maps, group, strict=True)]
+
+    def _clusters(self, maps: torch.Tensor, sample: Sample) -> torch.Tensor:
+        """K-means of the rows of an image's aggregated attention: 1 in a cluster, 0 outside."""
+        count = self.config.clusters or max(1, len(sample.classes) + self.vocabulary.has_background)
+        generator = generator_of(self.context.seed, "kmeans", sample.key)
+        labels = kmeans(maps[None], count, [generator], RESTARTS)[0]
+        return F.one_hot(labels, count).mT.float().unflatten(-1, (self.method.side, self.method.side))
+
+    def _prompt(self, sample: Sample, latent: torch.Tensor) -> Prompted:
+        entries = [self.vocabulary.classes[index - 1] for index in sample.classes]
+        prompt = build_joint_prompt(self.vocabulary.template, entries, self.captions.get((sample.key, ""), ""))
+        return Prompted(sample, latent, prompt.text, class_token_weights(self.model.tokenizer, prompt))
+
+    def _text_maps(self, prompted: Sequence[Prompted], latents: torch.Tensor) -> list[torch.Tensor]:
+        """Maps (B, C, side, side) by resolution, with C the most classes of an image and empty maps behind the last."""
+        encodings = TextEncodings(self.model, [one.text for one in prompted])
+        embeddings = torch.stack([encodings.plain(one.text) for one in prompted])
+        weights = pad_sequence([one.weights for one in prompted], batch_first=True)
+        return self.method.text_maps(latents, embeddings, weights)
+
+    def _view(self, sample: Sample) -> Image.Image:
+        return sample.image.crop(self._box(sample.image))
+
+    def _box(self, image: Image.Image) -> tuple[int, int, int, int]:
+        """What the model sees, in Pillow's order: left, top, right, bottom."""
+        if self.config.fit == "stretch":
+            return 0, 0, image.width, image.height
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return left, top, left + side, top + side
+
+    def _place(self, sample: Sample, labels: np.ndarray) -> LabelMap:
+        """Labels where they belong in the image, 255 around them."""
+        left, top, right, bottom = self._box(sample.image)
+        whole = np.full((sample.image.height, sample.image.width), IGNORE, np.uint8)
+        whole[top:bottom, left:right] = labels
+        return LabelMap(sample.key, whole)

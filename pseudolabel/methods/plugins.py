@@ -1,0 +1,52 @@
+"""Users' own files that register methods."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.registry import METHODS, register
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    """Run Python files that call `register`; one that has run already is not run again.
+
+    Their methods carry a digest of the file, so that a run does not go on with shards that other code has made.
+
+    Raises:
+        SettingError: if a file is missing, cannot be run, or registers no method.
+    """
+    for path in paths:
+        _load(Path(path).expanduser().resolve(), path)
+
+
+def _load(file: Path, given: str) -> None:
+    if not file.is_file():
+        raise SettingError(f"--plugins {given}: no such file")
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"pseudolabel_plugin_{hashlib.sha256(str(file).encode() + content).hexdigest()[:12]}"
+    if name in sys.modules:
+        return
+    before = dict(METHODS)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's program may raise anything
+        del sys.modules[name]
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(f"--plugins {given} cannot be run: {type(error).__name__}: {error}") from error
+    new = [method for key, method in METHODS.items() if before.get(key) is not method]
+    if not new:
+        del sys.modules[name]
+        raise SettingError(f"--plugins {given} registers no method; call pseudolabel.register_method(...) in it")
+    for method in new:
+        register(replace(method, source=digest))

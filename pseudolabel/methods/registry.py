@@ -1,0 +1,201 @@
+"""The registry of methods. Importing it loads no model code: an entry's `build` imports what it needs."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pseudolabel.config import (
+    DiffSegConfig,
+    DiffSegmenterConfig,
+    ElboConfig,
+    Experiment,
+    FreeSegDiffConfig,
+)
+from pseudolabel.errors import SampleError, SettingError
+from pseudolabel.records import Kind, LabelMap, Sample, ScoreMaps
+from pseudolabel.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+    from pseudolabel.diffusion.model import DiffusionModel
+    from pseudolabel.text.captions import Captions
+
+Outcome = ScoreMaps | LabelMap | SampleError
+
+
+class Predictor(Protocol):
+    """A method with its model, ready to take samples."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that the results depend on beside the diffusion model and the labels, ready for JSON.
+
+        That is the method's own settings, further models' weights by their digests, and the words of the vocabulary
+        that it reads beside names and prompt names.
+        """
+        ...
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Outcome]]:
+        """Every sample with its result, or with why there is none, in their order; they are taken as needed.
+
+        Nothing may depend on which samples are called together with others, save for rounding: noise is drawn by key.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a predictor is built from, beside its settings.
+
+    Attributes:
+        device: where it runs.
+        vocabulary: the classes that samples speak of.
+        model: the frozen diffusion model; None for a method that needs none.
+        captions: sentences by (key, class name), or by (key, "") for a whole image; None for none.
+        batch: rows per forward pass of the U-Net.
+        seed: noise is drawn from (seed, key).
+        loaders: threads that make images ready ahead of the model.
+        workers: processes for what runs on processor cores.
+    """
+
+    device: "torch.device"
+    vocabulary: Vocabulary
+    model: "DiffusionModel | None" = None
+    captions: "Captions | None" = None
+    batch: int = 16
+    seed: int = 0
+    loaders: int = 4
+    workers: int = 1
+
+    @property
+    def diffusion(self) -> "DiffusionModel":
+        """The diffusion model, for methods that need one."""
+        assert self.model is not None, "the method's entry says that it needs no model"
+        return self.model
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's entry in the registry.
+
+    Attributes:
+        name: as `--method` and an experiment file have it; the settings go under the same name.
+        build: makes a predictor of a context and the settings.
+        settings: a frozen dataclass whose defaults make sense and whose docstring tells each field under `Args:`.
+        produces: what the method writes with some settings: `cams` are class activation maps, still to be refined;
+            `masks` are label maps of the vocabulary's classes; `segments` are label maps whose values 1, 2, ... only
+            tell an image's regions apart.
+        needs_labels: whether it asks for an image's classes; without any, images without labels are done as well.
+            Segments never need them.
+        needs_model: whether it reads the diffusion model.
+        captions: which sentences it reads: one for each `class` of an image, the `image`'s own, or `none`.
+        name_segments: the settings with which its segments get class names, or none, for a method that can do both.
+        source: digest of the user's file that registered it; empty for a method of the package.
+    """
+
+    name: str
+    build: Callable[[Context, Any], Predictor]
+    settings: type[Any]
+    produces: Callable[[Any], Kind]
+    needs_labels: bool = True
+    needs_model: bool = True
+    captions: Literal["class", "image", "none"] = "none"
+    name_segments: Callable[[Any, bool], Any] | None = None
+    source: str = ""
+
+    def takes_unlabelled(self, settings: Any) -> bool:
+        """Whether images without labels are work like others."""
+        return not self.needs_labels or self.produces(settings) == "segments"
+
+
+METHODS: dict[str, Method] = {}
+# The names of all settings but those of the methods of the package.
+BUILT_IN = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
+SECTIONS = Experiment.__dataclass_fields__.keys() - set(BUILT_IN)
+
+
+def register(method: Method) -> Method:
+    """Add a method, from inside the package or from a user's own file.
+
+    Raises:
+        SettingError: if the name is taken by another method or by a section of the settings.
+    """
+    known = METHODS.get(method.name)
+    if known is not None and known.settings.__qualname__ != method.settings.__qualname__:
+        raise SettingError(f"a method '{method.name}' is registered already; give yours another name")
+    if not method.name.isidentifier() or method.name in SECTIONS:
+        raise SettingError(f"a method cannot be named '{method.name}'; give it a Python name that no setting has")
+    METHODS[method.name] = method
+    return method
+
+
+def find_method(name: str) -> Method:
+    """The entry of a name.
+
+    Raises:
+        SettingError: if there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(name, METHODS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"give one of {', '.join(METHODS)}"
+    raise SettingError(f"--method {name}: no such method; {hint}, or name the file that registers it with --plugins")
+
+
+def chosen_method(experiment: Experiment) -> tuple[Method, Any]:
+    """The experiment's method and its settings.
+
+    Raises:
+        SettingError: if there is no such method.
+    """
+    method = find_method(experiment.method)
+    return method, experiment.method_settings(method.name, method.settings)
+
+
+def produced_kind(experiment: Experiment) -> Kind:
+    """What the experiment's method writes."""
+    method, settings = chosen_method(experiment)
+    return method.produces(settings)
+
+
+# A method of the package is one file of mathematics, one predictor, its settings in config.py, and one entry here.
+
+
+def _diffsegmenter(context: Context, settings: DiffSegmenterConfig) -> Predictor:
+    from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
+
+    return DiffSegmenterPredictor(context, settings)
+
+
+def _elbo(context: Context, settings: ElboConfig) -> Predictor:
+    from pseudolabel.methods.elbo_predictor import ElboPredictor
+
+    return ElboPredictor(context, settings)
+
+
+def _diffseg(context: Context, settings: DiffSegConfig) -> Predictor:
+    from pseudolabel.methods.diffseg_predictor import DiffSegPredictor
+
+    return DiffSegPredictor(context, settings)
+
+
+def _freesegdiff(context: Context, settings: FreeSegDiffConfig) -> Predictor:
+    from pseudolabel.methods.freesegdiff_predictor import FreeSegDiffPredictor
+
+    return FreeSegDiffPredictor(context, settings)
+
+
+register(Method("diffsegmenter", _diffsegmenter, DiffSegmenterConfig, lambda _: "cams", captions="class"))
+register(Method("elbo", _elbo, ElboConfig, lambda _: "cams", captions="class"))
+register(
+    Method(
+        "diffseg",
+        _diffseg,
+        DiffSegConfig,
+        lambda settings: "masks" if settings.semantic else "segments",
+        captions="image",
+        name_segments=lambda settings, named: replace(settings, semantic=named),
+    )
+)
+register(Method("freesegdiff", _freesegdiff, FreeSegDiffConfig, lambda _: "masks"))

@@ -1,0 +1,173 @@
+"""The papers' tables as runs of the ordinary stages: one folder per row, our figure beside the published one."""
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pseudolabel.config import Experiment
+from pseudolabel.errors import FAILED_SAMPLES_EXIT
+from pseudolabel.evaluation.report import Report, SegmentReport
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.json_text import digest, encode_json
+from pseudolabel.io.ownership import OwnFiles
+from pseudolabel.io.shipped import NAME
+from pseudolabel.methods.registry import chosen_method, produced_kind
+from pseudolabel.papers import diffseg, diffsegmenter, freesegdiff
+from pseudolabel.papers.data import on_papers_data, on_shapes
+from pseudolabel.papers.names import TableName
+from pseudolabel.papers.row import Row, Table
+from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import INDEX
+from pseudolabel.sources.source import open_source
+from pseudolabel.stages.caption import write_captions
+from pseudolabel.stages.evaluate import evaluate
+from pseudolabel.stages.filter import write_classes
+from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.metrics import METRICS, check_metrics
+from pseudolabel.vocabulary import load_vocabulary
+
+TABLES: dict[TableName, Table] = {
+    "diffsegmenter-1": diffsegmenter.TABLE_1,
+    "diffsegmenter-2": diffsegmenter.TABLE_2,
+    "diffsegmenter-4": diffsegmenter.TABLE_4,
+    "diffsegmenter-5": diffsegmenter.TABLE_5,
+    "diffseg-1": diffseg.TABLE_1,
+    "diffseg-2": diffseg.TABLE_2,
+    "diffseg-ablations": diffseg.ABLATIONS,
+    "freesegdiff-1": freesegdiff.TABLE_1,
+    "freesegdiff-2": freesegdiff.TABLE_2,
+    "freesegdiff-3": freesegdiff.TABLE_3,
+    "freesegdiff-4": freesegdiff.TABLE_4,
+}
+LOOK_AGAIN_SECONDS = 1.0
+
+
+def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> int:
+    """Run and score every row of a table in `OUT/NAME/ROW`; the first rank prints the table and writes metrics.json.
+
+    A run that was stopped goes on where it was. With the model `shapes` every data set is Shapes.
+
+    Args:
+        experiment: model, batch sizes and output folder; the rows set the rest.
+        name: of the table.
+        data: the root folder of the data sets, or the folder of Shapes.
+        limit: take only the first so many images of every data set; 0 takes all.
+        rank: who this process is.
+
+    Returns:
+        The exit status: 0, or that of the worst row.
+    """
+    table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
+    is_shapes = experiment.model.name == NAME
+    place = (on_shapes if is_shapes else on_papers_data)(data, limit)
+    check_metrics(folder.path)
+    lines, status = [], 0
+    for number, row in enumerate(table.rows):
+        line: dict[str, Any] = {"row": row.name, "data": row.data, "published": dict(row.published)}
+        if row.change is not None and (row.on_shapes or not is_shapes):
+            own = replace(row.change(place(experiment, row.data)), out=f"{folder.path}/{number:02}")
+            own = _with_labels(own, row, folder, rank)
+            summary = write_labels(own, rank)
+            status = max(status, summary.exit_status if summary else 0)
+            if rank.is_main:
+                report = _score(own, rank)
+                line |= {"run": {"images": report.images, **read_scores(report)}, **_describe_method(own)}
+                if report.scope is not None and not report.scope.is_whole:
+                    status = FAILED_SAMPLES_EXIT
+                    print("\n".join([f"{row.name} on {row.data}:", *report.scope.lines()]))
+                line["data"] = "Shapes" if is_shapes else row.data
+        lines.append(line)
+    if rank.is_main:
+        folder.prepare()
+        OwnFiles(folder).write(
+            {METRICS: encode_json({"title": table.title, "protocol": table.protocol, "rows": lines})}
+        )
+        _print(table, lines, experiment)
+    return status if rank.is_main else 0  # another's status would make the launcher end the one that scores
+
+
+def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -> Experiment:
+    """Give the row its classes and captions, which rows with the same settings share."""
+    source = experiment.source
+    if row.labels == "predicted":
+        shared = f"{folder.path}/classes-{digest([asdict(source), asdict(experiment.filter)])[:8]}"
+        write_classes(replace(experiment, out=shared), rank)
+        source = replace(source, labels=f"{shared}/filter", unlabelled="background")
+    if row.labels == "all":
+        source = replace(source, labels=_all_classes(experiment, folder))
+    experiment = replace(experiment, source=source)
+    if row.captions and experiment.captions.source == "none":
+        captions = f"{folder.path}/captions-{digest([asdict(source)])[:8]}"
+        experiment = replace(experiment, captions=replace(experiment.captions, source=captions))
+        write_captions(experiment, rank)
+    elif not row.captions:
+        experiment = replace(experiment, captions=replace(experiment.captions, source="none"))
+    rank.barrier()
+    return experiment
+
+
+def _all_classes(experiment: Experiment, folder: Folder) -> str:
+    """The path of a label file that gives every image every class."""
+    vocabulary = load_vocabulary(experiment.vocabulary)
+    source = open_source(experiment.source, vocabulary)
+    names = list(vocabulary.names[1:])
+    file = f"all-{digest([asdict(experiment.source)])[:8]}.json"
+    folder.prepare()
+    OwnFiles(folder).write({file: json.dumps({entry.key: names for entry in source.entries}).encode()})
+    return f"{folder.path}/{file}"
+
+
+def _describe_method(experiment: Experiment) -> dict[str, Any]:
+    method, settings = chosen_method(experiment)
+    return {"method": method.name, method.name: asdict(settings)}
+
+
+def _score(experiment: Experiment, rank: Rank) -> Report | SegmentReport:
+    """Score a row once the other ranks have written their shards of it, too."""
+    kind = produced_kind(experiment)
+    while not (Folder(experiment.out) / kind).exists(INDEX):
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
+
+
+def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
+    """What a report has measured, in [0, 1], by the names that tables use."""
+    if isinstance(report, SegmentReport):
+        return {
+            diffseg.ACCURACY: report.accuracy,
+            diffseg.MIOU: report.miou_official,
+            diffseg.MATCHED: report.miou_matched,
+        }
+    if report.oracle is not None and report.fixed is not None:
+        return {diffsegmenter.ORACLE: report.oracle.miou, diffsegmenter.FIXED: report.fixed.miou}
+    return {
+        freesegdiff.PER_IMAGE: report.miou_per_image,
+        freesegdiff.MIOU: report.miou,
+        freesegdiff.ACCURACY: report.accuracy,
+    }
+
+
+def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
+    shown = RichTable(title=Text(f"{table.title}\nmodel {experiment.model.name}"), caption=table.protocol)
+    for heading in ("method", "data"):
+        shown.add_column(heading)
+    for score in table.scores:
+        shown.add_column(score, justify="right")
+        shown.add_column("published", justify="right", style="dim")
+    shown.add_column("images", justify="right")
+    for line in lines:
+        run, cells = line.get("run", {}), []
+        for score in table.scores:
+            cells += [_percent(run.get(score), 100), _percent(line["published"].get(score), 1)]
+        name = line["row"] if run else f"{line['row']} (quoted)"
+        shown.add_row(name, line["data"], *cells, str(run.get("images", "")))
+    Console().print(shown)
+
+
+def _percent(value: float | None, factor: int) -> str:
+    return "" if value is None else f"{factor * value:.2f}"

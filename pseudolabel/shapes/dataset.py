@@ -1,0 +1,203 @@
+"""The Shapes data set: scenes of the procedural world written to disk in VOC's layout."""
+
+import io
+import json
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pseudolabel.errors import SourceError
+from pseudolabel.io.images import mask_image
+from pseudolabel.shapes.world import Scene, caption, draw_scene
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+MARKER = "shapes.json"
+LABEL_FILE = "image_labels.json"
+CAPTION_FILE = "captions.jsonl"
+JPEG_QUALITY = 95
+SPLITS = ("train", "val")
+
+_FORMAT = "pseudolabel shapes 1"
+_UNFINISHED = ".unfinished-"
+_LISTS = "ImageSets/Segmentation"
+_PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many scenes of which seed; also what the marker file remembers."""
+
+    train: int
+    val: int
+    seed: int
+
+    def scenes(self) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
+        """Split, id and seed of every scene.
+
+        Numbers start at 1: numpy pads seeds with zeros, so [seed, split, 0] would be [seed, split], one of the scenes
+        that the shipped model was trained on.
+        """
+        for split_number, (split, count) in enumerate(zip(SPLITS, (self.train, self.val), strict=True)):
+            for number in range(1, count + 1):
+                yield split, f"{split}_{number:06d}", (self.seed, split_number, number)
+
+
+def write_shapes(
+    out: Path, train: int, val: int, seed: int, on_scene: Callable[[int, int], None] | None = None
+) -> None:
+    """Write a Shapes data set; equal arguments give equal bytes.
+
+    The folder holds JPEGImages, SegmentationClass, Annotations, the lists train, val and trainval in
+    ImageSets/Segmentation, `image_labels.json` (id to class names) and `captions.jsonl` (one sentence per image and
+    class). Lists are written last, so a run that was killed leaves none; running again writes what is missing. No file
+    is written over.
+
+    Args:
+        out: an empty or missing folder, or one with the same data set, which is completed.
+        train: number of scenes of the train split.
+        val: number of scenes of the val split.
+        seed: no scene of any seed is one that the shipped model was trained on.
+        on_scene: called after each scene with the number of scenes done and of all.
+
+    Raises:
+        SourceError: if the folder holds anything else or cannot be written, or no scene is asked for.
+    """
+    if min(train, val, seed) < 0 or train + val == 0:
+        raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
+    plan, out = Plan(train, val, seed), out.expanduser()
+    try:
+        _claim(out, plan)
+        _write_scenes(out, plan, on_scene)
+    except OSError as error:
+        raise SourceError(f"'{out}' cannot be written: {error.strerror or error}; choose another --out") from error
+
+
+def _claim(out: Path, plan: Plan) -> None:
+    """Make the folder this data set's; the marker comes first, so that a killed run knows its own folder again.
+
+    Raises:
+        SourceError: if it holds another data set, or anything else.
+    """
+    if not out.exists() or (out.is_dir() and not _names(out)):
+        out.mkdir(parents=True, exist_ok=True)
+        _write_file(out / MARKER, (json.dumps({"format": _FORMAT, **vars(plan)}) + "\n").encode())
+    elif (before := _read_marker(out)) != plan:
+        held = f"{before.train} train, {before.val} val, seed {before.seed}"
+        raise SourceError(f"'{out}' holds another Shapes data set ({held}); choose another --out, or remove it")
+    for folder in (_LISTS, *_PLACES.values()):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _names(out: Path) -> list[str]:
+    return [name for name in os.listdir(out) if not name.startswith(_UNFINISHED)]
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all; one that is there already must hold these bytes.
+
+    Raises:
+        SourceError: if it holds others.
+    """
+    if os.path.lexists(path):
+        if path.is_file() and path.read_bytes() == data:
+            return
+        raise SourceError(
+            f"'{path}' is not what this data set has there, so it is not written over; choose another --out, or move it"
+        )
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _read_marker(out: Path) -> Plan:
+    try:
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        if marker.pop("format") != _FORMAT or any(type(value) is not int for value in marker.values()):
+            raise ValueError("another format")
+        return Plan(**marker)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError(
+            f"'{out}' holds something else than a Shapes data set; choose another --out, a new or empty folder"
+        ) from error
+
+
+def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:
+    vocabulary = load_vocabulary("shapes")
+    lists: dict[str, list[str]] = {split: [] for split in SPLITS}
+    labels: dict[str, list[str]] = {}
+    captions: list[dict[str, str]] = []
+    for done, (split, name, seed) in enumerate(plan.scenes(), 1):
+        scene = draw_scene(np.random.default_rng(seed))
+        _write_scene(out, name, scene, vocabulary)
+        lists[split].append(name)
+        labels[name] = [vocabulary.names[index] for index in scene.classes]
+        captions += _captions(name, labels[name], scene.background)
+        if on_scene is not None:
+            on_scene(done, plan.train + plan.val)
+    _write_file(out / LABEL_FILE, (json.dumps(labels, indent=1) + "\n").encode())
+    _write_file(out / CAPTION_FILE, "".join(json.dumps(row) + "\n" for row in captions).encode())
+    lists["trainval"] = lists["train"] + lists["val"]
+    for split, names in lists.items():
+        _write_file(out / _LISTS / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
+
+
+def _write_scene(out: Path, name: str, scene: Scene, vocabulary: Vocabulary) -> None:
+    contents = {
+        "jpg": _encode(scene.image, "JPEG", quality=JPEG_QUALITY),
+        "png": _encode(mask_image(scene.labels), "PNG"),
+        "xml": _annotation(name, scene, vocabulary),
+    }
+    for suffix, content in contents.items():
+        _write_file(out / _PLACES[suffix] / f"{name}.{suffix}", content)
+
+
+def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _annotation(name: str, scene: Scene, vocabulary: Vocabulary) -> bytes:
+    """VOC's XML with one object per drawn shape."""
+    width, height = scene.image.size
+    root = ElementTree.Element("annotation")
+    _add(root, folder=_PLACES["jpg"], filename=f"{name}.jpg")
+    _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=1)
+    for number in range(1, int(scene.objects.max()) + 1):
+        rows, columns = np.nonzero(scene.objects == number)
+        box = int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+        cut = box[0] == 0 or box[1] == 0 or box[2] == width - 1 or box[3] == height - 1
+        item = ElementTree.SubElement(root, "object")
+        _add(item, name=vocabulary.names[scene.labels[rows[0], columns[0]]], truncated=int(cut), difficult=0)
+        # VOC counts pixels from 1 and includes the last one.
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+        _add(ElementTree.SubElement(item, "bndbox"), **{side: value + 1 for side, value in sides})
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8") + b"\n"
+
+
+def _add(parent: ElementTree.Element, **fields: object) -> None:
+    for name, value in fields.items():
+        ElementTree.SubElement(parent, name).text = str(value)
+
+
+def _captions(key: str, names: list[str], background: str) -> list[dict[str, str]]:
+    """One row per class, its sentence naming that class first and the scene's other classes after it."""
+    return [
+        {
+            "key": key,
+            "class": name,
+            "caption": caption([name, *(other for other in names if other != name)], background),
+        }
+        for name in names
+    ]

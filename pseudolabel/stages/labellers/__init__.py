@@ -1,1 +1,0 @@
-"""How each method takes samples: one file per method, all called alike; `table` names them."""

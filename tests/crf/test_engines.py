@@ -1,0 +1,49 @@
+"""Which engine is taken, and what the settings of a run say about it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.config import CrfConfig
+from pseudolabel.crf import engines
+from pseudolabel.crf.engines import open_mean_field, resolve_engine
+from pseudolabel.crf.pydensecrf_engine import mean_field
+from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.errors import SettingError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "expected"),
+    [
+        ("auto", CPU, "pydensecrf"),
+        ("auto", CUDA, "torch"),
+        ("auto", torch.device("mps"), "pydensecrf"),
+        ("pydensecrf", CUDA, "pydensecrf"),
+        ("torch", CPU, "torch"),
+    ],
+)
+def test_auto_goes_by_the_device(engine, device, expected):
+    assert resolve_engine(CrfConfig(engine=engine), device) == CrfConfig(engine=expected)
+
+
+@pytest.mark.parametrize("name", ["gaussian_sxy", "bilateral_sxy", "bilateral_srgb"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_deviations_are_positive(name, value):
+    with pytest.raises(SettingError, match=f"crf.{name} {value}"):
+        open_mean_field(replace(CrfConfig(), **{name: value}), CPU)
+
+
+def test_the_engine_named_does_the_work_but_for_images_too_large(monkeypatch):
+    rng = np.random.default_rng(0)
+    image, scores = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8), rng.random((2, 9, 7), np.float32)
+    config = CrfConfig(engine="torch")
+    by_torch, by_cores = open_mean_field(config, CPU), open_mean_field(CrfConfig(), CPU)
+    assert open_mean_field(config, CPU) is by_torch
+    np.testing.assert_array_equal(by_torch(image, scores), TorchCrf(config, CPU).mean_field(image, scores))
+    np.testing.assert_array_equal(by_cores(image, scores), mean_field(image, scores, config))
+    monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", image.shape[0] * image.shape[1] - 1)
+    np.testing.assert_array_equal(by_torch(image, scores), by_cores(image, scores))

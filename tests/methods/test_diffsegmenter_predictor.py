@@ -1,0 +1,84 @@
+"""DiffSegmenter on samples, in batches, against the method on one pair of image and class at a time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pseudolabel.config import DiffSegmenterConfig
+from pseudolabel.diffusion.noise import draw_noise
+from pseudolabel.errors import SampleError
+from pseudolabel.methods.diffsegmenter import CompletedAttention
+from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
+from pseudolabel.records import Sample, ScoreMaps
+from pseudolabel.score_maps import min_max
+from pseudolabel.shapes.world import draw_scene
+from pseudolabel.text.encoder import TextEncodings
+from pseudolabel.text.prompts import build_prompt, token_weights
+from pseudolabel.vocabulary import load_vocabulary
+from tests.plain.architectures import context, loaded
+
+NAMES = load_vocabulary("shapes")
+CLASSES = [(1,), (4, 6), (), (2,), (2, 3, 5), (1,)]
+PLAIN = DiffSegmenterConfig(timesteps=[50, 150])
+
+
+def samples(classes=CLASSES):
+    images = [draw_scene(np.random.default_rng([9, number])).image for number in range(len(CLASSES))]
+    return [Sample(f"image_{number}", images[number % len(images)], own) for number, own in enumerate(classes)]
+
+
+def predictor(config=PLAIN, captions=None, **work):
+    return DiffSegmenterPredictor(context("tiny", NAMES, captions, **work), config)
+
+
+def one_map(config, sample, index):
+    """Of one class, with nothing beside it."""
+    model = loaded("tiny")
+    noise = draw_noise(0, "noise", sample.key, 2 if config.noise == "per_timestep" else 1, model.latent_shape)
+    posterior = draw_noise(0, "posterior", sample.key, 1, model.latent_shape) if config.vae == "sample" else None
+    tokens = token_weights(model.tokenizer, build_prompt(NAMES.template, NAMES.prompt(index)), config)
+    embeddings = TextEncodings(model, [tokens.text]).emphasised(tokens.text, tokens.emphasis)
+    latents = model.encode(model.pixels(sample.image)[None], posterior)
+    return min_max(CompletedAttention(model, config)(latents, noise[None], embeddings[None], tokens.weights[None])[0])
+
+
+@pytest.mark.parametrize(
+    "config", [PLAIN, replace(PLAIN, vae="sample", noise="per_timestep")], ids=["default", "sampled"]
+)
+def test_batches_give_the_maps_of_single_pairs(config):
+    for given, (sample, result) in zip(samples(), predictor(config, batch=6)(samples()), strict=True):
+        assert sample.key == given.key
+        assert isinstance(result, ScoreMaps)
+        assert result.maps.dtype == np.float16
+        assert result.maps.shape == (len(given.classes), 16, 16)
+        for own, index in zip(result.maps, given.classes, strict=True):
+            np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index).numpy(), atol=2e-3)
+
+
+def test_threads_change_nothing():
+    one, other = (list(predictor(batch=6, loaders=loaders)(samples())) for loaders in (1, 4))
+    for (_, maps), (_, same) in zip(one, other, strict=True):
+        assert np.array_equal(maps.maps, same.maps)
+
+
+def test_a_prompt_that_cannot_be_fails_its_sample_alone():
+    late = replace(NAMES, template="a photograph of " + "grass " * 100 + "{}")
+    outcomes = [found for _, found in DiffSegmenterPredictor(context("tiny", late, batch=4), PLAIN)(samples())]
+    assert [isinstance(found, SampleError) for found in outcomes] == [bool(own) for own in CLASSES]
+    assert {found.status for found in outcomes if isinstance(found, SampleError)} == {"prompt"}
+
+
+def test_samples_are_taken_as_needed():
+    """So memory does not grow with the number of samples in a unit."""
+    taken = []
+
+    def stream():
+        for sample in samples(classes=[(1,)] * 300):
+            taken.append(sample.key)
+            yield sample
+
+    results = predictor(batch=4)(stream())
+    assert next(results)[0].key == "image_0"
+    assert len(taken) < 150
+    results.close()

@@ -1,0 +1,19 @@
+import torch
+
+from pseudolabel.runtime.fetching import fetch
+
+
+def test_a_result_comes_once_the_next_one_is_queued():
+    queued: list[int] = []
+
+    def results():
+        for number in range(4):
+            queued.append(number)
+            yield torch.full((2,), number)
+
+    seen = []
+    for number, tensor in enumerate(fetch(results())):
+        assert tensor.tolist() == [number, number]
+        seen.append(len(queued))
+    assert seen == [2, 3, 4, 4]
+    assert list(fetch([])) == []

@@ -1,0 +1,123 @@
+"""The files that a segmenter's predictions are written to: named by the images' paths below their folder."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from PIL import Image
+
+from pseudolabel.errors import OutputError
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.ownership import OwnFiles
+from pseudolabel_train.errors import PredictionNameError
+
+SHARD = ".tar/"  # between a shard and a key, where a sample's path is of both
+
+
+class PredictionFiles:
+    """Palette PNGs in a folder, one per image.
+
+    Args:
+        folder: where they go.
+        image_folders: those below which an image's path is its name; elsewhere the file's name alone is.
+    """
+
+    def __init__(self, folder: str, image_folders: Sequence[str] = ()) -> None:
+        self.image_folders = tuple(image_folders)
+        self._folder = folder
+        self._files: OwnFiles | None = None  # opened on each rank when it writes
+        self._images: dict[str, str] = {}
+
+    def write(self, path: str, mask: Image.Image) -> None:
+        """Write the prediction for the image of this path.
+
+        Raises:
+            PredictionNameError: if another image's has the same name.
+            OutputError: if it cannot be written, or another's file is there.
+        """
+        name = self.name(path)
+        if self._files is None:
+            self._files = OwnFiles(Folder(self._folder), get_rank())
+            self._files.folder.prepare()
+        buffer = io.BytesIO()
+        mask.save(buffer, "PNG")
+        self._files.write({name: buffer.getvalue()})
+
+    def check(self, paths: Sequence[str]) -> None:
+        """Make sure, before there are predictions, that all of them can be written.
+
+        Raises:
+            PredictionNameError: if two have one name.
+            OutputError: if the folder cannot be written, or holds another's file of such a name.
+        """
+        files = OwnFiles(Folder(self._folder))
+        names = [self.name(path) for path in paths]
+        files.check(names)
+        files.folder.prepare()
+        if obstacle := next(filter(None, map(files.obstacle, names)), ""):
+            raise OutputError(obstacle)
+
+    def name(self, path: str) -> str:
+        """`a/img.png` for the image `FOLDER/a/img.jpg`, never one that leads out of the folder of predictions.
+
+        Raises:
+            PredictionNameError: if another image has it.
+        """
+        name = f"{prediction_name(path, self.image_folders)}.png"
+        other = self._images.setdefault(name, path)
+        if other != path:
+            raise PredictionNameError(
+                f"the predictions of '{other}' and '{path}' would both be '{name}'; rename one of the images, or let "
+                "their data sets' data_prefix.img_path tell them apart"
+            )
+        return name
+
+
+def prediction_name(path: str, image_folders: Sequence[str]) -> str:
+    """An image's name: its path below the innermost of the folders, without suffix; a shard's sample goes by its key.
+
+    Of a path that lies below none of them, only the last part is taken.
+    """
+    if SHARD in path:
+        parts = path.rpartition(SHARD)[2].split("/")
+    else:
+        whole = PurePosixPath(path)
+        above = [folder for folder in image_folders if whole.is_relative_to(folder) and whole != PurePosixPath(folder)]
+        inner = max(above, key=lambda folder: len(PurePosixPath(folder).parts), default=str(whole.parent))
+        parts = list(whole.relative_to(inner).with_suffix("").parts)
+    safe = [part for part in parts if part not in ("", ".", "..")]
+    return "/".join(safe) or "_"
+
+
+def open_prediction_files(cfg: Config, evaluator: str, dataset: Any) -> None:
+    """Tell the evaluators that write predictions where the images lie, and make sure that they can write.
+
+    Args:
+        cfg: of the run.
+        evaluator: `test_evaluator` or `val_evaluator`.
+        dataset: the one that is to be predicted, opened.
+
+    Raises:
+        PredictionNameError: if two predictions have one name.
+        OutputError: if the folder cannot be written, or holds another's file of such a name.
+    """
+    found = cfg.get(evaluator) or []
+    for one in found if isinstance(found, list) else [found]:
+        if not one.get("output_dir") or getattr(one.type, "__name__", one.type) != "CrfIoUMetric":
+            continue
+        one.image_folders = sorted(set(_image_folders(dataset)))
+        paths = [dataset.get_data_info(number)["img_path"] for number in range(len(dataset))]
+        PredictionFiles(one.output_dir, one.image_folders).check(paths)
+
+
+def _image_folders(dataset: Any) -> Iterator[str]:
+    """The folders of images of a data set, and of those inside MMEngine's wrappers."""
+    for part in getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]:
+        if part is not None:
+            yield from _image_folders(part)
+    prefix = getattr(dataset, "data_prefix", None) or {}
+    if prefix.get("img_path"):
+        yield str(prefix["img_path"])

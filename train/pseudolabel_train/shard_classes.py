@@ -1,0 +1,106 @@
+"""Which classes the labels of shards are, by what lies beside them, and whether a vocabulary is the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pseudolabel.errors import ShardError
+from pseudolabel.io.folder import Folder
+from pseudolabel.records import IGNORE
+from pseudolabel.shards.ledger import RUN
+from pseudolabel.vocabulary import Vocabulary
+
+ID2LABEL = "id2label.json"  # Hugging Face's name for a data set's classes by label value
+
+
+@dataclass(frozen=True)
+class RecordedClasses:
+    """What a file beside shards says of their labels.
+
+    Attributes:
+        origin: the file.
+        vocabulary: the vocabulary's name; empty where the file does not tell.
+        names: by label value; what 0 is called comes first.
+    """
+
+    origin: str
+    vocabulary: str
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"vocabulary '{self.vocabulary}' of '{self.origin}'" if self.vocabulary else f"'{self.origin}'"
+
+
+def check_vocabulary(paths: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Make sure that shards were made with the classes of this vocabulary, wherever a file beside them tells.
+
+    Args:
+        paths: of the shards.
+        vocabulary: the one that they are to be read with.
+
+    Raises:
+        ShardError: if the classes differ in number, name or order; the message has both.
+    """
+    for path in {path.rpartition("/")[0] or ".": path for path in reversed(paths)}.values():
+        folder = path.rpartition("/")[0] or "."
+        if path.rpartition("/")[2].startswith("segments-") and Folder(folder).exists(RUN):
+            raise ShardError(f"'{path}' holds regions that only tell apart, without classes, so nothing can be learnt")
+        for recorded in recorded_classes(Folder(folder)):
+            difference = _difference(recorded, vocabulary)
+            if difference:
+                raise ShardError(
+                    f"the shards in '{folder}' are of {recorded}, not of vocabulary '{vocabulary.name}': {difference}; "
+                    "set the data set's `vocabulary` to the one that the shards were made with"
+                )
+
+
+def recorded_classes(folder: Folder) -> list[RecordedClasses]:
+    """What `run.json` and `id2label.json` say, those of them that are there and tell the classes.
+
+    Raises:
+        ShardError: if one of them cannot be read.
+    """
+    found = []
+    for name, read in ((RUN, _from_run), (ID2LABEL, _from_labels)):
+        if not folder.exists(name):
+            continue
+        origin = f"{folder.path}/{name}"
+        try:
+            recorded = read(json.loads(folder.read_bytes(name)), origin)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ShardError(f"'{origin}' cannot be read ({error!r}); correct it, or take it away") from error
+        found += [recorded] if recorded is not None and recorded.names else []
+    return found
+
+
+def _from_run(run: dict[str, Any], origin: str) -> RecordedClasses | None:
+    settings, about = run["settings"], run.get("about", {})
+    settings, about = (
+        settings.get("cams", settings),
+        about.get("cams", about),
+    )  # refined masks carry those of their maps
+    vocabulary = settings.get("vocabulary") or {}
+    return RecordedClasses(origin, about.get("vocabulary", ""), tuple(vocabulary.get("names", ())))
+
+
+def _from_labels(names: dict[str, str], origin: str) -> RecordedClasses:
+    by_value = {int(value): str(name) for value, name in names.items() if int(value) != IGNORE}
+    if sorted(by_value) != list(range(len(by_value))):
+        raise ValueError("the label values are not 0, 1, 2, ...")
+    return RecordedClasses(origin, "", tuple(by_value[value] for value in range(len(by_value))))
+
+
+def _difference(recorded: RecordedClasses, vocabulary: Vocabulary) -> str:
+    """The first difference in words; empty where there is none."""
+    if len(recorded.names) != len(vocabulary.names):
+        return f"{len(recorded.names)} labels with 0, where the vocabulary has {len(vocabulary.names)}"
+    for value, (theirs, ours) in enumerate(zip(recorded.names, vocabulary.names, strict=True)):
+        if value == 0:
+            # Foreign files call it anything; a run's own name for it tells whether there is background.
+            is_same = theirs == ours if recorded.vocabulary else vocabulary.find(theirs) is None
+        else:
+            is_same = theirs == ours or vocabulary.find(theirs) == value
+        if not is_same:
+            return f"label {value} is '{theirs}' there, and '{ours}' in the vocabulary"
+    return ""
