@@ -1,17 +1,46 @@
-"""Pseudo-masks from images and image-level labels; `from pseudolabel import Segmenter` for single images."""
+"""Pseudo-masks from images and image-level labels.
 
+Importing it is quick: what it offers is imported when it is asked for, since torch and diffusers take seconds.
+"""
+
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pseudolabel.methods.registry import Context, Method
+    from pseudolabel.methods.registry import register as register_method
+    from pseudolabel.records import LabelMap, Sample, ScoreMaps
     from pseudolabel.stages.segmenter import Segmenter
 
-__all__ = ["Segmenter"]
+__version__ = metadata.version("pseudolabel")
+__all__ = [
+    "Context",
+    "LabelMap",
+    "Method",
+    "Sample",
+    "ScoreMaps",
+    "Segmenter",
+    "__version__",
+    "register_method",
+]
+
+_HOMES = {
+    "Context": "pseudolabel.methods.registry:Context",
+    "LabelMap": "pseudolabel.records:LabelMap",
+    "Method": "pseudolabel.methods.registry:Method",
+    "Sample": "pseudolabel.records:Sample",
+    "ScoreMaps": "pseudolabel.records:ScoreMaps",
+    "Segmenter": "pseudolabel.stages.segmenter:Segmenter",
+    "register_method": "pseudolabel.methods.registry:register",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what the package offers when it is asked for: torch and diffusers take seconds."""
-    if name == "Segmenter":
-        from pseudolabel.stages.segmenter import Segmenter
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pseudolabel' has no attribute '{name}'")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute)
 
-        return Segmenter
-    raise AttributeError(f"module 'pseudolabel' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

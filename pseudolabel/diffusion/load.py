@@ -12,16 +12,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
-from pseudolabel.errors import ModelError, SettingError
+from pseudolabel.errors import ModelError
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import weights_digest
 from pseudolabel.runtime.bars import library_bars
+from pseudolabel.runtime.precision import resolve_dtype
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
-LAUNCHED = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by the words of `accelerate launch --mixed_precision`
 
 
 def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
@@ -60,30 +60,6 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
     _check_size(model)
     _speed_up(config, model)
     return model
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of weights and activations.
-
-    `auto` is what `accelerate launch --mixed_precision` asks for, else bfloat16 on CUDA devices that have it, float16
-    on other CUDA devices, and float32 elsewhere.
-
-    Raises:
-        SettingError: if `auto` meets a mixed precision other than no, bf16 and fp16.
-    """
-    if name != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched in LAUNCHED:
-        return LAUNCHED[launched]
-    if launched != "no":
-        raise SettingError(
-            f"accelerate launch --mixed_precision {launched}: frozen models run in no, bf16 or fp16; launch with one "
-            "of these, or give --model.dtype"
-        )
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def fingerprint(config: ModelConfig) -> str:

@@ -7,10 +7,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from safetensors import SafetensorError
 
-from pseudolabel.diffusion.load import resolve_dtype
 from pseudolabel.errors import ModelError
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.runtime.bars import library_bars
+from pseudolabel.runtime.precision import resolve_dtype
 
 # Models that are in use, and the processor of each: frozen, so that all who need one can share it.
 _models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()

@@ -14,6 +14,7 @@ from pseudolabel.errors import FAILED_SAMPLES_EXIT
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest, encode_json
+from pseudolabel.io.metrics import METRICS, check_metrics
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.shipped import NAME
 from pseudolabel.methods.registry import chosen_method, produced_kind
@@ -28,7 +29,6 @@ from pseudolabel.stages.caption import write_captions
 from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
-from pseudolabel.stages.metrics import METRICS, check_metrics
 from pseudolabel.vocabulary import load_vocabulary
 
 TABLES: dict[TableName, Table] = {

@@ -22,6 +22,7 @@ from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
 from pseudolabel.io.files import Location, join, read_bytes
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.images import read_mask
+from pseudolabel.io.metrics import check_metrics, record_metrics
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.tar import Members, read_tar
 from pseudolabel.records import BACKGROUND, IGNORE, Failure, Kind
@@ -33,7 +34,6 @@ from pseudolabel.score_maps import at_image_size
 from pseudolabel.shards.sample import decode_cams
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.metrics import check_metrics, record_metrics
 from pseudolabel.stages.predictions import AMBIGUOUS, NO_PREDICTION, Predictions, find_predictions
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.plots import plot_class_iou, plot_confusion, plot_threshold_curve

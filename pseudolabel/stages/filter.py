@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 from pseudolabel.config import Experiment
-from pseudolabel.diffusion.load import resolve_dtype
 from pseudolabel.errors import NoLabelsError, SettingError
 from pseudolabel.evaluation.label_scores import LabelScores
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.io.jsonl import read_lines
+from pseudolabel.io.metrics import record_metrics
 from pseudolabel.io.tar import Members
 from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.precision import resolve_dtype
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.packing import JSONL
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.job import open_job
-from pseudolabel.stages.metrics import record_metrics
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Unit, UnitDigests, cut_units, describe_words

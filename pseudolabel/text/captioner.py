@@ -5,12 +5,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
 
 from pseudolabel.config import CaptionConfig
-from pseudolabel.diffusion.load import resolve_dtype
 from pseudolabel.errors import ModelError, SettingError
 from pseudolabel.io.pretrained import load_pretrained
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
 from pseudolabel.runtime.batching import batched
+from pseudolabel.runtime.precision import resolve_dtype
 
 
 class Captioner:

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import ModelConfig
-from pseudolabel.diffusion.load import fingerprint, load_model, resolve_dtype
+from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.errors import ModelError, SettingError, UserError
+from pseudolabel.runtime.precision import resolve_dtype
 from tests.plain.architectures import loaded, tiny
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from pseudolabel.stages.metrics import record_metrics
+from pseudolabel.io.metrics import record_metrics
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 

@@ -13,7 +13,7 @@ from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
 from pseudolabel.errors import UserError
-from pseudolabel.stages.metrics import check_metrics, record_metrics
+from pseudolabel.io.metrics import check_metrics, record_metrics
 
 WORK_DIR = "--work-dir"
 META = "pseudolabel"  # of a checkpoint's `meta`

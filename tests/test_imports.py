@@ -1,0 +1,63 @@
+"""The design's rule: each folder imports only from folders on its left."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# The files at the top of the package that are for everybody.
+BASIS = {"errors", "records", "limits", "config", "vocabulary", "vocabulary_file", "score_maps"}
+LOW = BASIS | {"io", "runtime"}
+MODELS = LOW | {"sources", "diffusion", "text", "crf"}
+ALLOWED = {
+    **dict.fromkeys(BASIS - {"vocabulary_file"}, BASIS),
+    "vocabulary_file": LOW,
+    "experiment_file": LOW,
+    "io": LOW,
+    "runtime": LOW,
+    "shapes": LOW,
+    "sources": LOW | {"shapes"},
+    "diffusion": LOW,
+    "text": LOW | {"sources", "diffusion"},
+    "crf": LOW,
+    "methods": MODELS - {"sources"},
+    "shards": LOW,
+    "evaluation": LOW | {"shards"},
+    "views": LOW | {"shards", "evaluation"},
+    "stages": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "shapes"},
+    "papers": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "stages"},
+    "pseudolabel_train": LOW | {"crf", "shards"},
+}
+DOORS = {"__init__", "__main__", "cli"}  # which lead to everything
+
+
+def modules() -> list[Path]:
+    return [*(ROOT / "pseudolabel").rglob("*.py"), *(ROOT / "train" / "pseudolabel_train").rglob("*.py")]
+
+
+def part_of(module: str) -> str:
+    """The folder, or the file at the top, that a module's name lies in."""
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "pseudolabel" and rest else package
+
+
+def imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {part_of(name) for name in names if name.partition(".")[0] in ("pseudolabel", "pseudolabel_train")}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_imports_from_its_left_alone(path: Path) -> None:
+    inside = path.relative_to(ROOT)
+    own = "pseudolabel_train" if inside.parts[0] == "train" else inside.with_suffix("").parts[1]
+    if own in DOORS and len(inside.parts) == 2:
+        return
+    assert imported(path) - {own, "pseudolabel"} <= ALLOWED[own]
+
+
+def test_every_folder_has_its_rule() -> None:
+    folders = {path.name for path in (ROOT / "pseudolabel").iterdir() if (path / "__init__.py").is_file()}
+    assert folders <= ALLOWED.keys()
