@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pseudolabel.records import LabelMap, Sample, ScoreMaps
     from pseudolabel.stages.segmenter import Segmenter
 
-__version__ = metadata.version("pseudolabel")
+    __version__: str
+
 __all__ = [
     "Context",
     "LabelMap",
@@ -36,6 +37,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # a copy that is not installed has none
+        return metadata.version("pseudolabel")
     if name not in _HOMES:
         raise AttributeError(f"module 'pseudolabel' has no attribute '{name}'")
     module, _, attribute = _HOMES[name].partition(":")

@@ -96,14 +96,17 @@ def test_regions_do_not_depend_on_the_batch():
 
 
 def test_bfloat16_regions_are_nearly_the_same():
-    half = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu"))
-    found, expected = (
-        FeatureClusters(model, chosen("shapes", {})).regions(
-            model.encode(model.pixels(scene())[None]), None, generators()[:1]
+    """For most images: of two starts of K-means that end almost equally well, rounding may choose the other one."""
+    models = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu")), loaded("shapes")
+    shares = []
+    for number in range(6):
+        pixels = models[0].pixels(scene(number))[None]
+        found, expected = (
+            FeatureClusters(model, chosen("shapes", {})).regions(model.encode(pixels), None, generators()[:1])
+            for model in models
         )
-        for model in (half, loaded("shapes"))
-    )
-    assert (found == expected).float().mean() > 0.9
+        shares.append((found == expected).float().mean().item())
+    assert sorted(shares)[2] > 0.9
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from pseudolabel.config import Experiment
 from pseudolabel.experiment_file import load_experiment
-from pseudolabel.methods import freesegdiff
+from pseudolabel.methods import freesegdiff_predictor
 from pseudolabel.papers.data import DATA
 from pseudolabel.papers.names import TableName
 from pseudolabel.papers.reproduce import TABLES
@@ -32,7 +32,7 @@ def each_model_is_loaded_once() -> Iterator[None]:
     """Most of a row's time on one image goes into loading the same small models as the row before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label, "load_model", cache(label.load_model))
-        patch.setattr(freesegdiff, "ClipScorer", cache(freesegdiff.ClipScorer))
+        patch.setattr(freesegdiff_predictor, "ClipScorer", cache(freesegdiff_predictor.ClipScorer))
         yield
 
 

@@ -70,8 +70,8 @@ def test_a_job_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
 def test_the_last_rank_finishes(tmp_path: Path) -> None:
     first, second = rank_of(0, 2), rank_of(1, 2)
     with job_in(tmp_path, first) as one, job_in(tmp_path, second) as other:
-        assert numbers(one.choose(first.share(UNITS))) == [0, 2]
-        assert numbers(other.choose(second.share(UNITS))) == [1]
+        assert numbers(one.choose(first.assigned(UNITS))) == [0, 2]
+        assert numbers(other.choose(second.assigned(UNITS))) == [1]
         do(one, UNITS[0])
         do(one, UNITS[2])
         assert one.finish() is None
@@ -97,7 +97,7 @@ def test_one_of_the_ranks_that_end_together_finishes(tmp_path: Path) -> None:
 def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
     with job_in(tmp_path, rank_of(0, 2)) as one, job_in(tmp_path, rank_of(1, 2)) as other:
         do(other, UNITS[1], bad="d")
-        one._looked = float("-inf")  # the two seconds between looks are over
+        one._polled = float("-inf")  # the two seconds between polls are over
         one.poll(1)
         assert (one.progress.done, one.progress.failures) == (3, 1)
         assert (other.progress.done, other.progress.failures) == (0, 0)

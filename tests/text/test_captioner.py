@@ -10,7 +10,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GitForCausa
 
 from pseudolabel.config import CaptionConfig
 from pseudolabel.errors import ModelError, SettingError
-from pseudolabel.text import captioner, pretrained
+from pseudolabel.io import pretrained
+from pseudolabel.text import captioner
 from pseudolabel.text.captioner import Captioner
 from tests.plain.blip import tiny_blip
 from tests.plain.captioners import tiny_blip2, tiny_git, tiny_without_leads

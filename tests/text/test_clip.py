@@ -7,7 +7,8 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from pseudolabel.errors import ModelError
-from pseudolabel.text import clip, pretrained
+from pseudolabel.io import pretrained
+from pseudolabel.text import clip
 from pseudolabel.text.clip import ClipScorer
 from tests.plain.clip import tiny_clip
 

@@ -154,17 +154,17 @@ def test_weights_are_those_of_the_plain_way(tokenizer, class_tokens, modifiers):
     for name in ("star", "red star", "zebra crossing", "fire hydrant"):
         for behind in (None, "", " sitting", ", here", ", sitting", " sitting, here", "y sitting"):
             caption = "" if behind is None else f"a photograph of {name}{behind}"
-            weights = token_weights(tokenizer, build_prompt(TEMPLATE, name, caption), config)
+            found = token_weights(tokenizer, build_prompt(TEMPLATE, name, caption), config)
             sentence = plain.write_sentence(TEMPLATE, name, caption)
             weights, emphasis = torch.zeros(77), torch.ones(77)
             groups = plain.class_tokens(tokenizer, sentence, config)
             for group in groups:
                 weights[group] += 1 / len(group) / len(groups)
             emphasis[plain.emphasised_tokens(tokenizer, sentence, config)] = 1.5
-            assert weights.text == sentence.text
-            torch.testing.assert_close(weights.weights, weights)
-            assert torch.equal(weights.emphasis, emphasis)
-            assert weights.weights.sum().item() == pytest.approx(1)
+            assert found.text == sentence.text
+            torch.testing.assert_close(found.weights, weights)
+            assert torch.equal(found.emphasis, emphasis)
+            assert found.weights.sum().item() == pytest.approx(1)
 
 
 def test_a_name_behind_the_last_token_is_an_error():
