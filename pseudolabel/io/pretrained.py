@@ -29,7 +29,7 @@ def load_pretrained(
         model_class, processor_class: transformers classes with `from_pretrained`.
         device: where the model goes, in the precision that suits it.
         what: the kind of checkpoint, such as `a CLIP`, for the message.
-        setting: the option that names it, such as `--filter.clip`, for the message.
+        setting: the option that names it, such as `filter.clip`, for the message.
 
     Returns:
         The model and the processor.
