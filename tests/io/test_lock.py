@@ -72,7 +72,7 @@ def test_a_file_system_without_locks_is_told_of_in_one_line(
     with lock_output(folder, 0), lock_output(folder, 1):
         pass
     assert capsys.readouterr().err == (
-        f"'{tmp_path}' is on a file system without locks ({os.strerror(number)}): see to it yourself that only one run "
+        f"'{tmp_path}' is on a file system without locks ({os.strerror(number)}): make sure that only one run "
         "writes there\n"
     )
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".lock-")]
