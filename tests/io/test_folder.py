@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
         folder = Folder(str(tmp_path))
         folder.write_bytes("a.tar", b"a" * 600_000)
         for name in ("a.tar", "b.tar"):
-            with pytest.raises(OutputError, match=r"no space left in .*finished file is safe"):
+            with pytest.raises(OutputError, match=r"no space left in .*finished file is complete"):
                 folder.write_bytes(name, b"b" * 600_000)
         assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
         assert folder.read_bytes("a.tar") == b"a" * 600_000

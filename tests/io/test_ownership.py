@@ -126,7 +126,7 @@ def test_nothing_lands_outside(tmp_path: Path, name: str) -> None:
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
     files = OwnFiles(Folder(str(tmp_path / "out")))
     assert files.obstacle(name)
-    with pytest.raises(OutputError, match="out of"):
+    with pytest.raises(OutputError, match="outside"):
         files.write({name: b""})
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
     assert os.listdir(tmp_path / "elsewhere") == []
@@ -143,7 +143,7 @@ def test_obstacles_are_seen_before_writing(tmp_path: Path) -> None:
     files = OwnFiles(Folder(str(tmp_path / "not there yet")))
     assert files.obstacle("a/b.png") == ""
     for long in ("x" * 255 + ".png", "new/" + "x" * 255 + ".png"):
-        assert "too long a name: 259 bytes of 255" in files.obstacle(long)
+        assert "is too long: 259 bytes of at most 255" in files.obstacle(long)
         files.folder.prepare()
     (tmp_path / "file").touch()
     assert f"'{tmp_path}/file' is a file where a folder is needed" in OwnFiles(Folder(str(tmp_path))).obstacle("file/a")
@@ -171,7 +171,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path, "size=1m"):
         files = OwnFiles(Folder(str(tmp_path)))
         files.write({"a.png": b"a" * 600_000})
-        with pytest.raises(FullDiskError, match="every finished file is safe"):
+        with pytest.raises(FullDiskError, match="every finished file is complete"):
             files.write({"b.png": b"b" * 600_000})
         (tmp_path / "a.png").unlink()
         OwnFiles(Folder(str(tmp_path))).write({"b.png": b"b" * 600_000})

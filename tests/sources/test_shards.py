@@ -469,5 +469,5 @@ def test_a_field_that_comes_twice_is_a_failure(tmp_path: Path, voc: Vocabulary) 
     members = {"a.jpg": picture(), "a.json": b'{"labels": ["cat"], "labels": ["dog"]}', "b.jpg": picture()}
     source = open_shards(write_shard(tmp_path / "s.tar", members | {"b.cls": b"cat"}), voc)
     assert [entry.classes for entry in source.entries] == [(), (8,)]
-    with pytest.raises(SampleError, match=r"a\.json: 'labels' comes twice in one object; keep one of them"):
+    with pytest.raises(SampleError, match=r"a\.json: field 'labels' is repeated in one object; keep one of them"):
         source.read(source.entries[0])

@@ -423,7 +423,7 @@ def test_csv_as_people_write_it(tmp_path: Path, voc: Vocabulary, content: bytes,
     ("content", "reason"),
     [
         ("image,labels\na.jpg,étoile\n".encode("cp1252"), r"not UTF-8 text .* iconv -f WINDOWS-1252 -t UTF-8"),
-        ("image,labels\na.jpg,cat\n".encode("utf-16-le"), "zero bytes, as no text does; save it as UTF-8"),
+        ("image,labels\na.jpg,cat\n".encode("utf-16-le"), "zero bytes, so it is not text; save it as UTF-8"),
     ],
 )
 def test_csv_in_other_encodings(tmp_path: Path, voc: Vocabulary, content: bytes, reason: str) -> None:
@@ -548,5 +548,5 @@ def test_a_path_that_no_file_can_have_is_one_failure(
 
 def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
-    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not JSON: 'labels' comes twice in one object"):
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not JSON: field 'labels' is repeated in one object"):
         open_table(tmp_path / "t.jsonl", voc)

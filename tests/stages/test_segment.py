@@ -262,7 +262,7 @@ def test_a_read_only_output_folder(photo, tmp_path, names):
 def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, caplog):
     caplog.set_level("INFO", logger="pseudolabel")
     with mounted_tmpfs(tmp_path / "out", "size=40k"):
-        with pytest.raises(FullDiskError, match=r"no space left in .* it goes on where it stopped"):
+        with pytest.raises(FullDiskError, match=r"no space left in .* it continues where it stopped"):
             segment_images(configure(tmp_path / "out"), [str(images)], ",".join(names), sharpen=False)
         written = len(list((tmp_path / "out").rglob("*.json")))
         assert f"{written} image" in caplog.text

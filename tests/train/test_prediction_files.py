@@ -66,7 +66,7 @@ def test_ground_truth_is_not_written_over(tmp_path):
 def test_a_link_does_not_lead_out(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").symlink_to(tmp_path)
-    with pytest.raises(OutputError, match=r"a link leads from .* out of"):
+    with pytest.raises(OutputError, match=r"is a link to a place outside"):
         PredictionFiles(str(tmp_path / "out"), ["/data"]).check(["/data/a/img.jpg"])
 
 

@@ -113,7 +113,7 @@ def read_ids(voc: Path, split: str) -> list[str]:
         read_image_list(
             str(path),
             _images_of(voc),
-            remedy=f"`split` can be {lists}. VOC's test list and images come in VOC2012test.tar, see "
+            hint=f"`split` can be {lists}. VOC's test list and images come in VOC2012test.tar, see "
             "scripts/prepare_voc.py --test",
         )
     )
