@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 import docstring_parser
 import yaml
@@ -27,7 +28,22 @@ from pseudolabel.methods.registry import METHODS
 from pseudolabel.papers.names import TableName
 from pseudolabel.runtime.alone import stands_aside
 from pseudolabel.runtime.interrupt import ended_by_interrupt
+from pseudolabel.runtime.terminal import Terminal, with_options
 from pseudolabel.runtime.watchdog import end_with_launcher
+
+
+class Ended(Protocol):
+    """How the work of a command ended."""
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command."""
+
+    def lines(self) -> list[str]:
+        """The command's last lines."""
+
+
+terminal = Terminal()
 
 NO_OPTIONS: list[str] = []
 CONFIG_HELP = "experiment file (YAML), or the name of one that ships, such as shapes; later options override it"
@@ -57,8 +73,7 @@ def caption(experiment: Experiment) -> int:
     from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.caption import write_captions
 
-    captioned = write_captions(experiment, current_rank())
-    return captioned.report() if captioned is not None else 0
+    return _tell(write_captions(experiment, current_rank()))
 
 
 def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
@@ -73,7 +88,6 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
-    from pseudolabel.stages.summary import report
 
     truth = true_classes(experiment)  # before the work, for it may be missing
     summary = write_classes(experiment, current_rank(), retry_failed)
@@ -81,7 +95,7 @@ def filter_classes(experiment: Experiment, retry_failed: bool = False) -> int:
         names = filter_vocabulary(experiment).names[1:]
         title = f"Filtered classes on {experiment.source.split}, {len(truth):,} labelled images"
         print_label_scores(score_classes(experiment, truth), names, title, Console())
-    return report(summary)
+    return _tell(summary)
 
 
 def cams(experiment: Experiment, retry_failed: bool = False) -> int:
@@ -96,11 +110,10 @@ def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     from pseudolabel.methods.registry import produced_kind
     from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.label import write_labels
-    from pseudolabel.stages.summary import report
 
     if produced_kind(experiment) != "cams":
-        raise SettingError(f"--method {experiment.method} gives no CAMs; say 'pseudolabel generate' with it")
-    return report(write_labels(experiment, current_rank(), retry_failed))
+        raise SettingError(f"`method` {experiment.method} gives no CAMs; say 'pseudolabel generate' with it")
+    return _tell(write_labels(experiment, current_rank(), retry_failed))
 
 
 def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = False) -> int:
@@ -112,9 +125,8 @@ def refine(experiment: Experiment, follow: bool = False, retry_failed: bool = Fa
     """
     from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.refine import write_masks
-    from pseudolabel.stages.summary import report
 
-    return report(write_masks(experiment, current_rank(), follow, retry_failed))
+    return _tell(write_masks(experiment, current_rank(), follow, retry_failed))
 
 
 def generate(experiment: Experiment, retry_failed: bool = False) -> int:
@@ -128,11 +140,10 @@ def generate(experiment: Experiment, retry_failed: bool = False) -> int:
     """
     from pseudolabel.runtime.rank import current_rank
     from pseudolabel.stages.generate import generate as run
-    from pseudolabel.stages.summary import report
 
     # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
     # would end them.
-    return [report(summary) for summary in run(experiment, current_rank(), retry_failed)][-1]
+    return [_tell(summary) for summary in run(experiment, current_rank(), retry_failed)][-1]
 
 
 def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"], predictions: str = "") -> int:
@@ -150,6 +161,8 @@ def evaluate(experiment: Experiment, kind: Literal["cams", "masks", "segments"],
 
     report = run(experiment, kind, current_rank(), predictions)
     print_report(report, Console())
+    for line in report.scope.lines() if report.scope is not None else ():
+        terminal.say(line)
     return 0 if report.scope is None or report.scope.is_whole else FAILED_SAMPLES_EXIT
 
 
@@ -184,7 +197,7 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
     """
     from pseudolabel.stages.segment import segment_images
 
-    return segment_images(experiment, images, classes, sharpen).report()
+    return _tell(segment_images(experiment, images, classes, sharpen))
 
 
 def sheet(experiment: Experiment, out_file: str = "", rows: int = 12, title: str = "") -> int:
@@ -216,7 +229,7 @@ def verify(folder: str) -> int:
     with show_progress("verify", 0, show=sys.stderr.isatty()) as progress:
         faults = run(Folder(folder), lambda done, total: progress.update(done, 0))
     for fault in faults:
-        print(fault)
+        terminal.say(fault)
     failed = "1 failure" if len(faults) == 1 else f"{len(faults):,} failures"
     print(f"{folder}: {failed}" if faults else f"{folder}: complete and valid")
     return 1 if faults else 0
@@ -241,9 +254,9 @@ def failures(out: str, csv: str = "") -> int:
     found = find_failures(Folder(out))
     for kind, failure in found:
         origin = "" if failure.origin in failure.message else f" [{failure.origin}]"
-        print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
+        terminal.say(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
     if csv:
-        write_own(csv, to_csv(found), "--csv")
+        write_own(csv, to_csv(found), "`csv`")
         print(escaped(f"{len(found):,} lines -> {csv}"))
     print(escaped(f"{out}: {count(found)}"))
     return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
@@ -340,17 +353,26 @@ INTERRUPTED = {
 
 
 class Parser(ArgumentParser):
-    """A parser that names the option that was meant."""
+    """A parser that names the option that was meant.
+
+    Attributes:
+        commands: the parsers of the commands, by name.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands: dict[str, ArgumentParser] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with the message, and for an option that there is not with the most similar one."""
         parser = getattr(ex, "subcommand_parser", None) or self
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
         similar = get_close_matches(unknown, parser._option_string_actions, 1) if unknown.startswith("-") else []
-        super().error(f"{message}; did you mean {similar[0]}?" if similar else message, ex)
+        message = f"{message}; did you mean {similar[0]}?" if similar else message
+        super().error(with_options(message, _options(parser)), ex)
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The parser of all commands; settings and their help come from the dataclasses and docstrings."""
     parser = Parser(
         prog="pseudolabel",
@@ -373,8 +395,29 @@ def build_parser() -> ArgumentParser:
         for parameter in inspect.signature(function).parameters.values():
             if parameter.name != "experiment":
                 _add_argument(command, function, parameter)
+        parser.commands[name] = command
         commands.add_subcommand(name, command, help=_doc(function).split("\n")[0])
     return parser
+
+
+def _options(parser: ArgumentParser) -> dict[str, str]:
+    """The option of each setting and of each of the command's own arguments."""
+    return {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+
+
+def _options_of(parser: Parser, command: str) -> dict[str, str]:
+    """The options that messages of a command name; `failures` tells of those that other commands take."""
+    commands = parser.commands
+    return (_options(commands["generate"]) if command == "failures" else {}) | _options(commands[command])
+
+
+def _tell(ended: Ended | None) -> int:
+    """Print how a command's work ended, where this process tells it; give the exit status."""
+    if ended is None:
+        return 0
+    for line in ended.lines():
+        terminal.say(line)
+    return ended.exit_status
 
 
 def _doc(function: Callable[..., int]) -> str:
@@ -424,9 +467,13 @@ def main(arguments: list[str] | None = None) -> int:
             resolved = _resolve_shipped(sys.argv[1:] if arguments is None else arguments)
             load_plugins(_named_plugins(resolved))
         except SettingError as error:
-            build_parser().error(str(error))
+            build_parser().error(with_options(str(error), {name: f"--{name}" for name in ("config", "crf", "plugins")}))
         parser = build_parser()
         parsed = parser.parse_args(resolved)
+    terminal.options = _options_of(parser, parsed.command)
+    logger = logging.getLogger("pseudolabel")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(terminal)
     advice = INTERRUPTED.get(parsed.command, "nothing was written; run it again")
     message = f"pseudolabel {parsed.command}: interrupted; {advice}"
     with ended_by_interrupt(message) if arguments is None else nullcontext():
@@ -439,7 +486,7 @@ def _explain_errors(command: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except UserError as error:
-        print(escaped(f"pseudolabel {command}: {error}", keep="\n"), file=sys.stderr)
+        terminal.complain(f"pseudolabel {command}: {error}")
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
@@ -480,8 +527,9 @@ def _resolve_shipped(arguments: list[str]) -> list[str]:
     for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
         option, joined, value = argument.partition("=")
         option, value = (option, value) if joined else (before, argument)
-        check_shipped(option, value)
-        resolved[place] = f"{option}={resolve_shipped(option, value)}" if joined else resolve_shipped(option, value)
+        setting = option.removeprefix("--")
+        check_shipped(setting, value)
+        resolved[place] = f"{option}={resolve_shipped(setting, value)}" if joined else resolve_shipped(setting, value)
     return resolved
 
 

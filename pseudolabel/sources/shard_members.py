@@ -75,7 +75,7 @@ def read_members(path: str) -> tuple[list[Member], Counter[str]]:
             whole = file.read(_BLOCK) == bytes(_BLOCK)
             more = whole and _holds_more(file)
     except FileNotFoundError as error:
-        raise SourceError(f"no shard '{printable(path)}'; check --source.path") from error
+        raise SourceError(f"no shard '{printable(path)}'; check `source.path`") from error
     except (tarfile.TarError, OSError) as error:
         raise SourceError(f"shard '{printable(path)}' is not a plain tar ({error}){_explain(path)}") from error
     if not whole:

@@ -180,14 +180,14 @@ class _Composed:
             problem = (
                 "unreadable",
                 f"{origin}: no labels; an object with a list under {', '.join(LABEL_FIELDS[:3])} is needed, or "
-                "--source.labels none, or the path of a label file",
+                "`source.labels` none, or the path of a label file",
             )
         unopened = [member for member in self._sample.values() if member.suffix in _UNOPENED]
         if problem is None and not self._labels and unopened:
             problem = (
                 "unreadable",
                 f"{printable(f'{self._path}: {unopened[0].name}')}: labels in {unopened[0].suffix} are not read, since "
-                "pickles can run code; write them as .json, .cls or .txt, or set --source.labels none",
+                "pickles can run code; write them as .json, .cls or .txt, or set `source.labels` none",
             )
         return (), problem
 

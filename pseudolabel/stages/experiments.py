@@ -41,8 +41,8 @@ def open_experiment(config: Config, overrides: Mapping[str, Any] | None = None) 
     settings = _read(parser, config)
     for name, value in values.items():
         if isinstance(value, str):
-            check_shipped(f"--{name}", value)
-            value = resolve_shipped(f"--{name}", value)
+            check_shipped(name, value)
+            value = resolve_shipped(name, value)
         try:
             settings = parser.parse_object({name: value}, settings)
         except (ArgumentError, TypeError) as error:
@@ -56,9 +56,9 @@ def _given(overrides: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
 
 def _named_plugins(name: str) -> list[str]:
     """The plugins that an experiment file names; whatever else is in it is parsed once their settings are known."""
-    check_shipped("--config", name)
+    check_shipped("config", name)
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
-        return list(yaml.safe_load(Path(resolve_shipped("--config", name)).read_text("utf-8")).get("plugins") or [])
+        return list(yaml.safe_load(Path(resolve_shipped("config", name)).read_text("utf-8")).get("plugins") or [])
     return []
 
 
@@ -66,7 +66,7 @@ def _read(parser: ArgumentParser, config: Config) -> Any:
     try:
         if isinstance(config, Experiment):
             return parser.parse_object(_flat(config))
-        return parser.parse_path(resolve_shipped("--config", os.fspath(config)))
+        return parser.parse_path(resolve_shipped("config", os.fspath(config)))
     except (ArgumentError, OSError, TypeError, ValueError) as error:
         name = "the experiment" if isinstance(config, Experiment) else f"'{os.fspath(config)}'"
         raise SettingError(f"{name} cannot be used: {error}") from error

@@ -88,7 +88,7 @@ class Segmenter:
             ModelError: if it cannot be loaded.
             SettingError: if there is no such method, or a value makes no sense.
         """
-        is_shipped = resolve_shipped("--config", name) != name
+        is_shipped = resolve_shipped("config", name) != name
         base = open_experiment(name) if is_shipped else Experiment()
         settings = model_settings(name, dtype, revision, variant)
         experiment = open_experiment(replace(base, method=method), settings)

@@ -74,9 +74,9 @@ class CategoryFilter:
         self, config: FilterConfig, captions: CaptionConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     ) -> None:
         if config.image == config.nouns == "none":
-            raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
+            raise SettingError("`filter.image` none and `filter.nouns` none leave nothing to tell classes by")
         if problem := template_problem(config.template):
-            raise SettingError(f"--filter.template {problem}")
+            raise SettingError(f"`filter.template` {problem}")
         self.config, self.captions, self.device, self.hub = config, captions, device, hub
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
@@ -126,7 +126,7 @@ class CategoryFilter:
 
     @cached_property
     def _clip(self) -> ClipScorer:
-        return ClipScorer(self.config.clip, self.device, "--filter.clip", self.hub)
+        return ClipScorer(self.config.clip, self.device, "`filter.clip`", self.hub)
 
     @cached_property
     def _captioner(self) -> Captioner:

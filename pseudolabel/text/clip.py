@@ -25,7 +25,7 @@ class ClipScorer:
         Args:
             name: hub id or folder, or `shapes`.
             device: where it runs.
-            setting: the option that names it, such as `--filter.clip`, for messages.
+            setting: the setting that names it, such as `filter.clip`, for messages.
             hub: access to the hub.
 
         Raises:

@@ -26,5 +26,5 @@ def test_a_later_option_overrides_the_preset() -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"--crf no-such-preset: .*those that ship are clip-es, none"):
+    with pytest.raises(SettingError, match=r"`crf` no-such-preset: .*those that ship are clip-es, none"):
         crf_of("--crf", "no-such-preset")
