@@ -153,3 +153,26 @@ def test_help_imports_no_torch() -> None:
     assert outcome.status == 0
     assert "jsonargparse" in outcome.err
     assert not re.search(r"\| +(torch|diffusers|transformers|accelerate)\n", outcome.err)
+
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("configs/**/*.yaml"),
+    *ROOT.glob("configs/**/*.py"),
+]
+COMMAND = re.compile(r"pseudolabel ([a-z-]+)((?: [^\s`#]+)*)")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_give_options_that_exist(path: Path) -> None:
+    text = re.sub(r"\\\n#?", " ", path.read_text())
+    for name, rest in COMMAND.findall(re.sub(r" +", " ", text)):
+        if name in COMMANDS:
+            parser = command_parser(name, COMMANDS[name])
+            given = set(re.findall(r"(?<= )--[\w.-]+", rest))
+            taken = {
+                option for action in parser._actions if action not in parser.unread for option in action.option_strings
+            }
+            assert given <= taken, (name, rest)
