@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
+    from pseudolabel.shards.dataset import ShardDataset
     from pseudolabel.stages.experiments import open_experiment
     from pseudolabel.stages.functions import cams, evaluate, generate
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
@@ -59,6 +60,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "SettingError",
+    "ShardDataset",
     "UserError",
     "VocabularyError",
     "__version__",
@@ -78,6 +80,7 @@ _MODULES = {
     "methods.plugins": ("load_plugins",),
     "methods.registry": ("Context", "Method"),
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
+    "shards.dataset": ("ShardDataset",),
     "stages.experiments": ("open_experiment",),
     "stages.functions": ("cams", "evaluate", "generate"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),

@@ -74,9 +74,9 @@ class ImageMethod:
             )
         self.model = model if self.entry.needs_model else None
         self.settings = _settings(name, self.model, settings, changes)
+        self.vocabulary: Vocabulary | None = None
         if vocabulary is not None:
-            vocabulary = load_vocabulary(vocabulary) if isinstance(vocabulary, str) else vocabulary_of(vocabulary)
-        self.vocabulary = vocabulary
+            self.vocabulary = load_vocabulary(vocabulary) if isinstance(vocabulary, str) else vocabulary_of(vocabulary)
         self.device = self.model.device if self.model is not None else find_device(device)
         self.batch, self.seed = batch, seed
         self._latest: tuple[tuple[Vocabulary, Any] | None, Predictor] | None = None
@@ -84,7 +84,7 @@ class ImageMethod:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entry.name!r}, {self.model or self.device}, {self.settings})"
 
-    @overload
+    @overload  # type: ignore[overload-overlap]  (a path is one image, although it is a sequence of letters)
     def __call__(
         self, images: ImageLike, labels: Names | None = None, captions: Caption | None = None
     ) -> Segmentation: ...
