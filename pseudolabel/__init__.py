@@ -22,12 +22,12 @@ if TYPE_CHECKING:
         FreeSegDiffConfig,
     )
     from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
+    from pseudolabel.experiment_file import open_experiment
     from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
     from pseudolabel.shards.dataset import ShardDataset
-    from pseudolabel.stages.experiments import open_experiment
     from pseudolabel.stages.functions import cams, evaluate, generate
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
@@ -81,7 +81,7 @@ _MODULES = {
     "methods.registry": ("Context", "Method"),
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
-    "stages.experiments": ("open_experiment",),
+    "experiment_file": ("open_experiment",),
     "stages.functions": ("cams", "evaluate", "generate"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),

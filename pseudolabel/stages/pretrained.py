@@ -8,9 +8,9 @@ from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import load_model as load
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.hub import Hub
 from pseudolabel.runtime.rank import current_rank
-from pseudolabel.stages.experiments import open_experiment
 
 
 def load_model(

@@ -10,8 +10,8 @@ import torch
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.crf.densecrf import refine as refine_scores
 from pseudolabel.crf.failures import crf_failures
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.records import BACKGROUND, IGNORE
-from pseudolabel.stages.experiments import open_experiment
 from pseudolabel.stages.image_like import ImageLike, decode
 from pseudolabel.stages.pretrained import find_device
 from pseudolabel.views.segmentation import Segmentation
