@@ -1,0 +1,73 @@
+"""The registry of methods: what can be registered, and what is found."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from pseudolabel.config import DiffSegConfig, DiffSegmenterConfig, Experiment
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.registry import METHODS, Method, chosen_method, find_method, produced_kind, register
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    """Args: epochs: passes."""
+
+    epochs: int = 6
+
+
+def own(name: str, settings: type[Any] = OwnConfig) -> Method:
+    return Method(name, lambda context, settings: None, settings, lambda _: "segments")  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def unchanged() -> Iterator[None]:
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_the_methods_of_the_package() -> None:
+    assert list(METHODS)[:4] == ["diffsegmenter", "elbo", "diffseg", "freesegdiff"]
+    kinds = [produced_kind(Experiment(method=name)) for name in list(METHODS)[:4]]
+    assert kinds == ["cams", "cams", "segments", "masks"]
+    named = Experiment(method="diffseg", diffseg=DiffSegConfig(semantic=True))
+    assert produced_kind(named) == "masks"
+    assert find_method("diffseg").takes_unlabelled(DiffSegConfig())
+    assert not find_method("diffseg").takes_unlabelled(named.diffseg)
+    assert not find_method("diffsegmenter").takes_unlabelled(DiffSegmenterConfig())
+
+
+def test_an_own_method_is_chosen_with_its_settings() -> None:
+    method = register(own("cam"))
+    assert find_method("cam") is method
+    assert chosen_method(Experiment(method="cam")) == (method, OwnConfig())
+    settings = OwnConfig(epochs=2)
+    assert chosen_method(Experiment(method="cam", own_settings={"cam": settings})) == (method, settings)
+    again = register(replace(method, needs_model=False))  # a notebook's cell that is run again
+    assert find_method("cam") is again
+
+
+def test_a_name_that_is_taken() -> None:
+    register(own("cam"))
+    with pytest.raises(SettingError, match="a method 'cam' is registered already; give yours another name"):
+        register(own("cam", DiffSegConfig))
+    with pytest.raises(SettingError, match="a method 'elbo' is registered already"):
+        register(own("elbo"))
+
+
+@pytest.mark.parametrize("name", ["source", "out", "my method", "2nd", ""])
+def test_a_name_that_cannot_be_a_section(name: str) -> None:
+    with pytest.raises(SettingError, match=f"a method cannot be named '{name}'"):
+        register(own(name))
+    assert name not in METHODS
+
+
+def test_an_unknown_method() -> None:
+    with pytest.raises(SettingError, match=r"`method` difseg: no such method; did you mean 'diffseg'"):
+        find_method("difseg")
+    with pytest.raises(SettingError, match=r"give one of diffsegmenter, .*, or name the file .* with `plugins`"):
+        find_method("xyz")

@@ -1,0 +1,284 @@
+"""The Python API: every name, methods on images in memory, refinement, and the stages as functions."""
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from PIL import Image
+from transformers import AutoProcessor, CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
+
+import pseudolabel as pl
+from pseudolabel.crf.densecrf import refine as refine_scores
+from pseudolabel.experiment_file import open_experiment
+from pseudolabel.shapes.world import Scene, draw_scene
+from pseudolabel.vocabulary import load_vocabulary
+from tests.e2e.commands import call, shards
+
+DOORS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
+FAST = {pl.DiffSegmenter: {"timesteps": [50]}, pl.Elbo: {"samples": 2}, pl.DiffSeg: {}, pl.FreeSegDiff: {}}
+NAMES = load_vocabulary("shapes").names
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pl.load_model("shapes", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [draw_scene(np.random.default_rng(seed), 128) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def labels(scenes: list[Scene]) -> list[list[str]]:
+    return [[NAMES[index] for index in scene.classes] for scene in scenes]
+
+
+def same(one: pl.Segmentation, other: pl.Segmentation) -> bool:
+    """Whether two results agree; scores up to the rounding of batches of another size."""
+    if one.scores is not None and other.scores is not None:
+        return one.classes == other.classes and bool(np.allclose(one.scores, other.scores, atol=2e-3))
+    assert one.labels is not None
+    assert other.labels is not None
+    return one.names == other.names and bool((one.labels == other.labels).mean() > 0.999)
+
+
+def test_every_name_is_there_and_documented() -> None:
+    for name in pl.__all__:
+        assert getattr(pl, name) is not None
+        assert name == "__version__" or getattr(pl, name).__doc__
+    assert dir(pl) == sorted(pl.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'segment'"):
+        pl.segment  # noqa: B018
+
+
+def test_importing_loads_no_model_code() -> None:
+    program = "import sys, pseudolabel; print({*sys.modules} & {'torch', 'diffusers', 'numpy', 'jsonargparse'})"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_model_is_loaded_by_values(model) -> None:
+    assert repr(model) == "DiffusionModel('shapes', 128 x 128 pixels, float32 on cpu)"
+    half = pl.load_model("shapes", device="cpu", dtype=torch.bfloat16, image_size=64)
+    assert repr(half) == "DiffusionModel('shapes', 64 x 64 pixels, bfloat16 on cpu)"
+
+
+def test_a_model_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(pl.ModelError, match=r"cannot load the diffusion model 'nobody/nothing'"):
+        pl.load_model("nobody/nothing", local_files_only=True)
+    with pytest.raises(pl.ModelError, match="holds unet/, vae/"):
+        pl.load_model(str(tmp_path))
+    with pytest.raises(pl.SettingError, match=r"`model.dtype` half: give one of auto, float32"):
+        pl.load_model("shapes", dtype="half")
+    with pytest.raises(pl.SettingError, match="there is no device 'abacus' here"):
+        pl.load_model("shapes", device="abacus")
+    with pytest.raises(pl.SettingError, match="needs a diffusion model, not a str; load one"):
+        pl.DiffSegmenter("shapes")
+
+
+def test_access_to_the_hub_reaches_every_loader(scenes, labels, monkeypatch) -> None:
+    reached: dict[str, dict[str, object]] = {}
+
+    def watch(kind: type) -> None:
+        load = kind.from_pretrained
+
+        def from_pretrained(*arguments: object, **options: object) -> object:
+            reached[kind.__name__] = options
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", from_pretrained)
+
+    kinds = (UNet2DConditionModel, AutoencoderKL, CLIPTextModel, CLIPTokenizer, DDPMScheduler)
+    kinds += (CLIPModel, CLIPProcessor, AutoProcessor)
+    for kind in kinds:
+        watch(kind)
+    segment = pl.Segmenter.from_pretrained("shapes", token="secret", local_files_only=True)
+    segment(scenes[0].image, "shapes")  # guessed by CLIP and a captioner
+    for kind in kinds:
+        options = reached.pop(kind.__name__)
+        assert (options["token"], options["local_files_only"]) == ("secret", True), kind
+    assert "secret" not in repr(segment)
+    del segment  # its CLIP would be shared
+    model = pl.load_model("shapes", token="secret", local_files_only=True)
+    pl.FreeSegDiff(model)(scenes[0].image, labels[0])
+    assert reached["CLIPModel"]["token"] == "secret"
+    assert "secret" not in f"{model!r} {model.hub!r}"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, labels, tmp_path) -> None:
+    method = door(model, vocabulary="shapes", **FAST[door])
+    assert repr(method).startswith(f"{door.__name__}(")
+    scenes[0].image.save(tmp_path / "0.png")
+    buffer = io.BytesIO()
+    scenes[2].image.save(buffer, "PNG")
+    images = [tmp_path / "0.png", np.asarray(scenes[1].image), buffer.getvalue()]
+    results = list(method(images, labels=labels))
+    alone = [method(scene.image, own) for scene, own in zip(scenes, labels, strict=True)]
+    for result, one, scene, own in zip(results, alone, scenes, labels, strict=True):
+        assert same(result, one)
+        assert np.array_equal(np.asarray(result.image), np.asarray(scene.image))
+        if door in (pl.DiffSegmenter, pl.Elbo):
+            assert (result.scores.dtype, result.scores.shape) == (np.float32, (len(own), 128, 128))
+            assert 0 <= result.scores.min() <= result.scores.max() <= 1
+            assert (result.classes, result.labels) == (tuple(own), None)
+        else:
+            assert (result.labels.dtype, result.labels.shape) == (np.uint8, (128, 128))
+            assert set(result.names.values()) <= set(own)
+            assert result.scores is None
+        assert Image.open(io.BytesIO(result._repr_png_())).height > 128
+
+
+def test_scores_are_those_of_the_command(model, experiment, few_shapes) -> None:
+    """The maps of a CAM shard, but for the noise, which follows the source's keys there."""
+    pl.cams(experiment, {"diffsegmenter.timesteps": [0], "diffsegmenter.level_weights": {8: 1.0}})
+    dataset = pl.ShardDataset(f"{experiment.out}/cams")
+    method = pl.DiffSegmenter(model, timesteps=[0], level_weights={8: 1.0}, vocabulary="shapes")
+    results = list(
+        method([item["image"].permute(1, 2, 0).numpy() for item in dataset], [i["classes"] for i in dataset])
+    )
+    assert len(results) == 5
+    for item, result in zip(dataset, results, strict=True):
+        assert item["classes"] == result.classes
+        assert np.abs(item["scores"].numpy() - result.scores).mean() < 0.05
+
+
+def test_diffseg_gives_regions_without_labels_and_names_with_them(model, scenes, labels) -> None:
+    regions = pl.DiffSeg(model)([scene.image for scene in scenes])
+    assert all(set(result.names.values()) <= {f"region {label}" for label in range(1, 255)} for result in regions)
+    images = [scene.image.resize((128, 96 + 8 * number)) for number, scene in enumerate(scenes)]
+    named = list(pl.DiffSeg(model)(images, labels))
+    assert [set(result.names.values()) <= set(own) for result, own in zip(named, labels, strict=True)] == [True] * 3
+    assert [result.labels.shape for result in named] == [image.size[::-1] for image in images]
+
+
+def test_captions_change_the_prompt(model, scenes, labels) -> None:
+    method = pl.DiffSegmenter(model, timesteps=[50])
+    plain = method(scenes[0].image, labels[0])
+    caption = {name: f"a photo of {name} on a red background" for name in labels[0]}
+    said = method(scenes[0].image, labels[0], captions=caption)
+    assert not same(plain, said)
+    assert same(method(scenes[0].image, labels[0]), plain)
+    many = list(method([scene.image for scene in scenes[:2]], labels[:2], captions=[caption, {}]))
+    assert same(many[0], said)
+    named = pl.DiffSeg(model)(scenes[0].image, labels[0], captions=f"a {labels[0][0]} in the snow")
+    assert set(named.names.values()) <= set(labels[0])
+    with pytest.raises(pl.SettingError, match="reads a mapping from class name to sentence for each image"):
+        method(scenes[0].image, labels[0], captions="a photo")
+    with pytest.raises(pl.SettingError, match="'freesegdiff' reads no captions"):
+        pl.FreeSegDiff(model)(scenes[0].image, labels[0], captions="a photo")
+
+
+def test_settings_are_keywords_or_a_dataclass(model, scenes, labels) -> None:
+    by_name = pl.DiffSegmenter(model, timesteps=[50], self_attention="none")
+    chosen = replace(open_experiment("shapes").diffsegmenter, timesteps=[50], self_attention="none")
+    assert by_name.settings == pl.DiffSegmenter(model, chosen).settings == chosen
+    with pytest.raises(
+        pl.SettingError, match=r"no setting `diffsegmenter.timestep`; did you mean `diffsegmenter.timesteps`"
+    ):
+        pl.DiffSegmenter(model, timestep=[50])
+    with pytest.raises(pl.SettingError, match=r"diffsegmenter.timesteps \[5000\]: give one or more from 0 to 999"):
+        pl.DiffSegmenter(model, timesteps=[5000])(scenes[0].image, labels[0])
+    with pytest.raises(pl.SettingError, match="takes a DiffSegmenterConfig, not a ElboConfig"):
+        pl.DiffSegmenter(model, pl.ElboConfig())
+
+
+def test_what_does_not_fit_the_images_is_told(model, scenes) -> None:
+    method = pl.DiffSegmenter(model, vocabulary="shapes", timesteps=[50])
+    with pytest.raises(pl.SettingError, match="needs the labels of each image"):
+        method(scenes[0].image)
+    with pytest.raises(pl.SettingError, match="1 images, but 2 lists of labels"):
+        method([scenes[0].image], [["star"], ["square"]])
+    with pytest.raises(pl.VocabularyError, match="unknown class 'strar' in vocabulary 'shapes'; did you mean 'star'"):
+        method(scenes[0].image, ["strar"])
+    results = method([scenes[0].image, b"no image", scenes[1].image], ["star"])
+    assert next(results).classes == ("star",)
+    with pytest.raises(pl.SampleError, match="image 2: not an image") as caught:
+        next(results)
+    assert caught.value.status == "unreadable"
+
+
+def test_images_are_turned_by_exif_as_the_command_does(model, scenes, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scenes[0].image.crop((0, 0, 128, 96)).save(tmp_path / "turned.jpg", exif=exif)
+    result = pl.DiffSegmenter(model, timesteps=[50])(str(tmp_path / "turned.jpg"), ["star"])
+    assert result.scores.shape == (1, 128, 96)
+
+
+def test_one_image_has_the_same_noise_in_every_call(model, scenes, labels) -> None:
+    method = pl.DiffSegmenter(model, timesteps=[50], batch=1)
+    twice = list(method([scenes[0].image, scenes[1].image, scenes[0].image], labels[0]))
+    assert np.array_equal(twice[0].scores, method(scenes[0].image, labels[0]).scores)
+    assert len(twice) == 3
+
+
+def test_refine_gives_labels_and_confidence(scenes) -> None:
+    scene = scenes[0]
+    scores = np.stack([np.where(scene.labels == index, 0.9, 0.05) for index in scene.classes])
+    names = {index: NAMES[index] for index in scene.classes}
+    result = pl.refine(scene.image, scores, names, iterations=2)
+    expected = refine_scores(
+        np.asarray(scene.image), scores.astype(np.float32), scene.classes, pl.CrfConfig(iterations=2)
+    )
+    assert np.array_equal(result.labels, expected[0])
+    assert np.array_equal(result.confidence, expected[1])
+    assert set(result.names) <= set(names)
+    listed = pl.refine(np.asarray(scene.image), torch.tensor(scores), list(names.values()), "none", ignore_below=0.0)
+    assert listed.names == dict(enumerate(names.values(), 1))
+    assert ((listed.labels > 0) == (scene.labels > 0)).all()
+    with pytest.raises(pl.SampleError, match=r"scores of shape \(1, 3, 3\) do not fit 1 classes and an image"):
+        pl.refine(scene.image, scores[:1, :3, :3], ["star"])
+    with pytest.raises(pl.SettingError, match=r"no setting `crf.iteration`; did you mean `crf.iterations`"):
+        pl.refine(scene.image, scores, names, iteration=3)
+
+
+def test_the_segmenter_takes_many_images_and_gives_scores(scenes, labels) -> None:
+    segment = pl.Segmenter.from_pretrained("shapes", sharpen=True)
+    assert "DiffusionModel('shapes'" in repr(segment)
+    images = [scene.image for scene in scenes]
+    results = list(segment(images, labels))
+    for result, scene, own in zip(results, scenes, labels, strict=True):
+        assert result.classes == tuple(sorted(own, key=[n for names in labels for n in names].index))
+        assert result.scores.shape == (len(own), 128, 128)
+        assert result.confidence.shape == result.labels.shape == (128, 128)
+        found, true = result.labels > 0, scene.labels > 0
+        assert (found & true).sum() / (found | true).sum() > 0.5
+    assert [result.classes for result in segment(images, ["star"])] == [("star",)] * 3
+    assert len(list(segment(images, "shapes"))) == 3
+
+
+def test_generate_writes_the_same_bytes_from_python_and_from_the_shell(experiment, few_shapes, tmp_path) -> None:
+    settings = {"source.path": str(few_shapes), "work.unit": 2, "crf.iterations": 2, "diffsegmenter.timesteps": [50]}
+    options = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    done = call("generate", "--config", "shapes", *options, "--out", tmp_path / "shell")
+    assert done.status == 0, done.err
+    summary = pl.generate("shapes", settings | {"out": tmp_path / "python", "source.path": few_shapes})
+    assert (summary.samples, summary.failed, summary.kind) == (5, 0, "masks")
+    for kind in ("cams", "masks"):
+        written = shards(tmp_path / "shell" / kind)
+        assert len(written) == 4
+        assert shards(tmp_path / "python" / kind) == written
+    report = pl.evaluate("shapes", settings | {"out": tmp_path / "python"}, kind="masks")
+    assert 0 < report.miou <= 1
+    assert report.images == 5
+
+
+def test_overrides_are_checked(tmp_path) -> None:
+    with pytest.raises(pl.SettingError, match=r"no setting `source.pat`; did you mean `source.path`"):
+        pl.generate("shapes", {"source.pat": tmp_path})
+    with pytest.raises(pl.SettingError, match=r"`work.unit` two: give a whole number"):
+        pl.cams("shapes", {"work.unit": "two"})
+    with pytest.raises(pl.SettingError, match="none of that name ships; did you mean 'shapes'"):
+        pl.evaluate("shaps", kind="masks")
+    with pytest.raises(pl.SettingError, match="`method` diffseg gives no CAMs; call `generate` with it"):
+        pl.cams("shapes", {"method": "diffseg"})
+    chosen = open_experiment("shapes", {"crf": "none", "work.seed": 3})
+    assert (chosen.crf.iterations, chosen.work.seed, chosen.vocabulary) == (0, 3, "shapes")
+    assert open_experiment(chosen, {"out": tmp_path}) == replace(chosen, out=str(tmp_path))
