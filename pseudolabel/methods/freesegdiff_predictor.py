@@ -12,7 +12,6 @@ from PIL import Image
 
 from pseudolabel.config import FreeSegDiffConfig
 from pseudolabel.crf.engines import crf_settings, resolve_engine
-from pseudolabel.crf.failures import STATUS as CRF_STATUS
 from pseudolabel.crf.regions import NamedRegions, try_regions
 from pseudolabel.diffusion.latents import encode_ahead
 from pseudolabel.diffusion.noise import draw_noise, generator_of
@@ -74,9 +73,9 @@ class FreeSegDiffPredictor:
         for sample in samples:
             background = np.full((sample.image.height, sample.image.width), BACKGROUND, np.uint8)
             found = next(labels) if sample.classes else background
-            yield sample, SampleError(CRF_STATUS, found) if isinstance(found, str) else LabelMap(sample.key, found)
+            yield sample, found if isinstance(found, SampleError) else LabelMap(sample.key, found)
 
-    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray | str]:
+    def _labels(self, samples: list[Sample]) -> Iterator[np.ndarray | SampleError]:
         """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
         named = (self._name(sample, own) for sample, own in zip(samples, self._clusters(samples), strict=True))
         if self.config.refinement == "none" or self.engine == "torch" or self.context.workers == 1 or len(samples) < 2:
