@@ -86,6 +86,19 @@ class DiffusionModel:
         signal = self._signal(timesteps)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
+    def run_unet(self, latents: torch.Tensor, timesteps: torch.Tensor | int, embeddings: torch.Tensor) -> torch.Tensor:
+        """Output of the U-Net, which is noise or v by `prediction`: (B, c, h, w) in the model's dtype.
+
+        Args:
+            latents: (B, c, h, w) noised latents.
+            timesteps: int64 (B,), or one for all latents.
+            embeddings: (B, tokens, width) text embeddings.
+        """
+        if isinstance(timesteps, torch.Tensor):
+            timesteps = self.upload(timesteps)
+        latents, embeddings = (self.upload(tensor).to(self.dtype) for tensor in (latents, embeddings))
+        return self.unet(latents, timesteps, embeddings).sample
+
     @torch.inference_mode()
     def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The noise that the U-Net sees in latents.
@@ -99,8 +112,7 @@ class DiffusionModel:
             float32 (B, c, h, w) on the model's device.
         """
         noised = self.upload(noised)
-        embeddings = self.upload(embeddings).to(self.dtype)
-        predicted = self.unet(noised.to(self.dtype), self.upload(timesteps), embeddings).sample.float()
+        predicted = self.run_unet(noised, timesteps, embeddings).float()
         if self.prediction == "epsilon":
             return predicted
         signal = self._signal(timesteps)
