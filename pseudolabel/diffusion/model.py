@@ -51,10 +51,13 @@ class DiffusionModel:
         side = self.image_size // self.vae_stride
         return (self.unet.config.in_channels, side, side)
 
+    def square(self, image: Image.Image) -> Image.Image:
+        """An RGB image stretched to the model's square, bilinear, antialiased; a square of that size is only copied."""
+        return image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image stretched to the model's square, bilinear, antialiased: float32 (3, size, size) in [-1, 1]."""
-        square = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+        """The `square` of an RGB image as the VAE takes it: float32 (3, size, size) in [-1, 1]."""
+        return torch.from_numpy(np.array(self.square(image))).permute(2, 0, 1).float() / 127.5 - 1
 
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor where a CUDA device fetches it by itself; for other devices as it is."""
