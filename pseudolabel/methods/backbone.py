@@ -22,7 +22,7 @@ class PatchFeatures:
         Raises:
             ModelError: if it cannot be loaded.
         """
-        self.folder, setting = resolve(name, "clip"), "--freesegdiff.backbone"
+        self.folder, setting = resolve(name, "clip"), "`freesegdiff.backbone`"
         model, self.processor = load_pretrained(
             self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting
         )
