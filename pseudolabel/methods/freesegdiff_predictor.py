@@ -48,8 +48,8 @@ class FreeSegDiffPredictor:
             raise SettingError(f"`freesegdiff.template` {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FeatureClusters(model, self.config)
-        self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
-        self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`")
+        self.backbone = PatchFeatures(self.config.backbone, model.device, model.hub) if self.config.backbone else None
+        self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`", model.hub)
         words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
         if self.config.background_words:
             words += vocabulary.background_words
