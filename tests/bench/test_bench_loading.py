@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READERS = ["files", "ShardDataset", "ShardStream"]
+READERS = ["files", "ShardDataset"]
 
 
 def bench(path: Path, *arguments: object) -> tuple[dict, str]:
