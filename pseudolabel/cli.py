@@ -26,6 +26,7 @@ from pseudolabel.methods.plugins import load_plugins
 from pseudolabel.methods.registry import METHODS
 from pseudolabel.papers.names import TableName
 from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.cores import sleep_while_waiting
 from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.watchdog import end_with_launcher
 
@@ -418,6 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
+    sleep_while_waiting()
     end_with_launcher()
     with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
         try:
