@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import LabelMap, Sample, ScoreMaps
+    from pseudolabel.shards.dataset import ShardDataset
     from pseudolabel.stages.segmenter import Segmenter
 
     __version__: str
@@ -21,6 +22,7 @@ __all__ = [
     "Sample",
     "ScoreMaps",
     "Segmenter",
+    "ShardDataset",
     "__version__",
     "register_method",
 ]
@@ -32,6 +34,7 @@ _HOMES = {
     "Sample": "pseudolabel.records:Sample",
     "ScoreMaps": "pseudolabel.records:ScoreMaps",
     "Segmenter": "pseudolabel.stages.segmenter:Segmenter",
+    "ShardDataset": "pseudolabel.shards.dataset:ShardDataset",
     "register_method": "pseudolabel.methods.registry:register",
 }
 

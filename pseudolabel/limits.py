@@ -114,7 +114,7 @@ def check_numbers(experiment: Any) -> None:
     for name, value in numbers_of(experiment):
         limits = LIMITS.get(name)
         if limits is not None and not limits.take(value):
-            raise SettingError(f"--{name} {value}: give {limits}")
+            raise SettingError(f"`{name}` {value}: give {limits}")
 
 
 def numbers_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

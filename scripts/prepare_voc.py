@@ -307,7 +307,7 @@ def read(path: Path) -> bytes:
 
 
 def read_list(voc: Path, split: str) -> list[str]:
-    return [*read_image_list(str(voc / LISTS / f"{split}.txt"), remedy=NOT_OFFICIAL)]
+    return [*read_image_list(str(voc / LISTS / f"{split}.txt"), hint=NOT_OFFICIAL)]
 
 
 def write(path: Path, data: bytes) -> None:

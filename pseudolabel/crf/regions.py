@@ -44,7 +44,7 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarra
 def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | str:
     """What `refine_regions` gives, or why DenseCRF fails on this image."""
     try:
-        with crf_failures(device, "--freesegdiff.crf.engine"):
+        with crf_failures(device, "`freesegdiff.crf.engine`"):
             return refine_regions(named, device)
     except SampleError as error:
         return str(error)

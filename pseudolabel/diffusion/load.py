@@ -83,7 +83,7 @@ def fingerprint(config: ModelConfig) -> str:
 
 def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder) and (others := explain_folder(folder)):
-        return f"cannot load the diffusion model '{config.name}' (--model.name):\n{others}"
+        return f"cannot load the diffusion model '{config.name}' (`model.name`):\n{others}"
     if os.path.isdir(folder):
         hint = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
@@ -91,10 +91,10 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         )
     else:
         hint = (
-            "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant "
+            "no such folder here, so it was looked for on the hub: check the name and the network, try `model.variant` "
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
-    return f"cannot load the diffusion model '{config.name}' (--model.name): {hint}.\n{type(error).__name__}: {error}"
+    return f"cannot load the diffusion model '{config.name}' (`model.name`): {hint}.\n{type(error).__name__}: {error}"
 
 
 def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:
@@ -109,7 +109,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
     if model.prediction not in get_args(Prediction):
         raise ModelError(
-            f"'{config.name}' (--model.name) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
+            f"'{config.name}' (`model.name`) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
             f"'{model.prediction}', not {' or '.join(get_args(Prediction))}"
         )
     unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer
@@ -122,7 +122,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     for what, (one, other) in fit.items():
         if one != other:
             raise ModelError(
-                f"'{config.name}' (--model.name) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
+                f"'{config.name}' (`model.name`) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
                 f"the {what} differ, {one} and {other}"
             )
 
@@ -131,5 +131,5 @@ def _check_size(model: DiffusionModel) -> None:
     deepest = model.vae_stride * 2 ** (len(model.unet.config.block_out_channels) - 1)
     if model.image_size % deepest:
         raise ModelError(
-            f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs"
+            f"`model.image_size` {model.image_size} is not a multiple of {deepest}, which this U-Net needs"
         )

@@ -1,4 +1,4 @@
-"""Files wherever fsspec reaches: local paths and URLs are read alike."""
+"""Read files by local path or by any URL that fsspec supports."""
 
 import codecs
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Location(NamedTuple):
-    """Where bytes lie: a local path or any fsspec URL, and the byte range or Parquet cell of a part of it."""
+    """Where to read bytes: a local path or fsspec URL, optionally with a byte range or a Parquet cell inside it."""
 
     path: str
     offset: int | None = None
@@ -22,11 +22,11 @@ class Location(NamedTuple):
 
 
 def read_bytes(location: Location) -> bytes:
-    """Read a file, or a part of it.
+    """Read a file, a byte range of it, or a Parquet cell.
 
     Raises:
-        SampleError: `missing` where there is no such file, `truncated` where it ends inside the range, `unreadable`
-            where the system refuses it.
+        SampleError: `missing` if the file does not exist, `truncated` if it ends inside the range, `unreadable` if
+            reading fails.
     """
     path, offset, length, cell = location
     try:
@@ -38,7 +38,7 @@ def read_bytes(location: Location) -> bytes:
         data = fs.cat_file(name, start=offset, end=offset + length)
     except FileNotFoundError as error:
         raise SampleError("missing", f"no file '{path}'") from error
-    except (OSError, ValueError, PathError, ParquetError) as error:  # ValueError: no file has a name of such characters
+    except (OSError, ValueError, PathError, ParquetError) as error:  # ValueError: invalid characters in the name
         raise SampleError(
             "unreadable", printable(f"'{path}' cannot be read: {error}".replace("\0", "\\x00"))
         ) from error
@@ -55,14 +55,14 @@ def _read_cell(path: str, cell: Cell) -> bytes:
 
 
 def read_text(path: str, hint: str) -> str:
-    """Read a text file that a source cannot do without: UTF-8, or UTF-16 with a byte order mark, which is dropped.
+    """Read a text file that a source requires: UTF-8, or UTF-16 with a byte order mark. The mark is dropped.
 
     Args:
         path: local path or fsspec URL.
-        hint: what the user should do where the file is missing, the end of the message.
+        hint: what the user should do if the file cannot be read; the end of the message.
 
     Raises:
-        SourceError: if the file is missing, or no such text.
+        SourceError: if the file cannot be read or is not such text.
     """
     try:
         data = read_bytes(Location(path))
@@ -71,25 +71,25 @@ def read_text(path: str, hint: str) -> str:
         raise SourceError(f"{error}; {hint}") from error
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"'{path}' is not UTF-8 text ({error}); save it as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8, "
-            "with the name of its encoding"
+            f"'{path}' is not UTF-8 text ({error}); save it as UTF-8, or convert it with "
+            "`iconv -f ENCODING -t UTF-8`, where ENCODING is for example WINDOWS-1252"
         ) from error
     if "\0" in text:
-        raise SourceError(f"'{path}' holds zero bytes, as no text does; save it as UTF-8")
+        raise SourceError(f"'{path}' contains zero bytes, so it is not text; save it as UTF-8")
     return text
 
 
 def is_folder(path: str) -> bool:
-    """Whether a local path or URL is a folder that exists."""
+    """Whether a local path or URL is an existing folder."""
     fs, name = open_filesystem(path)
     return bool(fs.isdir(name))
 
 
 def find_folder(root: str, names: Sequence[str], hint: str) -> str:
-    """The first of some folders below a root that is there, since data sets are unpacked in more ways than one.
+    """The first existing folder among some names below a root, as data sets are unpacked in different ways.
 
     Raises:
-        SourceError: if none is; `hint` says what the user should do.
+        SourceError: if none exists; the message ends with `hint`, which says what the user should do.
     """
     for name in names:
         if is_folder(join(root, name)):
@@ -98,15 +98,15 @@ def find_folder(root: str, names: Sequence[str], hint: str) -> str:
 
 
 def is_file(path: str) -> bool:
-    """Whether a local path or URL is a file that exists."""
+    """Whether a local path or URL is an existing file."""
     fs, name = open_filesystem(path)
     return bool(fs.isfile(name))
 
 
 def files_in(folder: str, suffix: str) -> list[str]:
-    """Paths of the visible files of a suffix directly in a folder, sorted; none where there is no such folder.
+    """Sorted paths of the files with a suffix directly in a folder, without hidden ones; empty if there is no folder.
 
-    A pattern would take brackets in the folder's own name for its own.
+    This lists the folder instead of using a glob pattern, because the folder's name may contain brackets.
     """
     fs, name = open_filesystem(folder)
     if not fs.isdir(name):

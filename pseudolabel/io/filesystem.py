@@ -1,4 +1,4 @@
-"""Paths and URLs: what fsspec reaches, and local files under whatever name they have."""
+"""The fsspec file system of a path or URL; local files may have any name."""
 
 import inspect
 import os
@@ -15,13 +15,13 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)(://|::)")
 
 
 def open_filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path and the path's name in it.
+    """The file system of a path, and the path inside it.
 
-    fsspec takes `::` anywhere for the joint of two URLs; here it is one only in a URL of a file system that lies in
-    another, such as `zip://a.jpg::s3://bucket/b.zip`, and a local path may hold it.
+    fsspec splits every path at `::`. Here `::` separates two URLs only if the first names a file system inside another
+    one, such as `zip://a.jpg::s3://bucket/b.zip`. A local path may contain `::`.
 
     Args:
-        path: a local path, in which a leading `~` is the home folder, or any fsspec URL.
+        path: a local path, where a leading `~` means the home folder, or any fsspec URL.
 
     Raises:
         PathError: if the URL's protocol is unknown or its package is not installed.
@@ -30,7 +30,7 @@ def open_filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if protocol is None:
         return fsspec.filesystem("file"), make_path_posix(path).rstrip("/") or "/"
     try:
-        if "::" not in path or _lies_in_another(protocol):
+        if "::" not in path or _is_nested(protocol):
             return url_to_fs(path)
         fs, _ = url_to_fs(path.partition("::")[0])
         return fs, fs._strip_protocol(path)
@@ -39,14 +39,14 @@ def open_filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _protocol(path: str) -> str | None:
-    """A URL's protocol, None for a local path."""
+    """The protocol of a URL; None for a local path."""
     start = _PROTOCOL.match(path)
     if start is None or (start[2] == "::" and (start[1] not in available_protocols() or os.path.lexists(path))):
         return None
     return start[1]
 
 
-def _lies_in_another(protocol: str) -> bool:
+def _is_nested(protocol: str) -> bool:
     classes = get_filesystem_class(protocol).__mro__
     parameters = {name for kind in classes for name in inspect.signature(kind.__init__).parameters}
     return bool(parameters & {"fo", "target_protocol"})

@@ -1,4 +1,4 @@
-"""An output folder, local or behind any fsspec URL, whose files appear whole or not at all."""
+"""An output folder, local or at an fsspec URL. A file appears in it only when it is complete."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from pseudolabel.errors import FullDiskError, OutputError
 from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
-LONGEST_IN_TEMPORARY = 200  # bytes of a file's name; file systems take 255 with prefix and suffix
+LONGEST_IN_TEMPORARY = 200  # bytes of a file name; file systems allow 255, including prefix and suffix
 
 
 class Folder:
@@ -23,7 +23,7 @@ class Folder:
 
     Attributes:
         path: the folder as the user wrote it.
-        local: its path on this machine's file system, or None behind a URL.
+        local: its path on this machine's file system; None for a URL.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,14 +35,14 @@ class Folder:
         return Folder(f"{self.path}/{name}")
 
     def prepare(self) -> None:
-        """Create the folder and make sure that it can be written.
+        """Create the folder and check that files can be written in it.
 
         Raises:
-            OutputError: if it cannot.
+            OutputError: if they cannot.
         """
         with self._explained():
             self._fs.makedirs(self._root, exist_ok=True)
-        name = f"{TEMPORARY_PREFIX}probe-{uuid4().hex}"  # ranks on other machines may have the same process id
+        name = f"{TEMPORARY_PREFIX}probe-{uuid4().hex}"  # not the process id: ranks on two machines may share one
         self.write_bytes(name, b"")
         with self._explained():
             self._fs.rm_file(self._name(name))
@@ -51,14 +51,14 @@ class Folder:
         return bool(self._fs.exists(self._name(name)))
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
+        """Size of a file in bytes; None if it does not exist."""
         try:
             return int(self._fs.size(self._name(name)))
         except FileNotFoundError:
             return None
 
     def names(self) -> list[str]:
-        """Names of the finished files directly in the folder, sorted; none where it does not exist."""
+        """Sorted names of the complete files directly in the folder; empty if the folder does not exist."""
         if not self._fs.isdir(self._root):
             return []
         found = self._fs.ls(self._root, detail=False, refresh=True)
@@ -66,7 +66,7 @@ class Folder:
         return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the files directly in the folder, by name, from one listing."""
+        """Size in bytes of each file directly in the folder, by name, from one listing."""
         found = self._fs.ls(self._root, detail=True, refresh=True)
         return {info["name"].rstrip("/").rsplit("/", 1)[-1]: int(info["size"] or 0) for info in found}
 
@@ -81,7 +81,7 @@ class Folder:
             self._fs.rm_file(self._name(name))
 
     def sweep(self, names: Collection[str]) -> None:
-        """Remove what killed writers of these files have left, so that the disk does not fill up unseen."""
+        """Remove the temporary files that killed writers of these files left behind, which would fill the disk."""
         if self.local is None:
             return
         with self._explained():
@@ -90,7 +90,7 @@ class Folder:
                     path.unlink(missing_ok=True)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file whole.
+        """Write a file; it appears only when it is complete.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
@@ -99,7 +99,9 @@ class Folder:
             file.write(data)
 
     def append(self, name: str, lines: bytes) -> None:
-        """Add whole lines to a file, synced on a local disk; what a killed writer left of a line is closed off first.
+        """Append complete lines to a file, synced on a local disk.
+
+        If a killed writer left an unfinished line, it is ended first.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
@@ -117,9 +119,9 @@ class Folder:
             os.fsync(file.fileno())
 
     def claim(self, name: str) -> bool:
-        """Create an empty file; False where it is there already, so that one of several processes does something.
+        """Create an empty file, so that exactly one of several processes gets True; False if the file exists already.
 
-        Behind a URL two processes may both get True within the same moment.
+        At a URL two processes that call this at the same moment may both get True.
         """
         with self._explained():
             if self.local is not None:
@@ -135,9 +137,9 @@ class Folder:
 
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:
-        """A file that appears under its name only once it is complete and, on a local disk, synced.
+        """Open a file that appears under its name only when it is complete and, on a local disk, synced.
 
-        The name may lead through folders below this one, which are created.
+        The name may contain subfolders; they are created.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
@@ -175,20 +177,20 @@ class Folder:
     def _explain(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"no space left in '{self.path}'; every finished file is safe. Free some space and run the same "
-                "command again: it goes on where it stopped"
+                f"no space left in '{self.path}'; every finished file is complete. Free some space and run the same "
+                "command again: it continues where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return f"'{self.path}' cannot be written ({error.strerror}); choose another --out or change its permissions"
+            return f"'{self.path}' cannot be written ({error.strerror}); choose another `out` or change its permissions"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            return f"'{self.path}' is a file, or lies below one; choose another --out"
+            return f"'{self.path}' is a file, or lies below one; choose another `out`"
         return f"'{self.path}' cannot be used: {error}"
 
 
 @contextmanager
 def _replace(target: Path) -> Iterator[BinaryIO]:
-    """Write beside the target, sync, rename over it, sync the folder; nothing is left behind where writing fails."""
-    name = target.name if len(os.fsencode(target.name)) <= LONGEST_IN_TEMPORARY else ""  # such long names no shard has
+    """Write next to the target, sync, rename to the target, sync the folder; a failure leaves nothing behind."""
+    name = target.name if len(os.fsencode(target.name)) <= LONGEST_IN_TEMPORARY else ""  # no shard has a name this long
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{name}-")
     try:
         with os.fdopen(handle, "wb") as file:

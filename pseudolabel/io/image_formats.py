@@ -1,4 +1,4 @@
-"""Which files are images: known by suffix without opening them, else by how their content begins."""
+"""Recognize image files by their suffix or, if the suffix is unknown, by their first bytes."""
 
 import re
 import struct
@@ -6,14 +6,14 @@ from functools import cache
 
 from PIL import Image
 
-# Named, because Image.open would also try EPS, which starts Ghostscript on the file, and icons, whose inner images
-# Pillow decodes whatever size they have. JPEG includes the MPO of phones. TGA has no signature and comes last.
+# An explicit list, because Image.open would also try EPS, which starts Ghostscript on the file, and icons, whose inner
+# images Pillow decodes without a size limit. JPEG includes the MPO of phones. TGA has no signature, so it comes last.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "HEIF"),
     *("DIB", "PSD", "QOI", "DDS", "PCX", "SGI", "SUN", "FITS", "TGA"),
 )
 
-# What these say is believed: a file of such a name whose content is no image is a damaged image.
+# A file with one of these suffixes counts as an image; if its content is not an image, it is a damaged image.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = (
 HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
 HEIF_REMEDY = "pip install pillow-heif"
 
-# Raw files begin like TIFF, and Pillow would read the small preview in them.
+# Raw files begin like TIFF, and Pillow would read only their small preview.
 _RAW = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef"),
     *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"),
@@ -31,10 +31,10 @@ _REMEDIES = {
     **dict.fromkeys(HEIF_SUFFIXES, HEIF_REMEDY),
     **dict.fromkeys(_RAW, "camera raw; convert to TIFF or JPEG"),
     ".jxl": "convert to PNG or JPEG",
-    ".tar": "unpack it, or --source.kind shards",
+    ".tar": "unpack it, or `source.kind` shards",
     ".zip": "unpack it",
 }
-# Not opened to look, since they often lie beside a million images.
+# Never opened, because many of them may be stored next to the images.
 _OTHERS = frozenset(
     (
         *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".ini"),
@@ -44,19 +44,19 @@ _OTHERS = frozenset(
     )
 )
 
-HEAD = 32  # bytes that tell what a file is
+HEAD = 32  # bytes that identify a file's format
 _HEIF = re.compile(rb"(?s).{4}ftyp(hei[cxsm]|hev[cmsx]|mif1|msf1)")
-# Pillow's own test is the two letters alone, with which many a text begins.
+# Pillow tests only the first two letters, with which many texts begin.
 _STRICT = {
     "BMP": re.compile(rb"(?s)BM.{4}\0{4}"),
     "PPM": re.compile(rb"P[1-6fF]\s+[\d#]"),
 }
-_BY_SUFFIX_ONLY = ("DIB", "PCX", "TGA")  # any file may begin so
+_BY_SUFFIX_ONLY = ("DIB", "PCX", "TGA")  # no reliable signature
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, in the order in which they are tried; HEIF where its plugin is."""
+    """Pillow's names of the formats that are read, in the order they are tried; HEIF only with its plugin."""
     Image.init()
     known = set(Image.OPEN)
     try:
@@ -70,10 +70,10 @@ def formats() -> tuple[str, ...]:
 
 
 def by_suffix(suffix: str) -> bool | None:
-    """Whether files of this suffix are images; None where their content has to tell.
+    """Whether files with this suffix are images; None if only their content can decide.
 
     Args:
-        suffix: in small letters, with its dot; empty where there is none.
+        suffix: lower case, with its dot; empty if the file has none.
     """
     if suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and "HEIF" in formats()):
         return True
@@ -81,21 +81,21 @@ def by_suffix(suffix: str) -> bool | None:
 
 
 def remedy(suffix: str) -> str:
-    """What the user can do to have files of this suffix read; empty where there is nothing."""
+    """What the user can do so that files with this suffix are read; empty if nothing."""
     return _REMEDIES.get(suffix, "")
 
 
 def by_content(head: bytes) -> bool:
-    """Whether a file is an image.
+    """Whether a file is an image, judged by its first bytes.
 
     Args:
-        head: its first `HEAD` bytes, or all where there are fewer.
+        head: the first `HEAD` bytes, or the complete file if it is shorter.
     """
     return any(_accepts(name, head) for name in formats() if name not in _BY_SUFFIX_ONLY)
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file is the HEIC of phones, whatever its name; `head` as for `by_content`."""
+    """Whether a file is HEIF or HEIC, judged by its first bytes; `head` as in `by_content`."""
     return _HEIF.match(head) is not None
 
 
@@ -104,6 +104,6 @@ def _accepts(name: str, head: bytes) -> bool:
         return _STRICT[name].match(head) is not None
     accept = Image.OPEN[name][1]
     try:
-        return accept is not None and accept(head) is True  # a text says that this Pillow was built without it
-    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow's accept is not made for short files
+        return accept is not None and accept(head) is True  # a string means that Pillow was built without it
+    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow's accept functions can fail on short files
         return False

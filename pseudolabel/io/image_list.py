@@ -1,4 +1,4 @@
-"""Image lists as data sets publish them: one image per line, in any of the ways in which people write it."""
+"""Image lists of data sets: one image per line, in any of the usual notations."""
 
 import re
 import unicodedata
@@ -23,10 +23,10 @@ class ListedImage(NamedTuple):
     """One line of an image list.
 
     Attributes:
-        id: path below the folder of images, without suffix.
-        file: the image's path below that folder, where the names of its files were given and one fits; else empty.
-        mask: the second column as it is written, where it is the path of a mask; else empty.
-        origin: the list and the line, for messages.
+        id: path below the image folder, without suffix.
+        file: the image's path below that folder if the file names were given and one matches; else empty.
+        mask: the second column as written if it is the path of a mask; else empty.
+        origin: list and line number, for messages.
     """
 
     id: str
@@ -36,10 +36,10 @@ class ListedImage(NamedTuple):
 
 
 class ImageNames:
-    """The files of a folder of images, found by id.
+    """The files of an image folder, found by id.
 
-    An id finds the file of that name, with whatever suffix in whatever case; Unicode's composed and decomposed forms
-    are one. Where several files fit, JPEG goes before PNG and PNG before others.
+    An id matches the file with that name and any suffix, in upper or lower case. Composed and decomposed Unicode forms
+    are equal. If several files match, JPEG is preferred to PNG, and PNG to other formats.
 
     Args:
         files: paths below the folder.
@@ -55,7 +55,7 @@ class ImageNames:
                 self._by_stem[name] = min(file, other, key=_preference)
 
     def find(self, name: str) -> str | None:
-        """The file of an id or of a path with suffix; None if there is none."""
+        """The file that an id, or a path with suffix, refers to; None if there is none."""
         if name in self._files:
             return name
         return (
@@ -69,27 +69,27 @@ class ImageNames:
 
 
 def read_image_list(
-    path: str, images: ImageNames | None = None, folder: str = "JPEGImages", remedy: str = "name a list of images"
+    path: str, images: ImageNames | None = None, folder: str = "JPEGImages", hint: str = "name a list of images"
 ) -> dict[str, ListedImage]:
     """Read a list of images: `ID`, `ID.jpg`, `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`, or `ID  1`.
 
-    Ids may hold blanks and dots. Blank lines, blanks around a line, a byte order mark, and the line ends of any system
-    are of no account. A column after the image's is left out unless it is the path of a mask. What is a column and what
-    belongs to an id with blanks is read off the images' names where they are given.
+    Ids may contain blanks and dots. Blank lines, blanks around a line, a byte order mark and the line ends of any
+    system are ignored. Columns after the image are ignored, except the path of a mask. If `images` is given, its names
+    decide whether a blank separates columns or belongs to an id.
 
     Args:
         path: local path or fsspec URL of the list.
-        images: the files that there are.
-        folder: name of the folder of images; what stands before it in a path is left out.
-        remedy: the end of the message where there is no such list.
+        images: the existing image files.
+        folder: name of the image folder; in a path, it and everything before it are dropped.
+        hint: what the user should do if the list cannot be read; the end of the message.
 
     Returns:
-        The images by id, in the list's order.
+        The images by id, in the order of the list.
 
     Raises:
-        ImageListError: if the list is missing, no text, empty, or names an image twice.
+        ImageListError: if the list is missing, not text, empty, or names an image twice.
     """
-    text = _read_text(path, remedy)
+    text = _read_text(path, hint)
     lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
     if not lines:
         raise ImageListError(f"'{path}' is empty; a list of images names one per line")
@@ -113,21 +113,21 @@ def stem(file: str) -> str:
     return f"{folder}{slash}{name[:dot]}" if dot > 0 else file
 
 
-def _read_text(path: str, remedy: str) -> str:
-    """Bytes that are no UTF-8 stay as surrogates, as Python gives the names of files that hold them."""
+def _read_text(path: str, hint: str) -> str:
+    """Decode the list; bytes that are not UTF-8 become surrogates, as in Python's file names."""
     try:
         fs, name = open_filesystem(path)
         data = fs.cat_file(name)
     except FileNotFoundError as error:
-        raise ImageListError(f"no file '{path}'; {remedy}") from error
+        raise ImageListError(f"no file '{path}'; {hint}") from error
     except (OSError, UserError) as error:
-        raise ImageListError(f"the list '{path}' cannot be read ({error}); {remedy}") from error
+        raise ImageListError(f"the list '{path}' cannot be read ({error}); {hint}") from error
     try:
         text: str = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8-sig"), "surrogateescape")
     except UnicodeDecodeError as error:
-        raise ImageListError(f"the list '{path}' is not text ({error}); {remedy}") from error
+        raise ImageListError(f"the list '{path}' is not text ({error}); {hint}") from error
     if "\0" in text:
-        raise ImageListError(f"'{path}' is not text, which a list of images is; {remedy}")
+        raise ImageListError(f"the list '{path}' is not text; {hint}")
     return text
 
 
@@ -147,7 +147,7 @@ def _read_line(line: str, images: ImageNames | None, folder: str, flags: bool) -
 
 
 def _split(line: str, flags: bool) -> tuple[str, str]:
-    """The image and the columns after it, by the look of the line alone."""
+    """Split a line into the image and the columns after it, without knowing the image files."""
     if match := _IMAGE_AND_REST.fullmatch(line):
         return match[1], match[2]
     if "\t" in line:
@@ -163,7 +163,7 @@ def _split(line: str, flags: bool) -> tuple[str, str]:
 
 
 def _are_flags(lines: list[str]) -> bool:
-    """Whether the -1, 0 or 1 that every line ends in is a column; where it tells names apart it is part of them."""
+    """Whether every line ends in a column of -1, 0 or 1. If names differ only in it, it is part of them."""
     matches = [match for line in lines if (match := _FLAG.fullmatch(line))]
     return len(matches) == len(lines) == len({match[1] for match in matches})
 
@@ -174,7 +174,7 @@ def _mask(rest: str) -> str:
 
 
 def _below(name: str, folder: str) -> str:
-    """A path below the folder of images, with slashes."""
+    """The path below the image folder, with forward slashes."""
     path = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
     _, found, after = f"/{path}".partition(f"/{folder}/")
     return after if found else path

@@ -1,4 +1,4 @@
-"""Bytes to pixels: any image a photographer may hand in becomes upright 8-bit RGB, any mask its label values."""
+"""Decode images of any common format to upright 8-bit RGB, and masks to their label values."""
 
 import io
 import struct
@@ -28,10 +28,10 @@ _PNG_DEPTH, _PNG_COLOUR_TYPE, _PNG_GREY = 24, 25, 0
 
 
 class _StrictPillow:
-    """Pillow's process-wide switches as this module needs them, put back when the last decoding thread leaves.
+    """Set Pillow's process-wide options for decoding; restore them when the last decoding thread has left.
 
-    `max_pixels` takes the place of Pillow's own size guard, and truncation must be seen even where some other library
-    has set LOAD_TRUNCATED_IMAGES.
+    `max_pixels` replaces Pillow's own size limit. Truncated files must be detected even if another library has set
+    LOAD_TRUNCATED_IMAGES.
     """
 
     def __init__(self) -> None:
@@ -58,19 +58,20 @@ _STRICT_PILLOW = _StrictPillow()
 def decode_image(data: bytes, origin: str, max_pixels: int) -> tuple[Image.Image, bytes | None]:
     """Decode an image file of any common format and mode to upright 8-bit RGB.
 
-    EXIF orientation is applied, transparency is laid on white, of an animation the first frame is taken, and wide grey
-    values are scaled, not clipped: 16 bits by their full range, 32-bit integers and floats as `_eight_bits` tells.
+    EXIF orientation is applied, transparent pixels are blended with white, and only the first frame of an animation is
+    read. Grey values above 8 bits are scaled, not clipped: 16 bits by their full range, 32-bit integers and floats as
+    in `_eight_bits`.
 
     Args:
-        data: the whole file.
-        origin: the file's name for messages.
+        data: the content of the file.
+        origin: the file's name, for messages.
         max_pixels: largest width * height that is decoded.
 
     Returns:
-        The RGB image without metadata, and `data` itself where it is an upright RGB JPEG already, else None.
+        The RGB image without metadata, and `data` itself if it already is an upright RGB JPEG, else None.
 
     Raises:
-        SampleError: `too_large` before anything is decoded, `truncated` where the file ends early, else `unreadable`.
+        SampleError: `too_large` before anything is decoded, `truncated` if the file ends early, else `unreadable`.
     """
     with _STRICT_PILLOW, decoding(origin):
         image = _open(data, formats(), origin, max_pixels)
@@ -81,12 +82,12 @@ def decode_image(data: bytes, origin: str, max_pixels: int) -> tuple[Image.Image
 
 
 def upright_rgb(image: Image.Image, origin: str, max_pixels: int) -> Image.Image:
-    """What `decode_image` makes of the same image in a file: upright 8-bit RGB without metadata.
+    """Convert a PIL image to upright 8-bit RGB without metadata, exactly as `decode_image` does for a file.
 
     Args:
-        image: of any mode; it is left as it is.
-        origin: its name for messages.
-        max_pixels: largest width * height that is taken.
+        image: of any mode; it is not changed.
+        origin: its name, for messages.
+        max_pixels: largest width * height that is accepted.
 
     Raises:
         SampleError: as `decode_image` does.
@@ -97,19 +98,19 @@ def upright_rgb(image: Image.Image, origin: str, max_pixels: int) -> Image.Image
 
 
 def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.ndarray:
-    """Decode a mask file to its label values: palette indices or grey values as they are stored.
+    """Decode a mask file to its label values: palette indices or grey values as stored.
 
     Args:
-        data: the whole file, a palette or grey PNG (TIFF and BMP work as well).
-        origin: the file's name for messages.
+        data: the content of the file, a palette or grey PNG (TIFF and BMP work as well).
+        origin: the file's name, for messages.
         max_pixels: largest width * height that is decoded; None sets no limit.
 
     Returns:
         uint8 (H, W).
 
     Raises:
-        SampleError: `too_large`, `truncated`, or `unreadable`; the last also for colour masks, whose colours say
-            nothing about label values, and for values above 255.
+        SampleError: `too_large`, `truncated` or `unreadable`. Colour masks, which have no label values, and values
+            above 255 are `unreadable`.
     """
     with _STRICT_PILLOW, decoding(origin):
         image = _open(data, _MASK_FORMATS, origin, max_pixels)
@@ -124,12 +125,12 @@ def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.nda
     if depth in (2, 4):
         labels = labels // (255 // (2**depth - 1))  # Pillow stretches 2- and 4-bit grey to 0..255
     if labels.min() < 0 or labels.max() > 255:
-        raise SampleError("unreadable", f"{origin}: label values reach {labels.max()}; a mask holds 0..255")
+        raise SampleError("unreadable", f"{origin}: label values up to {labels.max()}; a mask holds values in 0..255")
     return labels.astype(np.uint8)
 
 
 def _grey_depth(image: Image.Image, data: bytes) -> int:
-    """Bits of a grey value in a PNG or TIFF file; 0 for other images."""
+    """Bits per grey value of a PNG or TIFF file; 0 for other images."""
     if image.format == "PNG" and data[_PNG_COLOUR_TYPE] == _PNG_GREY:
         return data[_PNG_DEPTH]
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "L":
@@ -138,7 +139,7 @@ def _grey_depth(image: Image.Image, data: bytes) -> int:
 
 
 def mask_image(labels: np.ndarray) -> Image.Image:
-    """A palette image whose values are the labels and whose colours are PASCAL VOC's; what `read_mask` reads.
+    """A palette image with the labels as values and the colours of PASCAL VOC; `read_mask` reads it back.
 
     Args:
         labels: uint8 (H, W).
@@ -150,7 +151,7 @@ def mask_image(labels: np.ndarray) -> Image.Image:
 
 @contextmanager
 def decoding(origin: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on damaged bytes, which is nearly every type, into a `SampleError`."""
+    """Turn any exception of a decoder into a `SampleError`; damaged files raise nearly every type."""
     try:
         yield
     except (SampleError, MemoryError):
@@ -174,19 +175,19 @@ def _open(data: bytes, kinds: tuple[str, ...], origin: str, max_pixels: int | No
 
 
 def check_size(width: int, height: int, origin: str, max_pixels: int | None) -> None:
-    """Refuse what is too large before it is decoded.
+    """Refuse an image with more than `max_pixels` pixels; None sets no limit.
 
     Raises:
         SampleError: `too_large`.
     """
     if max_pixels is not None and width * height > max_pixels:
         raise SampleError(
-            "too_large", f"{origin}: {width} x {height} pixels; raise --source.max_pixels above {max_pixels} to take it"
+            "too_large", f"{origin}: {width} x {height} pixels; raise `source.max_pixels` above {max_pixels} to take it"
         )
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets the image upright by its EXIF orientation; damaged EXIF is ignored, as viewers do."""
+    """The transposition that the EXIF orientation asks for, None if there is none. Damaged EXIF is ignored."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
@@ -195,7 +196,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    rgb.info.clear()  # an orientation that stayed would be applied a second time when the image is saved and read again
+    rgb.info.clear()  # else a saved copy would keep the orientation and be turned twice
     return rgb
 
 
@@ -211,8 +212,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     """Scale wide grey values to uint8 (H, W).
 
-    Integers have the full scale 65535. Floats have the smallest of 1, 255 and 65535 that holds them. Values beyond, or
-    below zero, have no agreed scale and are stretched from their least to their largest.
+    The full scale of integers is 65535. The full scale of floats is the smallest of 1, 255 and 65535 that is not below
+    their maximum. Larger or negative values have no standard scale; their minimum becomes 0 and their maximum 255.
     """
     if not np.isfinite(values).all():
         raise ValueError("the image holds NaN or infinite values")

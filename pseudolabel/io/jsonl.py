@@ -1,4 +1,4 @@
-"""JSON lines: what the commands write about images, read back from a file or a folder of files."""
+"""Read JSON Lines (one object per line) from a file or from all files of a folder."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ def read_lines(source: str, fields: Sequence[str], what: str, hint: str) -> Iter
 
     Args:
         source: local path or fsspec URL.
-        fields: names that every line's object has to hold.
-        what: what a line is, such as `caption`, for messages.
-        hint: what the user should do where there is no such file, the end of the message.
+        fields: names of the fields that the object in every line must have.
+        what: the kind of record, such as `caption`, for messages.
+        hint: what the user should do if the file is missing or invalid; the end of the message.
 
     Raises:
         SourceError: if there is no such file, or a line lacks a field; the message names file and line.
@@ -23,14 +23,14 @@ def read_lines(source: str, fields: Sequence[str], what: str, hint: str) -> Iter
     for origin, record in read_records(source, what, hint):
         missing = [field for field in fields if field not in record]
         if missing:
-            raise SourceError(f"{origin}: not a {what}, for it has no '{missing[0]}'; {hint}")
+            raise SourceError(f"{origin}: not a {what}, field '{missing[0]}' is missing; {hint}")
         yield [record[field] for field in fields]
 
 
 def read_records(source: str, what: str, hint: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The object of every line, with its file and line for messages; arguments and errors are those of `read_lines`."""
+    """The object of every line, preceded by its file and line number; arguments and errors as in `read_lines`."""
     for path in _files(source, what, hint):
-        # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
+        # Not splitlines(): it splits at U+2028, which JSON strings may contain.
         for number, line in enumerate(read_text(path, hint).split("\n"), 1):
             if not line.strip():
                 continue
@@ -38,7 +38,7 @@ def read_records(source: str, what: str, hint: str) -> Iterator[tuple[str, dict[
             try:
                 record = decode_json(line)
             except (ValueError, RecursionError) as error:
-                raise SourceError(f"{origin}: not a {what}, for it is not JSON ({error}); {hint}") from error
+                raise SourceError(f"{origin}: not a {what}, invalid JSON ({error}); {hint}") from error
             if not isinstance(record, dict):
                 raise SourceError(f"{origin}: not a {what}, but a JSON {type(record).__name__}; {hint}")
             yield origin, record

@@ -1,19 +1,19 @@
-"""What a command was pointed at and does not take, counted by reason."""
+"""Inputs that a command skips, counted by reason."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NAMED = ("object(s)", "image(s)")  # begin reasons of what is listed in a file and no file itself
+_NAMED = ("object(s)", "image(s)")  # beginnings of reasons that count entries in a file, not files
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Inputs that were seen and passed over by rule, which are not failures.
+    """Inputs that were found and skipped by rule; they are not failures.
 
     Attributes:
-        reasons: how many inputs by reason; a reason is a few words that follow the count, with the remedy where there
-            is one, such as `.heic (pip install pillow-heif)`.
+        reasons: number of inputs by reason. A reason is a few words that follow the number, with a hint if the user can
+            do something, such as `.heic (pip install pillow-heif)`.
     """
 
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class LeftOut:
         return sum(self.reasons.values())
 
     def __str__(self) -> str:
-        """One line: `7 files left out: 4 hidden, 2 .heic (pip install pillow-heif), 1 .txt`; empty for none."""
+        """One line: `7 files left out: 4 hidden, 2 .heic (pip install pillow-heif), 1 .txt`; empty if none were."""
         if not self.total:
             return ""
         most_first = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))

@@ -1,10 +1,10 @@
-"""One run at a time on one output folder."""
+"""A lock that allows one run at a time in an output folder."""
 
 import errno
 import json
+import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,18 +14,21 @@ from filelock import FileLock, Timeout
 from pseudolabel.errors import OutputError
 from pseudolabel.io.folder import Folder
 
+log = logging.getLogger(__name__)
+
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def lock_output(folder: Folder, rank: int) -> Iterator[None]:
-    """Hold the folder for one rank of one run; the system lets go when the process ends, however it ends.
+    """Lock the folder for one rank of one run. The system releases the lock when the process ends, even if killed.
 
-    Folders behind URLs have no locks, nor have some network file systems, of which the first rank tells: there, two
-    runs with the same settings write the same shards, and one with other settings is refused by the fingerprint.
+    Folders at URLs and some network file systems have no locks; for the latter, the first rank says so. Without a
+    lock, two runs with the same settings write the same shards, and a run with other settings is refused because its
+    fingerprint differs.
 
     Raises:
-        OutputError: if the same rank of another run is still at work there, or the folder cannot be written.
+        OutputError: if another run holds the lock for this rank, or the folder cannot be written.
     """
     if folder.local is None:
         yield
@@ -33,7 +36,7 @@ def lock_output(folder: Folder, rank: int) -> Iterator[None]:
     path = folder.local / f".lock-{rank}"
     with ExitStack() as held:
         try:
-            # Its soft locks, which are files, would outlive a killed run and keep the next one out.
+            # No soft locks: they are files that a killed run would leave behind, and the next run could not start.
             held.enter_context(FileLock(path, timeout=0, fallback_to_soft=False))
             path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
         except Timeout as error:
@@ -42,10 +45,10 @@ def lock_output(folder: Folder, rank: int) -> Iterator[None]:
             if error.errno not in UNSUPPORTED:
                 raise OutputError(f"'{path}' cannot be locked: {error.strerror}") from error
             if rank == 0:
-                print(
-                    f"'{folder.path}' is on a file system without locks ({error.strerror}): see to it yourself that "
-                    "only one run writes there",
-                    file=sys.stderr,
+                log.warning(
+                    "'%s' is on a file system without locks (%s): make sure that only one run writes there",
+                    folder.path,
+                    error.strerror,
                 )
         yield
 
@@ -56,4 +59,4 @@ def _busy(folder: Folder, path: Path) -> str:
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another --out"
+    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another `out`"

@@ -1,4 +1,4 @@
-"""`metrics.json`: the scores of an output folder, each kind under its own name."""
+"""`metrics.json`: the scores in an output folder, by name of the evaluation."""
 
 import json
 from collections.abc import Iterable
@@ -11,25 +11,25 @@ from pseudolabel.io.ownership import OwnFiles
 METRICS = "metrics.json"
 
 
-def check_metrics(out: str, plots: Iterable[str] = (), option: str = "--out") -> None:
-    """Make sure, before there are scores, that they can be recorded.
+def check_metrics(out: str, plots: Iterable[str] = (), option: str = "`out`") -> None:
+    """Check, before computing scores, that they can be recorded.
 
     Args:
         out: the output folder.
-        plots: names of files that are to lie beside OUT/metrics.json.
-        option: the one that names the folder, for messages.
+        plots: names of files that will be written next to OUT/metrics.json.
+        option: the option that names the folder, for messages.
 
     Raises:
-        NotOursError: if one of the files is there and this package did not write it.
+        NotOursError: if one of the files exists and this package did not write it.
     """
     OwnFiles(Folder(out), option=option).check((METRICS, *plots))
 
 
-def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "--out") -> None:
-    """Put scores into OUT/metrics.json under their name; what other commands have put there stays.
+def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "`out`") -> None:
+    """Store scores in OUT/metrics.json under a name; entries of other commands are kept.
 
     Raises:
-        NotOursError: if the file is there and this package did not write it.
+        NotOursError: if the file exists and this package did not write it.
     """
     folder = Folder(out)
     folder.prepare()

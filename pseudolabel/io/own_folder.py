@@ -1,4 +1,4 @@
-"""A folder that belongs to one program as a whole, such as a script that begins each time from nothing."""
+"""A folder that belongs to one program, such as a script that starts from an empty folder each time."""
 
 import json
 import shutil
@@ -9,16 +9,16 @@ from pseudolabel.errors import OutputError
 MARKER = ".pseudolabel.owner"
 
 
-def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:
-    """Create a folder for a program, or make sure that it is the one that the same program created.
+def claim_folder(folder: Path, owner: str, option: str = "`out`") -> None:
+    """Create a folder for a program, or check that the same program created it.
 
     Args:
         folder: must be absent, empty, or the program's own.
         owner: the program's name.
-        option: the one that names the folder, for the message.
+        option: the option that names the folder, for the message.
 
     Raises:
-        OutputError: if it is none of these, or cannot be created.
+        OutputError: if the folder holds other files, or cannot be created.
     """
     marker = folder / MARKER
     try:
@@ -32,8 +32,8 @@ def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:
         raise OutputError(f"'{folder}' cannot be used: {error}; choose another {option}") from error
 
 
-def clear_folder(folder: Path, owner: str, option: str = "--out") -> None:
-    """Claim a folder, and remove what the program has left in it.
+def clear_folder(folder: Path, owner: str, option: str = "`out`") -> None:
+    """Claim a folder and remove everything in it.
 
     Raises:
         OutputError: as `claim_folder` does.

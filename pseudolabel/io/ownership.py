@@ -1,4 +1,4 @@
-"""Which files of an output folder this package wrote, and the refusal to write over any other."""
+"""Track which files of an output folder this package wrote, and never overwrite any other file."""
 
 import errno
 import hashlib
@@ -16,36 +16,36 @@ from pseudolabel.io.left_out import LeftOut
 MANIFEST = ".pseudolabel.manifest"
 _MANIFEST_NAME = re.compile(rf"{re.escape(MANIFEST)}(-\d+)?")
 OWN = "written by pseudolabel"
-NAMED = 3  # files that a message names one by one
+NAMED = 3  # files that a message lists by name
 
 
 class OwnFiles:
-    """The files below an output folder that this package wrote, by manifests that lie in the folder.
+    """The files below an output folder that this package wrote, according to the manifests in the folder.
 
-    A manifest holds, in lines of JSON, the name and the sha256 of each file, noted before the file appears: a process
-    that is killed at any instant leaves no file of its own that it would not know again. A file whose bytes have been
-    changed since, such as a mask that was corrected by hand, is its editor's.
+    A manifest holds one JSON line per file, with its name and sha256. The line is written before the file appears, so
+    every file is known even if the process is killed at any instant. A file that has changed since, such as a mask
+    corrected by hand, belongs to the user.
 
     Args:
-        folder: where the files lie; need not exist yet.
-        rank: of the process, each of which writes a manifest of its own.
-        option: the command's option that names the folder, for messages.
+        folder: the output folder; it need not exist yet.
+        rank: index of the process; each process writes its own manifest.
+        option: the option that names the folder, for messages.
     """
 
-    def __init__(self, folder: Folder, rank: int = 0, option: str = "--out") -> None:
+    def __init__(self, folder: Folder, rank: int = 0, option: str = "`out`") -> None:
         self.folder, self.option = folder, option
         self._manifest = f"{MANIFEST}-{rank}" if rank else MANIFEST
         self._hashes: dict[str, set[str]] = {}
         self._load()
 
     def names(self) -> frozenset[str]:
-        """Names of all files that this package has ever written here, changed or not."""
+        """Names of all files that this package ever wrote here, whether changed since or not."""
         return frozenset(self._hashes)
 
     def obstacle(self, name: str) -> str:
-        """Why no file of this name can be written, whatever is there: it is too long, or lies outside; else empty."""
+        """Why a file with this name can never be written here, such as a name that is too long; empty if it can."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"'{name}' leads out of '{self.folder.path}'"
+            return f"'{name}' is outside '{self.folder.path}'"
         if self.folder.local is None:
             return ""
         target = self.folder.local / name
@@ -60,24 +60,24 @@ class OwnFiles:
             above = self.folder.local
         if not above.is_dir():
             return f"'{above}' is a file where a folder is needed for '{name}'; move it or choose another {self.option}"
-        is_below = above.is_relative_to(self.folder.local)  # else the output folder is not there yet
+        is_below = above.is_relative_to(self.folder.local)  # else the output folder does not exist yet
         if is_below and not above.resolve().is_relative_to(self.folder.local.resolve()):
-            return f"a link leads from '{above}' out of '{self.folder.path}'; remove it"
+            return f"'{above}' is a link to a place outside '{self.folder.path}'; remove it"
         longest = os.pathconf(above, "PC_NAME_MAX")
         if too_long := [part for part in target.parts if len(os.fsencode(part)) > longest]:
-            return f"'{too_long[0]}' is too long a name: {len(os.fsencode(too_long[0]))} bytes of {longest}; shorten it"
+            return f"the name '{too_long[0]}' is too long: {len(os.fsencode(too_long[0]))} bytes of at most {longest}"
         return ""
 
     def check(self, names: Iterable[str]) -> None:
-        """Make sure that none of these files is another's.
+        """Check that writing these files would overwrite only files of this package.
 
         Raises:
-            NotOursError: if one exists that this package did not write, or that was changed since.
+            NotOursError: if one exists that this package did not write, or that has changed since.
         """
         self._refuse(dict.fromkeys(names, ""))
 
     def _refuse(self, wanted: Mapping[str, str]) -> None:
-        """Raise where a file is not ours, and has not the bytes either that would be written."""
+        """Raise if a file exists that is not ours, unless its sha256 is the one that would be written."""
         strange = {name: own for name, own in wanted.items() if not self._is_free(name, own)}
         if strange:
             self._load()  # another process may have written it meanwhile
@@ -86,12 +86,12 @@ class OwnFiles:
             rest = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
             what = "a file that" if len(strange) == 1 else f"{len(strange)} files that"
             raise NotOursError(
-                f"'{self.folder.path}' holds {what} pseudolabel did not write, or that changed since, and that would "
-                f"be written over: {shown}{rest}; choose another {self.option}, or move what is there"
+                f"'{self.folder.path}' holds {what} pseudolabel did not write, or that changed since, and "
+                f"would overwrite: {shown}{rest}; choose another {self.option}, or move what is there"
             )
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files, one whole after the other in the order given.
+        """Write files in the order given; each one appears only when it is complete.
 
         Raises:
             NotOursError: if one would replace a file that is not ours.
@@ -102,11 +102,11 @@ class OwnFiles:
             self.folder.write_bytes(name, data)
 
     def note(self, hashes: Mapping[str, str]) -> None:
-        """Note files by name and sha256 of their bytes, before they are put into the folder.
+        """Record files by name and sha256 in the manifest, before they are put into the folder.
 
         Raises:
             NotOursError: if one would replace a file that is not ours.
-            OutputError: if there can be no file of that name, or the manifest cannot be written.
+            OutputError: if a file name is invalid, or the manifest cannot be written.
         """
         for name in hashes:
             if obstacle := self.obstacle(name):
@@ -120,7 +120,7 @@ class OwnFiles:
             self._hashes.setdefault(name, set()).add(own)
 
     def _is_free(self, name: str, own: str = "") -> bool:
-        """Whether there is nothing of that name, or what we wrote, or just the bytes with that sha256."""
+        """Whether the name is unused, or its file is unchanged since we wrote it, or has this sha256."""
         if self.folder.local is not None:
             try:
                 mode = (self.folder.local / name).lstat().st_mode
@@ -139,7 +139,7 @@ class OwnFiles:
                 self._read(self.folder.read_bytes(name))
 
     def _is_plain(self, name: str) -> bool:
-        """Whether it is a file of this folder, no link and no folder, of which none is a manifest of ours."""
+        """Whether it is a regular file; a link or a folder is never our manifest."""
         return self.folder.local is None or stat.S_ISREG((self.folder.local / name).lstat().st_mode)
 
     def _read(self, data: bytes) -> None:
@@ -148,20 +148,20 @@ class OwnFiles:
                 entry = json.loads(line)
                 self._hashes.setdefault(entry["file"], set()).add(entry["sha256"])
             except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # cut short by a kill; the file it was about has not appeared
+                continue  # cut off by a kill; its file has not appeared
 
 
-def own_files_beside(target: str, option: str = "--out") -> tuple[OwnFiles, str]:
-    """For a command that writes one file: the own files of its folder, and its name there."""
+def own_files_beside(target: str, option: str = "`out`") -> tuple[OwnFiles, str]:
+    """For a command that writes one file: the `OwnFiles` of its folder, and its name there."""
     path, _, name = target.rpartition("/")
     return OwnFiles(Folder(path or ("/" if target.startswith("/") else ".")), option=option), name
 
 
-def write_own(target: str, data: bytes, option: str = "--out") -> None:
-    """Write one file, unless one is there that this package did not write.
+def write_own(target: str, data: bytes, option: str = "`out`") -> None:
+    """Write one file, unless it would replace a file that this package did not write.
 
     Raises:
-        NotOursError: if there is one.
+        NotOursError: if it would.
         OutputError: if it cannot be written.
     """
     files, name = own_files_beside(target, option)
@@ -170,11 +170,11 @@ def write_own(target: str, data: bytes, option: str = "--out") -> None:
 
 
 def without_own_files(root: str, names: Sequence[str], left_out: LeftOut) -> tuple[list[str], LeftOut]:
-    """What `find_images` found below a folder without the files that this package wrote there, which are counted.
+    """Drop the files that this package wrote from what `find_images` found, and count them as left out.
 
-    Those are the files that a manifest in the root, or in a folder between it and the file, names.
+    A file is ours if a manifest in the root, or in a folder between the root and the file, names it.
     """
-    notes: dict[str, list[tuple[str, frozenset[str]]]] = {"": []}  # by folder: where its manifests lie, and their names
+    notes: dict[str, list[tuple[str, frozenset[str]]]] = {"": []}  # by folder: each manifest's prefix and names
 
     def notes_of(folder: str) -> list[tuple[str, frozenset[str]]]:
         if folder not in notes:

@@ -1,7 +1,7 @@
-"""Parquet files: columns of small values row by row, and the large values of single cells.
+"""Parquet files: read small columns row by row, and large values cell by cell.
 
-Memory follows the file's pages, which are decoded whole, and not its length: those of Hugging Face's files hold a
-hundred rows; other writers' may hold a thousand.
+Memory depends on the size of the file's pages, which are decoded one at a time, not on its length. Pages of Hugging
+Face's files hold a hundred rows; those of other writers may hold a thousand.
 """
 
 import json
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
-_ROWS, _KEPT = 32, 8  # of large values in a batch, and batches that are kept for threads that come a little later
-_BUFFER = 1 << 20  # bytes; without it a whole column of a row group is read at once
+_ROWS, _KEPT = 32, 8  # rows per batch of large values; batches kept for threads that are slightly behind
+_BUFFER = 1 << 20  # bytes; without it a column chunk is read at once
 _OPEN_FILES = 16
 
 
@@ -39,7 +39,7 @@ class ParquetTable:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ParquetError: if it is no Parquet, or pyarrow is not installed.
+        ParquetError: if it is not Parquet, or pyarrow is not installed.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,7 +69,7 @@ class ParquetTable:
         return self._ends[-1] if self._ends else 0
 
     def types(self) -> dict[str, str]:
-        """Type of every column, `struct`, `binary` and so on, by name; of a struct's fields as `image.bytes`, too."""
+        """Type of every column by name, such as `struct` or `binary`; fields of a struct as well, as `image.bytes`."""
         found = {}
         for field in self._file.schema_arrow:
             found[field.name] = str(field.type).partition("<")[0]
@@ -78,7 +78,7 @@ class ParquetTable:
         return found
 
     def is_empty(self, column: str) -> bool:
-        """Whether the file says that all of the column's values are null."""
+        """Whether all values of a column are null, according to the file's statistics."""
         columns = self._file.metadata.row_group(0).num_columns if self._file.num_row_groups else 0
         for group in range(self._file.num_row_groups):
             parts = self._file.metadata.row_group(group)
@@ -88,7 +88,7 @@ class ParquetTable:
         return True
 
     def class_names(self, column: str) -> list[str] | None:
-        """The names that Hugging Face's `datasets` gives the integers of a column, alone or in lists."""
+        """The class names that Hugging Face's `datasets` stores for a column of integers or lists of integers."""
         try:
             info = json.loads((self._file.schema_arrow.metadata or {})[b"huggingface"])
             feature = info["info"]["features"][column]
@@ -107,7 +107,7 @@ class ParquetTable:
             raise ParquetError(f"'{self.path}' is not a readable Parquet file: {error}") from error
 
     def read(self, cell: Cell) -> object:
-        """The value of a cell. Reading on in the order of the rows is fast, any other order decodes rows again."""
+        """The value of a cell. Reading in row order is fast; any other order decodes rows again."""
         with self._lock:
             if cell.column != self._column:
                 self._column, self._recent = cell.column, []
@@ -125,11 +125,11 @@ class ParquetTable:
                 raise ParquetError(f"'{self.path}' row {cell.row + 1} cannot be read: {error}") from error
 
     def _is_far(self, row: int) -> bool:
-        """Whether the row lies in a row group after the next one, to which one does better not read on."""
+        """Whether the row is beyond the next row group, so that starting a new scan is faster."""
         return bisect_right(self._ends, row) > bisect_right(self._ends, self._recent[-1][0]) + 1
 
     def _scan(self, cell: Cell) -> Iterator[tuple[int, "RecordBatch"]]:
-        """Batches from the row's group on, each with the number of its first row."""
+        """Batches from the row group of the cell to the end, each with the index of its first row."""
         group = bisect_right(self._ends, cell.row)
         first = self._ends[group - 1] if group else 0
         for number in range(group, len(self._ends)):
@@ -151,7 +151,7 @@ def _open(path: str) -> ParquetTable:
 
 
 def read_cell(path: str, cell: Cell) -> object:
-    """The value of a cell, by a file that stays open for the next one; threads may share it.
+    """The value of a cell. The file stays open for the next call; threads may call this at the same time.
 
     Raises:
         FileNotFoundError, ParquetError: as `ParquetTable` does.

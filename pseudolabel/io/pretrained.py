@@ -1,4 +1,4 @@
-"""Loading the frozen transformers models of the text side."""
+"""Load frozen transformers models: CLIP, captioner, noun extractor."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.runtime.bars import library_bars
 from pseudolabel.runtime.precision import resolve_dtype
 
-# Models that are in use, and the processor of each: frozen, so that all who need one can share it.
+# Models in use, and the processor of each. They are frozen, so all users share them.
 _models: WeakValueDictionary[tuple[Any, ...], torch.nn.Module] = WeakValueDictionary()
 _processors: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
@@ -20,16 +20,16 @@ _processors: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 def load_pretrained(
     folder: str, model_class: Any, processor_class: Any, device: torch.device, what: str, setting: str
 ) -> tuple[Any, Any]:
-    """Load a model, frozen and from safetensors files only, with the processor of its inputs.
+    """Load a frozen model, from safetensors files only, and its processor.
 
-    One that is in use is shared, not loaded a second time.
+    A model that is already in use is shared, not loaded again.
 
     Args:
         folder: hub id or folder of the checkpoint.
         model_class, processor_class: transformers classes with `from_pretrained`.
-        device: where the model goes, in the precision that suits it.
+        device: the device of the model; its precision is the default of the device.
         what: the kind of checkpoint, such as `a CLIP`, for the message.
-        setting: the option that names it, such as `--filter.clip`, for the message.
+        setting: the option that names it, such as `filter.clip`, for the message.
 
     Returns:
         The model and the processor.
@@ -51,7 +51,7 @@ def load_pretrained(
         ValueError,
         RuntimeError,
         SafetensorError,
-    ) as error:  # of files, their meaning, weights that differ
+    ) as error:  # from reading files, parsing them, or mismatched weights
         if os.path.isdir(folder) and (others := explain_folder(folder)):
             raise ModelError(f"cannot load '{folder}' ({setting}):\n{others}") from error
         place = "a folder with" if os.path.isdir(folder) else "the name of, or a folder with,"

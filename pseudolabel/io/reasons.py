@@ -1,10 +1,10 @@
-"""Failures by reason, in a few lines for people: how many there are of each, and the first of them."""
+"""Summarize failures in a few lines: the number for each reason, and its first messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from pseudolabel.io.terminal import escaped
 
-FIRST = 2  # messages of one reason that are shown
+FIRST = 2  # messages shown per reason
 
 
 def first_by_reason(failures: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -18,7 +18,7 @@ def first_by_reason(failures: Iterable[tuple[str, str]]) -> dict[str, list[str]]
 
 
 def reason_lines(counts: Mapping[str, int], first: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines for each reason, the most frequent first: `  7 missing, such as:` and its first messages below."""
+    """Lines for each reason, the most frequent first: `  7 missing, such as:`, then its first messages."""
     lines = []
     for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         shown = first.get(reason, [])

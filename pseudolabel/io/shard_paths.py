@@ -1,4 +1,4 @@
-"""Which tars a folder, a name or a pattern means."""
+"""Find the tar files that a folder, a path or a pattern refers to."""
 
 import glob
 import re
@@ -15,32 +15,32 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 
 class FoundShards(NamedTuple):
-    """Paths of tars, and what lies beside them in a folder that was named as a whole."""
+    """Paths of tar files, and the other files of their folder, counted by reason."""
 
     paths: list[str]
     left_out: LeftOut
 
 
 def match_shards(pattern: str) -> list[str]:
-    """Paths of tars in the order of their names.
+    """Paths of tar files, sorted by name.
 
     Args:
-        pattern: a folder of `.tar` files, a tar, or a pattern with `{000..127}`, `{a,b}`, `*`, `?` or `[...]`; a local
-            path or any fsspec URL. What exists under the very name is meant by it, brackets and braces included. A
-            plain name is given back, be there such a file or not.
+        pattern: a folder of `.tar` files, a tar file, or a pattern with `{000..127}`, `{a,b}`, `*`, `?` or `[...]`; a
+            local path or any fsspec URL. A file or folder that has exactly this name is preferred to the pattern's
+            meaning. A path without wildcards is returned even if there is no such file.
     """
     return find_shards(pattern).paths
 
 
 def find_shards(pattern: str) -> FoundShards:
-    """`match_shards`, and what it passes over."""
+    """The paths of `match_shards`, and the files that it skips in a folder."""
     found = [_find(name) for name in _expand(pattern)]
     paths = dict.fromkeys(path for shards in found for path in shards.paths)
     return FoundShards(list(paths), sum((shards.left_out for shards in found), LeftOut()))
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expand `{000..127}` (zero-padded as written) and `{a,b}`, as shells and WebDataset do."""
+    """Expand `{000..127}` (padded with zeros as written) and `{a,b}`, as shells and WebDataset do."""
     for braces in re.finditer(r"\{([^{}]*)\}", pattern):
         numbers = re.fullmatch(r"(\d+)\.\.(\d+)", braces[1])
         if numbers:
@@ -78,7 +78,7 @@ def _find(path: str) -> FoundShards:
         names = [one for one in _names_in(folder or slash or ".") if fnmatchcase(one, name)]
         return FoundShards([f"{folder}{slash}{one}" for one in names if hidden or one[0] != "."], LeftOut())
     if "://" not in path:
-        return FoundShards(sorted(glob.glob(path)), LeftOut())  # fsspec's would make the paths absolute
+        return FoundShards(sorted(glob.glob(path)), LeftOut())  # fsspec's glob would make the paths absolute
     fs, name = open_filesystem(path)
     return FoundShards([fs.unstrip_protocol(match) for match in sorted(fs.glob(name))], LeftOut())
 
@@ -91,7 +91,7 @@ def _list_folder(path: str) -> FoundShards:
 
 
 def _kind(path: str, name: str) -> str:
-    """Why something beside shards is left out."""
+    """Why a file or folder next to the shards is left out."""
     if name.startswith("."):
         return "hidden"
     compressed = next((ending for ending in COMPRESSED if name.lower().endswith(ending)), "")

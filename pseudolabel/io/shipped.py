@@ -1,4 +1,4 @@
-"""The small models that ship with the package: `shapes` stands for their folders wherever a model is named."""
+"""The small models that ship with the package; any setting that names a model accepts the name `shapes` for them."""
 
 from importlib import resources
 from typing import Literal
@@ -15,5 +15,5 @@ _FOLDERS: dict[Part, str] = {
 
 
 def resolve(name: str, part: Part) -> str:
-    """The folder that `shapes` stands for as this part; any other name stays as it is."""
+    """The folder of the shipped model for this part if the name is `shapes`; any other name is returned unchanged."""
     return str(resources.files("pseudolabel.shapes") / "models" / _FOLDERS[part]) if name == NAME else name

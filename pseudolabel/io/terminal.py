@@ -1,17 +1,17 @@
-"""Text of others, such as names of files, made fit to be printed."""
+"""Make text from outside, such as file names, safe to print."""
 
 import unicodedata
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """The text with every character escaped, as in JSON, that could move the cursor, hide or reorder text, or fail.
+    """Escape, as in JSON, every character that could move the cursor, hide or reorder text, or fail to print.
 
-    Those are control and format characters, line separators, and halves of characters, which stand for the bytes of
-    names that are no text.
+    These are control and format characters, line separators, and surrogates, which represent bytes of file names that
+    are not valid text.
 
     Args:
-        text: anything.
-        keep: characters that stay as they are, such as line ends.
+        text: any string.
+        keep: characters that are not escaped, such as line ends.
     """
     return "".join(c if c in keep or not _is_odd(c) else _escape(c) for c in text)
 

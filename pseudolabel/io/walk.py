@@ -1,4 +1,4 @@
-"""Every image below a folder, and what else lies there, counted."""
+"""Find every image below a folder, and count the other files."""
 
 import os
 import re
@@ -17,9 +17,9 @@ from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.ownership import MANIFEST
 from pseudolabel.runtime.batching import batched
 
-_OF_THE_SYSTEM = ("__MACOSX", "@eaDir")  # previews and the like that Macs and network drives put beside images
-_THREADS, _TOGETHER = 16, 4096  # look into files; behind a URL waiting for them is all the time there is
-_SHOWN = 12  # suffixes that are told one by one
+_OF_THE_SYSTEM = ("__MACOSX", "@eaDir")  # previews that macOS and network drives store next to images
+_THREADS, _TOGETHER = 16, 4096  # threads that read first bytes (at a URL most time is waiting), files per batch
+_SHOWN = 12  # suffixes that are counted by name
 
 HIDDEN = "hidden"
 BROKEN_LINK = "broken link"
@@ -28,25 +28,25 @@ ABOVE = "link to a folder above"
 LINK = "link"
 SPECIAL = "pipe, socket or device"
 UNREADABLE_FOLDER = "folder that cannot be read"
-UNREADABLE = "that cannot be read"
+UNREADABLE = "unreadable"
 
-_File = tuple[str, str]  # its path below the root, and why it is left out, empty where that is not known yet
+_File = tuple[str, str]  # path below the root, and why it is left out; empty if that is not decided yet
 
 
 def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
     """List the images below a folder, and count all other files by the reason why they are left out.
 
-    What has an image's suffix is one, whatever its content; what has none of the well-known suffixes is one if it
-    begins like one. Hidden files and folders and what systems put beside images are left out. Linked folders are
-    followed, each folder is listed once.
+    A file with an image suffix is an image, whatever its content. A file with an unknown suffix is an image if it
+    begins like one. Hidden files and folders, and those that operating systems add, are left out. Links to
+    folders are followed; each folder is listed once.
 
     Args:
         root: local path or fsspec URL of a folder.
-        outside: a folder whose files are no images of the root's, such as masks that lie inside.
+        outside: a folder inside the root whose files are not images of the data set, such as masks.
 
     Returns:
-        Sorted paths relative to the root, and what else there is. A path may hold bytes that are no UTF-8; `printable`
-        writes it as text.
+        Sorted paths relative to the root, and the files left out. A path may contain bytes that are not UTF-8;
+        `printable` converts it to text.
 
     Raises:
         PathError: if the folder cannot be listed.
@@ -78,15 +78,15 @@ def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
             images.append(name)
         else:
             suffixes[HEIF_SUFFIXES[0] if is_heif(head) else _suffix(name)] += 1
-    return sorted(images), LeftOut(reasons + _told(suffixes))
+    return sorted(images), LeftOut(reasons + _suffix_reasons(suffixes))
 
 
 def _local_files(root: str, outside: str) -> Iterator[_File]:
-    """All files below a local folder; linked folders come after the others, so that a link never takes their place."""
+    """All files below a local folder. Linked folders come last, so that a folder is listed under its real path."""
     top = os.path.realpath(root)
     apart = os.path.realpath(outside) if outside else ""
     seen: set[str] = set()
-    folders = [("", top, "")]  # prefix of its files' names, real path, why its files are left out
+    folders = [("", top, "")]  # prefix of file names, real path, why its files are left out
     links: deque[tuple[str, str, str]] = deque()
     while folders or links:
         prefix, place, reason = folders.pop() if folders else links.popleft()
@@ -105,7 +105,7 @@ def _local_files(root: str, outside: str) -> Iterator[_File]:
             continue
         for child in children:
             if child.name.startswith(MANIFEST):
-                continue  # our own notes are no input
+                continue  # our own manifests are not inputs
             name, why = prefix + child.name, reason or why_left_out(child.name)
             kind = _kind(child)
             if kind == "folder":
@@ -121,10 +121,10 @@ def _local_files(root: str, outside: str) -> Iterator[_File]:
 
 
 def _kind(child: "os.DirEntry[str]") -> str:
-    """`file`, `folder`, `linked folder`, or why it is none of them."""
+    """`file`, `folder`, `linked folder`, or the reason why it is left out."""
     try:
         if child.is_symlink():
-            child.stat()  # raises where there is nothing behind it
+            child.stat()  # raises if the target does not exist
             if child.is_dir():
                 return "linked folder"
         if child.is_dir():
@@ -146,20 +146,20 @@ def _remote_files(fs: fsspec.AbstractFileSystem, root: str, outside: str) -> Ite
 
 
 def why_left_out(name: str) -> str:
-    """Why a file or folder of this name is left out."""
+    """Why a file or folder with this name is left out; empty if it is not."""
     if name in _OF_THE_SYSTEM:
         return f"in {name}"
     return HIDDEN if name.startswith(".") else ""
 
 
 def _suffix(name: str) -> str:
-    """The suffix in small letters, with its dot; empty where there is none."""
+    """The suffix in lower case, with its dot; empty if there is none."""
     _, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return f"{dot}{suffix}".lower() if dot else ""
 
 
 def _heads(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> Iterator[bytes | None]:
-    """The first bytes of files, None for one that cannot be read."""
+    """The first `HEAD` bytes of each file; None if it cannot be read."""
     if isinstance(fs, LocalFileSystem):
         yield from map(partial(_head, fs), paths)
         return
@@ -178,17 +178,17 @@ def _head(fs: fsspec.AbstractFileSystem, path: str) -> bytes | None:
         return None
 
 
-def _told(suffixes: Counter[str]) -> Counter[str]:
-    """Reasons from suffixes: the commonest ones by name, with a remedy where there is one, the others together."""
-    told: Counter[str] = Counter()
+def _suffix_reasons(suffixes: Counter[str]) -> Counter[str]:
+    """Reasons from suffixes: the most common ones by name, with a hint if there is one, the others together."""
+    reasons: Counter[str] = Counter()
     for suffix, count in suffixes.most_common():
         if not suffix:
             reason = "without a suffix"
         elif remedy(suffix):
             reason = f"{suffix} ({remedy(suffix)})"
-        elif len(told) < _SHOWN and re.fullmatch(r"\.[a-z0-9_+~-]{1,12}", suffix):
+        elif len(reasons) < _SHOWN and re.fullmatch(r"\.[a-z0-9_+~-]{1,12}", suffix):
             reason = suffix
         else:
             reason = "of other kinds"
-        told[reason] += count
-    return told
+        reasons[reason] += count
+    return reasons

@@ -1,4 +1,4 @@
-"""Files that should hold weights and are something else: what they are, and how to get the weights."""
+"""Explain why a file does not hold weights, and how to get the weights."""
 
 import codecs
 import json
@@ -11,21 +11,21 @@ _HEAD = 512
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 _ZIP, _SAFETENSORS = b"PK\x03\x04", ".safetensors"
-_LENGTH = 8  # bytes of a safetensors file that tell the length of its header
+_LENGTH = 8  # first bytes of a safetensors file: the length of its header
 _SHOWN = 40
 
 
 def explain(path: str | os.PathLike[str]) -> str | None:
-    """What a file is where it cannot hold weights, as the end of a sentence that begins with its name.
+    """Say what a file is if it cannot hold weights, as the end of a sentence that begins with its name.
 
     Args:
-        path: a local file, as `torch.save` or safetensors would have written it, or of a model's folder.
+        path: a local file that should be written by `torch.save` or safetensors, or a file of a model folder.
 
     Returns:
-        Such as `is a web page, ...; download the file itself`; None where nothing speaks against it.
+        For example `is a web page, ...; download the file itself`; None if no problem is found.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -37,21 +37,21 @@ def explain(path: str | os.PathLike[str]) -> str | None:
     if head.startswith(_LFS):
         return "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`, or download it from its page"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES):
-        return "is a web page, which came in place of the file; download the file itself, in a browser if need be"
+        return "is a web page that was saved instead of the file; download the file itself, for example in a browser"
     if path.suffix == _SAFETENSORS:
         return _explain_safetensors(path, head)
     if head.startswith(_ZIP):
         return _explain_zip(path)
     if tarfile.is_tarfile(path):
-        return "is a tar archive; unpack it and give the file of weights in it"
+        return "is a tar archive; unpack it and give the weights file in it"
     text = _text(head)
     if text is not None and path.suffix not in (".json", ".txt"):
-        return f"is a text that begins with '{text[:_SHOWN]}', no weights; download the file itself"
+        return f"is a text file that begins with '{text[:_SHOWN]}'; download the file itself"
     return None
 
 
 def explain_folder(folder: str | os.PathLike[str]) -> str:
-    """Which files of a model's folder are something else, one line each; empty where none is known to be."""
+    """One line for each file of a model folder that is not what it should be; empty if none is found."""
     lines = []
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file() and path.suffix in (_SAFETENSORS, ".json", ".txt", ".bin"):
@@ -61,7 +61,7 @@ def explain_folder(folder: str | os.PathLike[str]) -> str:
 
 
 def _explain_zip(path: Path) -> str | None:
-    """`torch.save` writes zips; the list of a zip's parts comes last."""
+    """`torch.save` writes zip files. Their directory is at the end, so a file that is cut off has none."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -69,15 +69,15 @@ def _explain_zip(path: Path) -> str | None:
         return "is cut off; download or copy it again"
     is_checkpoint = any(name.endswith("/data.pkl") for name in names)
     return (
-        None if is_checkpoint else "is a zip archive, not of torch.save; unpack it and give the file of weights in it"
+        None if is_checkpoint else "is a zip archive, not from `torch.save`; unpack it and give the weights file in it"
     )
 
 
 def _explain_safetensors(path: Path, head: bytes) -> str | None:
-    """The first bytes tell the header's length, and the header where the last tensor ends."""
+    """The first bytes hold the header's length; the header holds the end of the last tensor."""
     text = _text(head)
     if text is not None:
-        return f"is a text that begins with '{text[:_SHOWN]}', no weights; download the file itself"
+        return f"is a text file that begins with '{text[:_SHOWN]}'; download the file itself"
     size = path.stat().st_size
     length = int.from_bytes(head[:_LENGTH], "little")
     if size < _LENGTH or (head[_LENGTH:].startswith(b"{") and size < _LENGTH + length + _data_length(path, length)):
@@ -86,7 +86,7 @@ def _explain_safetensors(path: Path, head: bytes) -> str | None:
 
 
 def _data_length(path: Path, length: int) -> int:
-    """Bytes of all tensors, by a header of `length` bytes; 0 where it is not to be understood."""
+    """Number of bytes of all tensors according to the header; 0 if the header is invalid."""
     with path.open("rb") as file:
         file.seek(_LENGTH)
         try:
@@ -97,9 +97,9 @@ def _data_length(path: Path, length: int) -> int:
 
 
 def _text(head: bytes) -> str | None:
-    """The first line, where the bytes are printable text."""
+    """The first line if the bytes are printable text, else None."""
     try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # a character may go on beyond the head
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # incremental: the last character may be cut
     except UnicodeDecodeError:
         return None
     is_text = all(character.isprintable() or character in "\r\n\t" for character in text)

@@ -1,4 +1,4 @@
-"""What a checkpoint's weights are, wherever they lie."""
+"""Digests of a checkpoint's weights and of folders of files."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ def weights_digest(
     variant: str = "",
     without: tuple[str, ...] = (),
 ) -> str:
-    """Digest of all tensors of a checkpoint that has been loaded: names, types, shapes and values, as stored.
+    """Digest of all tensors of a checkpoint: names, dtypes, shapes and values, as stored.
 
-    It does not depend on where the checkpoint lies, on how it is split into files, or on the precision that it is
-    loaded in.
+    It does not depend on the checkpoint's location, on how it is split into files, or on the precision in which it is
+    loaded.
 
     Args:
         place: folder, or hub id of a checkpoint in the hub's cache.
         part: subfolder, such as `unet`.
         stem: name of the weights file without suffix.
-        revision, variant: those that it was loaded with from the hub.
-        without: tensors whose names begin so are left out.
+        revision, variant: those with which the checkpoint was loaded from the hub.
+        without: prefixes of the names of tensors that are left out.
 
     Raises:
         FileNotFoundError: if there are no safetensors files.
@@ -45,7 +45,7 @@ def weights_digest(
 
 
 def files_digest(folder: Path) -> str:
-    """Digest of the relative names and the bytes of all files below a folder."""
+    """Digest of the relative paths and the bytes of all files below a folder, except `__pycache__`."""
     lines = [
         f"{path.relative_to(folder).as_posix()} {xxhash.xxh3_128_hexdigest(path.read_bytes())}"
         for path in _files(folder)
@@ -58,9 +58,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _cached(name: str, revision: str) -> list[Path]:
-    """Folders of a hub checkpoint in the cache, where loading has put it: the revision's, then the newest others.
+    """Folders of a hub checkpoint in the cache: that of the revision, then the others, newest first.
 
-    For transformers may take a conversion to safetensors from a revision of its own.
+    The others matter because transformers may load a safetensors conversion from a different revision.
     """
     folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     others = sorted(folder.parent.iterdir(), key=lambda other: other.stat().st_mtime, reverse=True)
@@ -68,10 +68,10 @@ def _cached(name: str, revision: str) -> list[Path]:
 
 
 def _find(folder: Path, stem: str, variant: str) -> list[Path]:
-    """The file, or the files that it is split into, in the variant if there is one; else what a config may name."""
+    """The weights file or its parts, of the variant if it exists; else all safetensors files of the folder."""
     for name in [f"{stem}.{variant}", stem] if variant else [stem]:
-        whole = folder / f"{name}{SUFFIX}"
-        files = [whole] if whole.exists() else sorted(folder.glob(f"{name}-*-of-*{SUFFIX}"))
+        single = folder / f"{name}{SUFFIX}"
+        files = [single] if single.exists() else sorted(folder.glob(f"{name}-*-of-*{SUFFIX}"))
         if files:
             return files
     return sorted(folder.glob(f"*{SUFFIX}"))
@@ -79,7 +79,7 @@ def _find(folder: Path, stem: str, variant: str) -> list[Path]:
 
 def _digests(file: Path, without: tuple[str, ...]) -> Iterator[str]:
     with safe_open(str(file), framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118  (no mapping)
+        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
             if not name.startswith(without):
                 tensor = tensors.get_tensor(name)
                 values = tensor.contiguous().view(-1).view(torch.uint8).numpy()

@@ -24,7 +24,7 @@ class PatchFeatures:
         Raises:
             ModelError: if it cannot be loaded.
         """
-        self.folder, setting = resolve(name, "clip"), "--freesegdiff.backbone"
+        self.folder, setting = resolve(name, "clip"), "`freesegdiff.backbone`"
         self._whole, self.processor = load_pretrained(
             self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting
         )

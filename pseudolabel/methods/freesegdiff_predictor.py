@@ -44,11 +44,11 @@ class FreeSegDiffPredictor:
         if not 0 < self.config.certainty < 1:
             raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
         if problem := template_problem(self.config.template):
-            raise SettingError(f"--freesegdiff.template {problem}")
+            raise SettingError(f"`freesegdiff.template` {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FeatureClusters(model, self.config)
         self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
-        self.clip = ClipScorer(self.config.clip, model.device, "--freesegdiff.clip")
+        self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`")
         words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
         if self.config.background_words:
             words += vocabulary.background_words

@@ -73,8 +73,8 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
             work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
         except torch.OutOfMemoryError as error:
             raise SettingError(
-                f"out of memory on {rank.device}; give a smaller --captions.batch than {experiment.captions.batch} or "
-                f"--work.batch than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
+                f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch} or "
+                f"`work.batch` than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
                 f"them. ({error})"
             ) from error
         return job.finish()

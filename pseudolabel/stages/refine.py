@@ -97,7 +97,7 @@ class CamShards:
         settings = self.ledger.settings()
         if settings is None:
             raise NoCamsError(
-                f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this --out first"
+                f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this `out` first"
             )
         return settings
 
@@ -159,5 +159,5 @@ def _refine_unit(
 def _explain(cams: CamShards, waiting: Sequence[Unit[int]]) -> str:
     return (
         f"{len(waiting)} CAM shards are not written yet in '{cams.ledger.folder.path}', the first is number "
-        f"{waiting[0].number}; run the same 'pseudolabel cams' again to write the rest, or add --follow"
+        f"{waiting[0].number}; run the same 'pseudolabel cams' again to write the rest, or add `follow`"
     )

@@ -61,7 +61,7 @@ class Segmenter:
         Raises:
             ModelError: if it cannot be loaded.
         """
-        is_shipped = resolve_shipped("--config", name) != name
+        is_shipped = resolve_shipped("config", name) != name
         experiment = load_experiment(name) if is_shipped else Experiment(model=ModelConfig(name=name))
         return cls(replace(experiment, method=method), sharpen)
 

@@ -31,7 +31,7 @@ class Captioner:
             if value < least:
                 raise SettingError(f"captions.{setting} {value}: give at least {least}")
         self.config = config
-        self.folder, setting = resolve(config.model, "captioner"), "--captions.model"
+        self.folder, setting = resolve(config.model, "captioner"), "`captions.model`"
         self.model, self.processor = load_pretrained(
             self.folder, AutoModelForImageTextToText, AutoProcessor, device, "an image captioning", setting
         )

@@ -70,9 +70,9 @@ class CategoryFilter:
 
     def __init__(self, config: FilterConfig, captions: CaptionConfig, device: torch.device) -> None:
         if config.image == config.nouns == "none":
-            raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
+            raise SettingError("`filter.image` none and `filter.nouns` none leave nothing to tell classes by")
         if problem := template_problem(config.template):
-            raise SettingError(f"--filter.template {problem}")
+            raise SettingError(f"`filter.template` {problem}")
         self.config, self.captions, self.device = config, captions, device
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
@@ -122,7 +122,7 @@ class CategoryFilter:
 
     @cached_property
     def _clip(self) -> ClipScorer:
-        return ClipScorer(self.config.clip, self.device, "--filter.clip")
+        return ClipScorer(self.config.clip, self.device, "`filter.clip`")
 
     @cached_property
     def _captioner(self) -> Captioner:

@@ -24,7 +24,7 @@ class ClipScorer:
         Args:
             name: hub id or folder, or `shapes`.
             device: where it runs.
-            setting: the option that names it, such as `--filter.clip`, for messages.
+            setting: the option that names it, such as `filter.clip`, for messages.
 
         Raises:
             ModelError: if it cannot be loaded.

@@ -31,15 +31,15 @@ from pseudolabel.io.tar import write_tar
 from pseudolabel.records import LabelMap
 from pseudolabel.runtime.batching import batched
 from pseudolabel.shapes.world import draw_scene
+from pseudolabel.shards.index import load_index
 from pseudolabel.shards.sample import JPEG_QUALITY, encode_mask
-from pseudolabel_train.shard_index import load_index
 
 from .measure import Peak
 from .options import whole_numbers
 from .report import MIB, table
 
 COMMON = ("seed",)
-READERS = ("files", "ShardDataset", "ShardStream")
+READERS = ("files", "ShardDataset")
 PIPELINES = ("decode", "train")
 SIZE = (500, 375)  # width and height that most VOC images have
 SHARD = 256
@@ -198,9 +198,8 @@ def make_loader(folder: Path, reader: str, pipeline: str, workers: int, batch: i
     dataset = {
         "files": {"type": "mmseg.BaseSegDataset", "data_prefix": prefix, "pipeline": steps},
         "ShardDataset": {"type": "mmseg.ShardDataset", **masks},
-        "ShardStream": {"type": "mmseg.ShardStream", **masks, "samples": counts(folder), "batch_size": batch},
     }[reader]
-    sampler = None if reader == "ShardStream" else {"type": "InfiniteSampler", "shuffle": True}
+    sampler = {"type": "InfiniteSampler", "shuffle": True}
     config = {"dataset": dataset, "sampler": sampler, "batch_size": batch, "num_workers": workers}
     with DefaultScope.overwrite_default_scope("mmseg"):
         return Runner.build_dataloader(config, seed=0)

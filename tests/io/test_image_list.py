@@ -117,6 +117,6 @@ def test_lists_that_cannot_be_used(tmp_path: Path, content: str | bytes, message
 
 def test_a_missing_list_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ImageListError, match=r"no file '.*none\.txt'; do that"):
-        read_image_list(str(tmp_path / "none.txt"), remedy="do that")
+        read_image_list(str(tmp_path / "none.txt"), hint="do that")
     with pytest.raises(ImageListError, match="nonsense"):
         read_image_list("nonsense://none.txt")

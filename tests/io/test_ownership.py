@@ -38,7 +38,7 @@ def test_what_another_wrote_stays(opened: Open) -> None:
     files.folder.write_bytes("a.json", b"a user's")
     for write in (lambda: files.check(["a.json"]), lambda: files.write({"new.png": b"", "a.json": b"ours"})):
         with pytest.raises(
-            NotOursError, match=r"a file that pseudolabel did not write.*'a.json'; choose another --out"
+            NotOursError, match=r"a file that pseudolabel did not write.*'a.json'; choose another `out`"
         ):
             write()
     assert files.folder.read_bytes("a.json") == b"a user's"
@@ -126,7 +126,7 @@ def test_nothing_lands_outside(tmp_path: Path, name: str) -> None:
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
     files = OwnFiles(Folder(str(tmp_path / "out")))
     assert files.obstacle(name)
-    with pytest.raises(OutputError, match="out of"):
+    with pytest.raises(OutputError, match="outside"):
         files.write({name: b""})
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
     assert os.listdir(tmp_path / "elsewhere") == []
@@ -143,7 +143,7 @@ def test_obstacles_are_seen_before_writing(tmp_path: Path) -> None:
     files = OwnFiles(Folder(str(tmp_path / "not there yet")))
     assert files.obstacle("a/b.png") == ""
     for long in ("x" * 255 + ".png", "new/" + "x" * 255 + ".png"):
-        assert "too long a name: 259 bytes of 255" in files.obstacle(long)
+        assert "is too long: 259 bytes of at most 255" in files.obstacle(long)
         files.folder.prepare()
     (tmp_path / "file").touch()
     assert f"'{tmp_path}/file' is a file where a folder is needed" in OwnFiles(Folder(str(tmp_path))).obstacle("file/a")
@@ -157,12 +157,12 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
 
 def test_one_file_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_own("sheet.png", b"one", "--out-file")
-    write_own("new/sheet.png", b"two", "--out-file")
-    write_own(str(tmp_path / "sheet.png"), b"three", "--out-file")
+    write_own("sheet.png", b"one", "`out_file`")
+    write_own("new/sheet.png", b"two", "`out_file`")
+    write_own(str(tmp_path / "sheet.png"), b"three", "`out_file`")
     (tmp_path / "photo.png").write_bytes(b"a photo")
-    with pytest.raises(NotOursError, match="choose another --out-file"):
-        write_own("photo.png", b"four", "--out-file")
+    with pytest.raises(NotOursError, match="choose another `out_file`"):
+        write_own("photo.png", b"four", "`out_file`")
     assert (tmp_path / "sheet.png").read_bytes() == b"three"
     assert (tmp_path / "photo.png").read_bytes() == b"a photo"
 
@@ -171,7 +171,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path, "size=1m"):
         files = OwnFiles(Folder(str(tmp_path)))
         files.write({"a.png": b"a" * 600_000})
-        with pytest.raises(FullDiskError, match="every finished file is safe"):
+        with pytest.raises(FullDiskError, match="every finished file is complete"):
             files.write({"b.png": b"b" * 600_000})
         (tmp_path / "a.png").unlink()
         OwnFiles(Folder(str(tmp_path))).write({"b.png": b"b" * 600_000})

@@ -26,11 +26,11 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n
         (LFS.encode(), r"is a Git LFS pointer, .*git lfs pull"),
         (
             b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Not found</body></html>",
-            "is a web page, .*download the file itself",
+            "is a web page .*download the file itself",
         ),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-        (b'{"error":"Repository not found"}\n', 'is a text that begins with \'{"error":"Repository not found"}\''),
-        ("étoile ".encode() * 200, "is a text that begins with 'étoile"),
+        (b'{"error":"Repository not found"}\n', 'is a text file that begins with \'{"error":"Repository not found"}\''),
+        ("étoile ".encode() * 200, "is a text file that begins with 'étoile"),
     ],
 )
 def test_what_is_no_checkpoint_is_told_by_its_content(tmp_path, name, content, said):
@@ -65,5 +65,5 @@ def test_a_models_folder_names_its_pointers(tmp_path):
     with pytest.raises(ModelError) as caught:
         load_model(ModelConfig(name=str(folder), dtype="float32"), torch.device("cpu"))
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"cannot load the diffusion model '{folder}' (--model.name):"
+    assert lines[0] == f"cannot load the diffusion model '{folder}' (`model.name`):"
     assert lines[1:] == [f"'{weights}' {explain(weights)}"]

@@ -60,5 +60,5 @@ def test_the_small_clip_gives_patches():
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(ModelError, match=r"--freesegdiff\.backbone"):
+    with pytest.raises(ModelError, match=r"`freesegdiff\.backbone`"):
         PatchFeatures(str(tmp_path), CPU)

@@ -143,5 +143,5 @@ def test_refuses_settings_that_make_no_sense(clip, switch, message):
 
 
 def test_a_missing_clip_is_named():
-    with pytest.raises(ModelError, match=r"/no/such/clip.*--freesegdiff\.clip|--freesegdiff\.clip.*/no/such/clip"):
+    with pytest.raises(ModelError, match=r"/no/such/clip.*`freesegdiff\.clip`|`freesegdiff\.clip`.*/no/such/clip"):
         label(configure("/no/such/clip"))

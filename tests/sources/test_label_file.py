@@ -35,7 +35,7 @@ def test_jsonl_and_folders_of_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_labels(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no label lines in .*; set --source\.labels"):
+    with pytest.raises(SourceError, match=r"no label lines in .*; set `source\.labels`"):
         load_label_file(str(tmp_path), 20)
 
 
@@ -177,7 +177,7 @@ def test_vectors_that_are_not_one_hot_are_refused(tmp_path: Path, vector: np.nda
         ("labels.json", b"{", "is not JSON"),
         ("labels.json", b"[1]", "holds a JSON list, not of objects with key and labels"),
         ("labels.json", b"3", "holds a JSON int; an object"),
-        ("labels.json", b'{"a": [], "b": [], "a": [1]}', "not JSON: 'a' comes twice in one object"),
+        ("labels.json", b'{"a": [], "b": [], "a": [1]}', "not JSON: field 'a' is repeated in one object"),
         ("labels.json", b'{"a": {"boxes": [], "size": 3}}', "no labels for 'a' under names or .*, but boxes, size"),
         (
             "labels.json",
@@ -194,7 +194,7 @@ def test_vectors_that_are_not_one_hot_are_refused(tmp_path: Path, vector: np.nda
         ("labels.json", b'{"a": "\xff"}', "not UTF-8"),
         ("labels.npz", b"PK\x03\x04 cut", "labels.npz"),
         ("labels.npz", b"", "labels.npz"),
-        ("labels.csv", b"a cat", "labels.csv' cannot be read; set --source.labels"),
+        ("labels.csv", b"a cat", "labels.csv' cannot be read; set `source.labels`"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -217,7 +217,7 @@ def test_ids_and_labels_of_different_length_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.npz"])
 def test_a_missing_file_is_named_with_the_mend(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SourceError, match=rf"no file '.*{name}'; set --source.labels"):
+    with pytest.raises(SourceError, match=rf"no file '.*{name}'; set `source.labels`"):
         load_label_file(str(tmp_path / name), 20)
 
 
@@ -291,7 +291,7 @@ def test_names_in_a_text_file_may_hold_blanks(tmp_path: Path, save_image) -> Non
 
 def test_a_field_that_comes_twice_in_a_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text('{"key": "a", "labels": ["cat"], "labels": ["dog"]}')
-    with pytest.raises(SourceError, match=r"l\.jsonl, line 1: .*'labels' comes twice in one object"):
+    with pytest.raises(SourceError, match=r"l\.jsonl, line 1: .*field 'labels' is repeated in one object"):
         load_label_file(str(tmp_path / "l.jsonl"), 20)
 
 

@@ -119,7 +119,7 @@ def test_what_is_too_much_at_once_is_done_in_halves(monkeypatch):
 
 def test_an_image_too_large_for_the_lattice_is_a_fault():
     found = refined(cam_samples()[:1], "torch", replace(CRF, bilateral_srgb=1e-6))
-    assert "--crf.engine pydensecrf" in found["scene_0"]
+    assert "`crf.engine` pydensecrf" in found["scene_0"]
     assert "too far apart" in found["scene_0"]
 
 
