@@ -84,7 +84,7 @@ class ImageMethod:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entry.name!r}, {self.model or self.device}, {self.settings})"
 
-    @overload  # type: ignore[overload-overlap]  (a path is one image, although it is a sequence of letters)
+    @overload  # type: ignore[overload-overlap]  # a path is one image, although it is a sequence of letters
     def __call__(
         self, images: ImageLike, labels: Names | None = None, captions: Caption | None = None
     ) -> Segmentation: ...
