@@ -14,6 +14,8 @@ from pseudolabel.methods.registry import METHODS
 OWN = "own_settings"
 SECTIONS = tuple(field.name for field in fields(Experiment) if field.name != OWN)
 
+PLUGINS_HELP = "Python files of your own that register methods; docs/examples/own_method.py is one."
+
 RENAMED = {
     "freesegdiff.factors": "freesegdiff.strides",
     "diffsegmenter.self_attention_factors": "diffsegmenter.self_attention_strides",
@@ -39,7 +41,8 @@ class SettingsParser(ArgumentParser):
 
     def add_settings(self) -> None:
         """Add every setting of `Experiment`, and those of the methods that plugins registered."""
-        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={OWN})
+        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={OWN, "plugins"})
+        self.add_argument("--plugins", nargs="+", default=[], help=PLUGINS_HELP)
         for method in _own_methods():
             self.add_class_arguments(METHODS[method].settings, method)
 

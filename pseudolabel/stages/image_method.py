@@ -84,13 +84,9 @@ class ImageMethod:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entry.name!r}, {self.model or self.device}, {self.settings})"
 
-<<<<<<< HEAD
     # A path is one image, although its type is also a sequence of paths.
-    @overload  # type: ignore[overload-overlap]
-=======
-    @overload  # type: ignore[overload-overlap]  # a path is one image, although it is a sequence of letters
->>>>>>> layout
-    def __call__(
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self, images: ImageLike, labels: Names | None = None, captions: Caption | None = None
     ) -> Segmentation: ...
 

@@ -98,8 +98,10 @@ class Segmenter:
         return f"Segmenter({self.experiment.method!r}, {self._model or self._device}{sharpened})"
 
     # A path is one image, although its type is also a sequence of paths.
-    @overload  # type: ignore[overload-overlap]
-    def __call__(self, images: ImageLike, classes: Names | str | None = None) -> Segmentation: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageLike, classes: Names | str | None = None
+    ) -> Segmentation: ...
 
     @overload
     def __call__(
