@@ -84,8 +84,9 @@ class ImageMethod:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entry.name!r}, {self.model or self.device}, {self.settings})"
 
-    @overload  # type: ignore[overload-overlap]  # a path is one image, although it is a sequence of letters
-    def __call__(
+    # A path is one image, although it is a sequence of letters.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self, images: ImageLike, labels: Names | None = None, captions: Caption | None = None
     ) -> Segmentation: ...
 

@@ -97,8 +97,9 @@ class Segmenter:
         sharpened = ", sharpened by DenseCRF" if self.sharpen else ""
         return f"Segmenter({self.experiment.method!r}, {self._model or self._device}{sharpened})"
 
-    @overload  # type: ignore[overload-overlap]  # a path is one image, although it is a sequence of letters
-    def __call__(self, images: ImageLike, classes: Names | str | None = None) -> Segmentation: ...
+    # A path is one image, although it is a sequence of letters.
+    @overload
+    def __call__(self, images: ImageLike, classes: Names | str | None = None) -> Segmentation: ...  # type: ignore[overload-overlap]
 
     @overload
     def __call__(
