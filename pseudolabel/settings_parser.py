@@ -1,18 +1,14 @@
 """The parser of an experiment's settings, in files and as options; its errors name the setting and what it takes."""
 
 import re
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pseudolabel.config import Experiment
+from pseudolabel.config import SECTIONS, Experiment
 from pseudolabel.methods.registry import METHODS
-
-OWN = "own_settings"
-SECTIONS = tuple(field.name for field in fields(Experiment) if field.name != OWN)
 
 RENAMED = {
     "freesegdiff.factors": "freesegdiff.strides",
@@ -39,7 +35,7 @@ class SettingsParser(ArgumentParser):
 
     def add_settings(self) -> None:
         """Add every setting of `Experiment`, and those of the methods that plugins registered."""
-        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={OWN})
+        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={"own_settings"})
         for method in _own_methods():
             self.add_class_arguments(METHODS[method].settings, method)
 
