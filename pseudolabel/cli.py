@@ -8,7 +8,6 @@ from rich.console import Console
 
 from pseudolabel.command_line import report, run_command, terminal
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError
 from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
@@ -66,7 +65,7 @@ def filter_classes(experiment: Experiment, rank: "Rank", retry_failed: bool = Fa
     return report(summary)
 
 
-def cams(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:
+def cams(experiment: Experiment, retry_failed: bool = False) -> int:
     """Write class activation maps of images with image-level labels as WebDataset shards in OUT/cams.
 
     `accelerate launch -m pseudolabel cams ...` uses several devices. The same command resumes a run that was stopped,
@@ -75,12 +74,9 @@ def cams(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> in
     Args:
         retry_failed: also retry the failed samples of finished shards.
     """
-    from pseudolabel.methods.registry import produced_kind
-    from pseudolabel.stages.label import write_labels
+    from pseudolabel.stages.functions import cams as run
 
-    if produced_kind(experiment) != "cams":
-        raise SettingError(f"`method` {experiment.method} gives no CAMs; run 'pseudolabel generate' with it")
-    return report(write_labels(experiment, rank, retry_failed))
+    return report(run(experiment, retry_failed=retry_failed))
 
 
 def refine(experiment: Experiment, rank: "Rank", follow: bool = False, retry_failed: bool = False) -> int:

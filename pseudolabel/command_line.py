@@ -95,10 +95,12 @@ def _run(name: str, command: Command, values: Namespace) -> int:
         arguments = dict(values)
         if command.reads:
             arguments = {"experiment": read_experiment(values), **without_settings(values)}
+            log.debug("%s", arguments["experiment"])
         if "rank" in inspect.signature(command.run).parameters:
             from pseudolabel.runtime.rank import current_rank
 
-            arguments["rank"] = current_rank()
+            arguments["rank"] = rank = current_rank()
+            log.debug("process %d of %d on %s", rank.index + 1, rank.count, rank.device)
         return command.run(**arguments)
     except UserError as error:
         terminal.print_error(f"pseudolabel {name}: {error}")

@@ -5,7 +5,7 @@ reads its part of it, so that `cams`, `refine` and `evaluate` use the same data,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from pseudolabel.limits import check_numbers
@@ -401,3 +401,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Check the numbers; raises SettingError."""
         check_numbers(self)
+
+
+SECTIONS = tuple(field.name for field in fields(Experiment) if field.name != "own_settings")
+"""The names of an experiment's settings and sections, those of the package's methods included."""

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 
-from pseudolabel.config import Experiment
+from pseudolabel.config import SECTIONS, Experiment
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.plugins import load_plugins
-from pseudolabel.settings_parser import SECTIONS, SettingsParser, read_experiment, unknown_setting
+from pseudolabel.settings_parser import SettingsParser, read_experiment, unknown_setting
 
 Config = str | os.PathLike[str] | Experiment
 """The path of an experiment file (YAML), the name of one that ships, such as `shapes`, or an experiment."""
@@ -58,15 +58,6 @@ def named_plugins(path: str) -> list[str]:
     return []
 
 
-def load_experiment(name: str) -> Experiment:
-    """The experiment of a YAML file, or of one that ships, such as `shapes`.
-
-    Raises:
-        SettingError: if there is no such file, or it holds an unknown setting or a value that does not fit.
-    """
-    return open_experiment(name)
-
-
 def open_experiment(config: Config, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """An experiment with some settings replaced; files in `plugins` are run first, so that their methods are known.
 
@@ -79,6 +70,8 @@ def open_experiment(config: Config, overrides: Mapping[str, Any] | None = None) 
     """
     values = {name: _plain(value) for name, value in (overrides or {}).items()}
     load_plugins([*_plugins_of(config), *values.get("plugins", [])])
+    if isinstance(config, Experiment) and not values:
+        return config
     parser = SettingsParser(exit_on_error=False)
     parser.add_settings()
     settings = _parse(config, parser)

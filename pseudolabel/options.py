@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import docstring_parser
 from jsonargparse import DefaultHelpFormatter
 
+from pseudolabel.config import SECTIONS
 from pseudolabel.methods.registry import METHODS
 from pseudolabel.runtime.terminal import with_options
-from pseudolabel.settings_parser import RENAMED, SECTIONS, SettingsParser, explain, unknown_setting
+from pseudolabel.settings_parser import RENAMED, SettingsParser, explain, unknown_setting
 
 COMMON = (
     "out",

@@ -1,18 +1,14 @@
 """The parser of an experiment's settings, in files and as options; its errors name the setting and what it takes."""
 
 import re
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pseudolabel.config import Experiment
+from pseudolabel.config import SECTIONS, Experiment
 from pseudolabel.methods.registry import METHODS
-
-OWN = "own_settings"
-SECTIONS = tuple(field.name for field in fields(Experiment) if field.name != OWN)
 
 PLUGINS_HELP = "Python files of your own that register methods; docs/examples/own_method.py is one."
 
@@ -41,7 +37,7 @@ class SettingsParser(ArgumentParser):
 
     def add_settings(self) -> None:
         """Add every setting of `Experiment`, and those of the methods that plugins registered."""
-        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={OWN, "plugins"})
+        self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={"own_settings", "plugins"})
         self.add_argument("--plugins", nargs="+", default=[], help=PLUGINS_HELP)
         for method in _own_methods():
             self.add_class_arguments(METHODS[method].settings, method)

@@ -23,7 +23,7 @@ from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.noise import draw_noise
 from pseudolabel.errors import OutputError
 from pseudolabel.evaluation.threshold_sweep import ThresholdSweep
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.own_folder import claim_folder
 from pseudolabel.methods.elbo import PixelLikelihood
 from pseudolabel.score_maps import at_image_size
@@ -52,7 +52,7 @@ def main() -> None:
         claim_folder(arguments.out, "elbo_curve.py")
     except OutputError as error:
         parser.error(str(error))
-    config = load_experiment("shapes").elbo
+    config = open_experiment("shapes").elbo
     method = PixelLikelihood(load_model(ModelConfig(name="shapes"), torch.device("cpu")), config)
     numbers = range(arguments.images)
     began = time.monotonic()

@@ -1,14 +1,22 @@
 """The command line: which command takes what, its help, and what it answers to mistakes."""
 
+import ast
+import json
 import re
+import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from pseudolabel import command_line
 from pseudolabel.cli import COMMANDS
+from pseudolabel.config import SECTIONS, Experiment
 from pseudolabel.errors import SettingError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
+from pseudolabel.methods.registry import METHODS
 from pseudolabel.options import COMMON, command_parser
+from pseudolabel.shapes.dataset import write_shapes
 from tests.e2e.commands import Outcome, call, expect, run
 
 WITH_EXPERIMENT = [name for name, command in COMMANDS.items() if command.reads]
@@ -37,6 +45,37 @@ def test_a_command_takes_the_settings_that_it_reads(name: str) -> None:
     for setting in ("source.max_pixels", "elbo.samples", "crf.iterations", "filter.prefixes", "work.workers"):
         assert (setting in shown) == COMMANDS[name].takes(setting)
     assert ("plugins" in sections) == ("method" in reads)
+
+
+class Watched(Experiment):
+    """An experiment that records which of its sections are read; copying it with `replace` does not count."""
+
+    read: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        if sys._getframe(1).f_globals["__name__"] not in ("dataclasses", "pseudolabel.limits"):
+            Watched.read.add(name)
+        return super().__getattribute__(name)
+
+
+def test_commands_read_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in a chain on two images; what is refused on the command line is not read, and all that is taken is."""
+    read_experiment = command_line.read_experiment
+    monkeypatch.setattr(command_line, "read_experiment", lambda values: Watched(**vars(read_experiment(values))))
+    data, captions = tmp_path / "data", tmp_path / "captions"
+    write_shapes(data, train=0, val=2, seed=3)
+    settings = {"source": {"path": str(data)}, "out": str(tmp_path / "out"), "captions": {"source": str(captions)}}
+    (tmp_path / "my.yaml").write_text(json.dumps({**settings, "work": {"workers": 1}, "crf": {"iterations": 1}}))
+    image = next((data / "JPEGImages").glob("*.jpg"))
+    segment = (image, "--out", tmp_path / "segmented")
+    own = {"evaluate": [("masks",)], "segment": [segment, (*segment, "--sharpen")]}
+    for name in ("caption", "filter", "cams", "refine", "generate", "evaluate", "sheet", "segment"):
+        Watched.read.clear()
+        for arguments in own.get(name, [()]):
+            expect(0, call(name, "--config", "shapes", "--config", tmp_path / "my.yaml", *arguments))
+        taken = {setting.partition(".")[0] for setting in COMMANDS[name].reads} - {"method"}
+        assert Watched.read & {*SECTIONS} - {"method", "plugins", *METHODS} == taken, name
+        assert bool(Watched.read & {"method", "method_settings"}) == ("method" in COMMANDS[name].reads)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +164,7 @@ def test_what_was_renamed_says_so(old: str, value: str, new: str, tmp_path: Path
     file.write_text(f"{section}:\n  {name}: {value}\n")
     assert refused("evaluate", "masks", "--config", file) == told
     with pytest.raises(SettingError, match=re.escape(new)):
-        load_experiment(str(file))
+        open_experiment(str(file))
 
 
 def test_an_unknown_setting_in_a_file_names_the_near_one(tmp_path: Path) -> None:
@@ -134,7 +173,7 @@ def test_an_unknown_setting_in_a_file_names_the_near_one(tmp_path: Path) -> None
     message = "there is no setting `diffsegmenter.class_wait`; did you mean"
     assert refused("cams", "--config", file) == f"{message} --diffsegmenter.class_weight?"
     with pytest.raises(SettingError, match=rf"{message} `diffsegmenter\.class_weight`\?"):
-        load_experiment(str(file))
+        open_experiment(str(file))
 
 
 def test_quiet_and_verbose(tmp_path: Path) -> None:
@@ -169,10 +208,29 @@ COMMAND = re.compile(r"pseudolabel ([a-z-]+)((?: [^\s`#]+)*)")
 def test_commands_in_documents_give_options_that_exist(path: Path) -> None:
     text = re.sub(r"\\\n#?", " ", path.read_text())
     for name, rest in COMMAND.findall(re.sub(r" +", " ", text)):
-        if name in COMMANDS:
+        if name in COMMANDS and "--plugins" not in rest:  # whose methods have options of their own
             parser = command_parser(name, COMMANDS[name])
             given = set(re.findall(r"(?<= )--[\w.-]+", rest))
             taken = {
                 option for action in parser._actions if action not in parser.unread for option in action.option_strings
             }
             assert given <= taken, (name, rest)
+
+
+# The command line itself; `watchdog`, which prints when nothing can be translated any more; `doctor`, which prints
+# commands; and a config of MMEngine, whose own parser takes an option.
+COMMAND_LINE = {"cli.py", "command_line.py", "options.py", "config.py", "runtime/terminal.py"}
+WITH_OPTIONS = COMMAND_LINE | {"runtime/watchdog.py", "stages/doctor.py"}
+
+
+def test_messages_name_settings_instead_of_options() -> None:
+    parsers = [command_parser(name, command) for name, command in COMMANDS.items()]
+    options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    found = []
+    for package in (ROOT / "pseudolabel", ROOT / "train" / "pseudolabel_train"):
+        for path in package.rglob("*.py"):
+            if str(path.relative_to(package)) not in WITH_OPTIONS:
+                texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+                named = {word for text in texts for word in re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", str(text))}
+                found += [(path.name, option) for option in named & options - {"--help"}]
+    assert not found

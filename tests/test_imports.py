@@ -63,3 +63,13 @@ def test_a_folder_imports_from_its_left_alone(path: Path) -> None:
 def test_every_folder_has_its_rule() -> None:
     folders = {path.name for path in (ROOT / "pseudolabel").iterdir() if (path / "__init__.py").is_file()}
     assert folders <= ALLOWED.keys()
+
+
+def test_only_stages_and_the_command_line_see_an_experiment() -> None:
+    """Components take the values that they need."""
+    seen = set()
+    for path in modules():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        if "Experiment" in {alias.name for node in nodes for alias in node.names}:
+            seen.add(path.relative_to(ROOT / "pseudolabel").with_suffix("").parts[0])
+    assert seen <= {"stages", "papers", "experiment_file", "settings_parser", "cli", "__init__"}

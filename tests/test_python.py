@@ -277,7 +277,7 @@ def test_overrides_are_checked(tmp_path) -> None:
         pl.cams("shapes", {"work.unit": "two"})
     with pytest.raises(pl.SettingError, match="none of that name ships; did you mean 'shapes'"):
         pl.evaluate("shaps", kind="masks")
-    with pytest.raises(pl.SettingError, match="`method` diffseg gives no CAMs; call `generate` with it"):
+    with pytest.raises(pl.SettingError, match="`method` diffseg gives no CAMs; use generate instead"):
         pl.cams("shapes", {"method": "diffseg"})
     chosen = open_experiment("shapes", {"crf": "none", "work.seed": 3})
     assert (chosen.crf.iterations, chosen.work.seed, chosen.vocabulary) == (0, 3, "shapes")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pseudolabel.config import (
+    SECTIONS,
     DiffSegConfig,
     DiffSegmenterConfig,
     ElboConfig,
-    Experiment,
     FreeSegDiffConfig,
 )
 from pseudolabel.errors import SampleError, SettingError
@@ -112,7 +112,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 # The names of all settings but those of the methods of the package.
 BUILT_IN = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
-SECTIONS = Experiment.__dataclass_fields__.keys() - set(BUILT_IN)
+RESERVED = {*SECTIONS, "own_settings"} - {*BUILT_IN}
 
 
 def register(method: Method) -> Method:
@@ -124,7 +124,7 @@ def register(method: Method) -> Method:
     known = METHODS.get(method.name)
     if known is not None and known.settings.__qualname__ != method.settings.__qualname__:
         raise SettingError(f"a method '{method.name}' is registered already; give yours another name")
-    if not method.name.isidentifier() or method.name in SECTIONS:
+    if not method.name.isidentifier() or method.name in RESERVED:
         raise SettingError(f"a method cannot be named '{method.name}'; give it a Python name that no setting has")
     METHODS[method.name] = method
     return method
@@ -141,22 +141,6 @@ def find_method(name: str) -> Method:
     near = difflib.get_close_matches(name, METHODS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"give one of {', '.join(METHODS)}"
     raise SettingError(f"`method` {name}: no such method; {hint}, or name the file that registers it with `plugins`")
-
-
-def chosen_method(experiment: Experiment) -> tuple[Method, Any]:
-    """The experiment's method and its settings.
-
-    Raises:
-        SettingError: if there is no such method.
-    """
-    method = find_method(experiment.method)
-    return method, experiment.method_settings(method.name, method.settings)
-
-
-def produced_kind(experiment: Experiment) -> Kind:
-    """What the experiment's method writes."""
-    method, settings = chosen_method(experiment)
-    return method.produces(settings)
 
 
 # A method of the package is one file of mathematics, one predictor, its settings in config.py, and one entry here.

@@ -18,7 +18,6 @@ from pseudolabel.io.json_text import digest, encode_json
 from pseudolabel.io.metrics import METRICS, check_metrics
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.shipped import NAME
-from pseudolabel.methods.registry import chosen_method, produced_kind
 from pseudolabel.papers import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.papers.data import on_papers_data, on_shapes
 from pseudolabel.papers.names import TableName
@@ -30,6 +29,7 @@ from pseudolabel.stages.caption import write_captions
 from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.method import chosen_method, produced_kind
 from pseudolabel.vocabulary import load_vocabulary
 
 log = logging.getLogger(__name__)

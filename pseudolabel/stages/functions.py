@@ -9,12 +9,12 @@ from typing import Any
 from pseudolabel.errors import SettingError
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.experiment_file import Config, open_experiment
-from pseudolabel.methods.registry import produced_kind
 from pseudolabel.records import Kind
 from pseudolabel.runtime.rank import current_rank
 from pseudolabel.stages.evaluate import evaluate as write_scores
 from pseudolabel.stages.generate import generate as write_cams_and_masks
 from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.method import produced_kind
 from pseudolabel.stages.summary import Summary
 
 Overrides = Mapping[str, Any]
@@ -38,7 +38,7 @@ def cams(config: Config, overrides: Overrides | None = None, *, retry_failed: bo
     """
     experiment = open_experiment(config, overrides)
     if produced_kind(experiment) != "cams":
-        raise SettingError(f"`method` {experiment.method} gives no CAMs; call `generate` with it")
+        raise SettingError(f"`method` {experiment.method} gives no CAMs; use generate instead")
     return write_labels(experiment, current_rank(), retry_failed)
 
 

@@ -4,9 +4,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pseudolabel.config import Experiment
-from pseudolabel.methods.registry import produced_kind
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.stages.label import write_labels
+from pseudolabel.stages.method import produced_kind
 from pseudolabel.stages.refine import check_crf, write_masks
 from pseudolabel.stages.summary import Summary
 

@@ -14,11 +14,12 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SampleError, SettingError
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.shipped import NAME
-from pseudolabel.methods.registry import Context, Outcome, Predictor, chosen_method, find_method
+from pseudolabel.methods.registry import Context, Outcome, Predictor, find_method
 from pseudolabel.records import BACKGROUND, IGNORE, Sample, ScoreMaps
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.score_maps import at_image_size
 from pseudolabel.stages.image_like import MAX_PIXELS, ImageLike, decode, is_one_image, noise_key, predict
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.pretrained import find_device
 from pseudolabel.text.captions import Captions
 from pseudolabel.views.segmentation import Segmentation

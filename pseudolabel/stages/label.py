@@ -13,7 +13,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
-from pseudolabel.methods.registry import Context, Method, Predictor, chosen_method
+from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
@@ -21,6 +21,7 @@ from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.stages.job import open_job
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Unit, UnitDigests, cut_units, describe_words

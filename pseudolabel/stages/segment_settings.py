@@ -7,7 +7,7 @@ from typing import Any
 from pseudolabel.config import Experiment
 from pseudolabel.io.json_text import digest
 from pseudolabel.io.weights import files_digest
-from pseudolabel.methods.registry import chosen_method
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.vocabulary import load_vocabulary, typed_names
 
 

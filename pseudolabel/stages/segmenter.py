@@ -12,12 +12,13 @@ from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SampleError, VocabularyError
 from pseudolabel.experiment_file import open_experiment, resolve_shipped
 from pseudolabel.io.hub import Hub
-from pseudolabel.methods.registry import Context, Predictor, chosen_method
+from pseudolabel.methods.registry import Context, Predictor
 from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
 from pseudolabel.score_maps import label_map
 from pseudolabel.stages.image_like import ImageLike, is_one_image, predict
 from pseudolabel.stages.image_method import Names, names_per_image, read_samples, result_of, vocabulary_of_labels
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.pretrained import find_device, model_settings
 from pseudolabel.stages.refine_image import decide, names_found
 from pseudolabel.text.category_filter import CategoryFilter

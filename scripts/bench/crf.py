@@ -22,7 +22,7 @@ from PIL import Image
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.pydensecrf_engine import mean_field
 from pseudolabel.crf.torch_engine import TorchCrf
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.shapes.world import draw_scene
 
 from .measure import Peak, synchronize
@@ -30,7 +30,7 @@ from .options import whole_numbers
 from .report import MIB, table
 
 COMMON = ("device", "seed")
-PRESETS = {"clip-es": CrfConfig(), "shapes": load_experiment("shapes").crf}
+PRESETS = {"clip-es": CrfConfig(), "shapes": open_experiment("shapes").crf}
 LABELS = range(2, 22)
 COARSE = 12  # side of the random maps before they are enlarged
 

@@ -27,7 +27,7 @@ from pseudolabel.config import Experiment, ModelConfig, SourceConfig, WorkConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.noise import draw_noise
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.shipped import NAME
 from pseudolabel.records import Sample, ScoreMaps
@@ -96,7 +96,7 @@ class Task:
 
     def experiment(self) -> Experiment:
         """The same settings."""
-        settings = load_experiment(NAME) if self.model == NAME else Experiment()
+        settings = open_experiment(NAME) if self.model == NAME else Experiment()
         return replace(
             settings,
             source=SourceConfig(kind="table", path=f"{self.data}/images.jsonl"),

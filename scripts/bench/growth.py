@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pseudolabel.config import Experiment
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.shapes.world import SIZE, draw_scene
 from pseudolabel.stages.label import write_labels
 from pseudolabel.vocabulary import load_vocabulary
@@ -153,7 +153,7 @@ def measure_memory(folder: Path, samples: int, sizes: list[int]) -> list[dict]:
 
 
 def measure_peak(folder: Path, samples: int, classes: int, size: int, unit: int) -> dict:
-    experiment, table = load_experiment("shapes"), write_table(folder, samples, classes, size)
+    experiment, table = open_experiment("shapes"), write_table(folder, samples, classes, size)
     experiment = replace(
         experiment,
         out=str(folder / f"memory-{samples}-{classes}-{size}-{unit}"),

@@ -24,7 +24,7 @@ import torch
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import NoCamsError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shapes.world import draw_scene
@@ -76,7 +76,7 @@ def write_job(folder: Path, samples: int, unit: int) -> Experiment:
     for number in range(IMAGES):
         draw_scene(np.random.default_rng(number)).image.save(folder / "images" / f"{number}.jpg")
     write_table(folder / "table.jsonl", samples)
-    experiment = load_experiment("shapes")
+    experiment = open_experiment("shapes")
     experiment = replace(
         experiment,
         out=str(folder / "out"),

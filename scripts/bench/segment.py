@@ -23,11 +23,12 @@ from pseudolabel.config import Experiment, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.noise import draw_noise
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.shipped import NAME, resolve
-from pseudolabel.methods.registry import METHODS, Context, chosen_method
+from pseudolabel.methods.registry import METHODS, Context
 from pseudolabel.records import LabelMap, Sample, ScoreMaps
 from pseudolabel.shapes.world import draw_scene
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain import diffseg, diffsegmenter, elbo, freesegdiff
 
@@ -77,7 +78,7 @@ def time_one(args: argparse.Namespace, run: "Run", side: int) -> float:
 
 def choose_settings(args: argparse.Namespace, model: str) -> Experiment:
     """The methods' defaults on Stable Diffusion, or on Shapes those that were chosen for it."""
-    experiment = load_experiment(NAME) if model == NAME else Experiment(model=ModelConfig(name=model))
+    experiment = open_experiment(NAME) if model == NAME else Experiment(model=ModelConfig(name=model))
     return replace(
         experiment,
         diffsegmenter=replace(experiment.diffsegmenter, timesteps=[TIMESTEP]),

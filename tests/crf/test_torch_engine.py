@@ -14,12 +14,12 @@ from PIL import Image
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.pydensecrf_engine import mean_field
 from pseudolabel.crf.torch_engine import TorchCrf
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 CLIP_ES = CrfConfig()
-SHAPES = load_experiment("shapes").crf
+SHAPES = open_experiment("shapes").crf
 SMALL = CrfConfig(iterations=3, bilateral_sxy=5.0, bilateral_srgb=40.0)
 
 

@@ -9,7 +9,7 @@ import torch
 from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.methods.diffsegmenter import CompletedAttention, propagate
 from pseudolabel.score_maps import at_image_size, label_map, min_max
 from pseudolabel.shapes.world import draw_scene
@@ -124,7 +124,7 @@ def test_agrees_at_every_switch(name, switch):
 
 
 def test_the_released_settings_ship_as_a_file():
-    shipped = load_experiment("diffsegmenter_released")
+    shipped = open_experiment("diffsegmenter_released")
     assert shipped.diffsegmenter == DiffSegmenterConfig(**RELEASED)
     assert shipped.captions.max_length == 20
 

@@ -8,7 +8,8 @@ import pytest
 
 from pseudolabel.config import DiffSegConfig, DiffSegmenterConfig, Experiment
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.registry import METHODS, Method, chosen_method, find_method, produced_kind, register
+from pseudolabel.methods.registry import METHODS, Method, find_method, register
+from pseudolabel.stages.method import chosen_method, produced_kind
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from pseudolabel.config import Experiment
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.methods import freesegdiff_predictor
 from pseudolabel.papers.data import DATA
 from pseudolabel.papers.names import TableName
@@ -70,7 +70,7 @@ def test_rows_change_what_they_say():
 
 
 def test_the_released_rows_have_the_settings_of_the_file_that_ships():
-    shipped = load_experiment("freesegdiff_released")
+    shipped = open_experiment("freesegdiff_released")
     rows = [row for row in TABLES["freesegdiff-1"].rows if row.name == "FreeSeg-Diff, as released"]
     assert [row.data for row in rows] == ["VOC val", "VOC-C", "COCO-Object", "COCO-27"]
     for row in rows:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SampleError, SourceError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.data_sets import CITYSCAPES
@@ -63,7 +63,7 @@ def test_masks_of_ones_own_are_named_by_key(tmp_path: Path) -> None:
 
 
 def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment("cityscapes")
+    experiment = open_experiment("cityscapes")
     write(tmp_path / "cityscapes", {"ulm_000000_000019": [7]})
     monkeypatch.chdir(tmp_path)
     (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries

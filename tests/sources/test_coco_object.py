@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SampleError, SourceError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import ClassEntry, Vocabulary, load_vocabulary
 from tests.plain.data_sets import COCO_CATEGORIES
@@ -325,7 +325,7 @@ def test_a_json_file_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment("coco_object")
+    experiment = open_experiment("coco_object")
     write(tmp_path / "coco", {"000000000139": [(PERSON, 0, box(0, 0, 40, 30))]})
     monkeypatch.chdir(tmp_path)
     (entry,) = (source := open_source(experiment.source, load_vocabulary(experiment.vocabulary))).entries

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SampleError, SourceError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.sources.coco_stuff import SUPER_CATEGORIES
 from pseudolabel.sources.source import Source, open_source
 from pseudolabel.vocabulary import load_vocabulary
@@ -90,7 +90,7 @@ def test_masks_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment("coco_stuff27")
+    experiment = open_experiment("coco_stuff27")
     write(tmp_path / "coco", {"000000000139": [71], "000000000285": [1]})
     (tmp_path / "coco/curated/val2017").mkdir(parents=True)
     (tmp_path / "coco/curated" / f"{LIST}.txt").write_text("000000000139\n")

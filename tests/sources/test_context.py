@@ -8,7 +8,7 @@ from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SampleError, SourceError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.images import mask_image
 from pseudolabel.sources.context import read_label_map
 from pseudolabel.sources.source import Source, open_source
@@ -85,7 +85,7 @@ def test_converted_masks_serve_where_there_are_no_others(tmp_path: Path, vocabul
 
 
 def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment("context")
+    experiment = open_experiment("context")
     write(tmp_path / "VOCdevkit/VOC2010", {"2008_000002": [2]})
     names = "".join(f"{value}: {name}\n" for value, name in enumerate(["accordion", *CONTEXT], 1))
     (tmp_path / "VOCdevkit/VOC2010/labels.txt").write_text(names)

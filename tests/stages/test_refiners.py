@@ -12,7 +12,7 @@ from pseudolabel.config import CrfConfig
 from pseudolabel.crf import engines
 from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.errors import SampleError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.shapes.world import draw_scene
 from pseudolabel.shards.sample import encode_cams
@@ -21,7 +21,7 @@ from pseudolabel.stages.refiners import batches, decode, open_refiner
 from pseudolabel.vocabulary import load_vocabulary
 
 CPU = torch.device("cpu")
-CRF = load_experiment("shapes").crf
+CRF = open_experiment("shapes").crf
 VOCABULARY = load_vocabulary("shapes")
 SIZES = [64, 40, 64, 52, 40, 64]
 

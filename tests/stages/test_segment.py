@@ -15,7 +15,7 @@ from transformers import CLIPModel
 from pseudolabel import Segmenter
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.errors import FullDiskError, NotOursError, OutputError, SampleError
-from pseudolabel.experiment_file import load_experiment
+from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.ownership import MANIFEST
 from pseudolabel.records import IGNORE
 from pseudolabel.shapes.world import Scene, draw_scene
@@ -129,7 +129,7 @@ def images(scene: Scene, tmp_path: Path) -> Path:
 
 
 def configure(out: Path, **changes: object) -> Experiment:
-    experiment = replace(load_experiment("shapes"), out=str(out), **changes)
+    experiment = replace(open_experiment("shapes"), out=str(out), **changes)
     return replace(experiment, diffsegmenter=replace(experiment.diffsegmenter, timesteps=[50]))
 
 
@@ -331,7 +331,7 @@ def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
         return from_pretrained(folder, **options)
 
     monkeypatch.setattr(CLIPModel, "from_pretrained", load)
-    experiment = replace(load_experiment("shapes"), method="freesegdiff")
+    experiment = replace(open_experiment("shapes"), method="freesegdiff")
     segment = Segmenter(experiment)
     for classes in (["star"], ["square", "heart"], "shapes", ["star"]):
         segment(images / "a" / "photo.jpg", classes)
