@@ -14,7 +14,7 @@ from pseudolabel.methods.registry import METHODS, register
 def load_plugins(paths: Iterable[str]) -> None:
     """Run Python files that call `register`; one whose methods are registered already is not run again.
 
-    Their methods carry a digest of the file, so that a run does not go on with shards that other code has made.
+    Their methods get a digest of the file, so that a run is not resumed with other code.
 
     Raises:
         SettingError: if a file is missing, cannot be run, or registers no method.

@@ -29,34 +29,35 @@ class Predictor(Protocol):
     """A method with its model, ready to take samples."""
 
     def settings(self) -> dict[str, Any]:
-        """All that the results depend on beside the diffusion model and the labels, ready for JSON.
+        """Everything that the results depend on, except the diffusion model and the labels, ready for JSON.
 
-        That is the method's own settings, further models' weights by their digests, and the words of the vocabulary
-        that it reads beside names and prompt names.
+        These are the method's settings, the digests of further models' weights, and the words of the vocabulary that
+        it reads besides names and prompt names.
         """
         ...
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Outcome]]:
-        """Every sample with its result, or with why there is none, in their order; they are taken as needed.
+        """Every sample with its result, or with the error that prevented it, in the samples' order.
 
-        Nothing may depend on which samples are called together with others, save for rounding: noise is drawn by key.
+        Samples are taken when they are needed. Except for rounding, a result does not depend on the other samples of
+        the call: noise is drawn by key.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a predictor is built from, beside its settings.
+    """What a predictor is built from, besides its settings.
 
     Attributes:
         device: where it runs.
-        vocabulary: the classes that samples speak of.
-        model: the frozen diffusion model; None for a method that needs none.
-        captions: sentences by (key, class name), or by (key, "") for a whole image; None for none.
+        vocabulary: the classes of the samples.
+        model: the frozen diffusion model; None for a method without one.
+        captions: sentences by (key, class name), or by (key, "") for the image; None without captions.
         batch: rows per forward pass of the U-Net.
         seed: noise is drawn from (seed, key).
-        loaders: threads that make images ready ahead of the model.
-        workers: processes for what runs on processor cores.
+        loaders: threads that prepare images ahead of the model.
+        workers: processes for work on processor cores.
     """
 
     device: "torch.device"
@@ -80,17 +81,17 @@ class Method:
     """A method's entry in the registry.
 
     Attributes:
-        name: as `method` and an experiment file have it; the settings go under the same name.
-        build: makes a predictor of a context and the settings.
-        settings: a frozen dataclass whose defaults make sense and whose docstring tells each field under `Args:`.
-        produces: what the method writes with some settings: `cams` are class activation maps, still to be refined;
+        name: the value of `method`; the settings have the same name.
+        build: makes a predictor from a context and the settings.
+        settings: a frozen dataclass with useful defaults, whose docstring explains each field under `Args:`.
+        produces: what the method gives with these settings: `cams` are class activation maps, still to be refined;
             `masks` are label maps of the vocabulary's classes; `segments` are label maps whose values 1, 2, ... only
             tell an image's regions apart.
-        needs_labels: whether it asks for an image's classes; without any, images without labels are done as well.
+        needs_labels: whether it needs an image's classes; otherwise images without labels are labelled as well.
             Segments never need them.
         needs_model: whether it reads the diffusion model.
-        captions: which sentences it reads: one for each `class` of an image, the `image`'s own, or `none`.
-        name_segments: the settings with which its segments get class names, or none, for a method that can do both.
+        captions: which sentences it reads: one for each `class` of an image, one for the `image`, or `none`.
+        name_segments: for a method that can do both, the settings with which its segments get class names, or do not.
         source: digest of the user's file that registered it; empty for a method of the package.
     """
 
@@ -105,7 +106,7 @@ class Method:
     source: str = ""
 
     def takes_unlabelled(self, settings: Any) -> bool:
-        """Whether images without labels are work like others."""
+        """Whether images without labels are labelled as well."""
         return not self.needs_labels or self.produces(settings) == "segments"
 
 

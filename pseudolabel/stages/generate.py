@@ -1,4 +1,4 @@
-"""CAMs and pseudo-masks in one run: what is labelled is refined while the device labels on."""
+"""CAMs and pseudo-masks in one run: finished CAM shards are refined while the device labels the next images."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,14 @@ from pseudolabel.stages.summary import Summary
 
 
 def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> tuple[Summary | None, ...]:
-    """Write this rank's CAM shards and, behind them, its mask shards; gives the summaries of both jobs.
+    """Write this rank's CAM shards and, while it goes on, its mask shards.
 
-    Methods that give masks or segments by themselves are done with one job.
+    Methods that give masks or segments need one job only. An error of labelling is raised after the current image is
+    refined, an error of refining after labelling has ended; finished shards stay. In a retry, refining starts after
+    labelling, since the CAM shards of the last run count as finished until they are rewritten.
 
-    An error of labelling is raised once the image at hand is refined, and one of refining once labelling is over;
-    finished shards stay. In a retry the masks come after the CAMs, because until then the CAM shards of the last run
-    would be taken for finished ones.
+    Returns:
+        The summaries of the jobs, each None in the ranks that did not finish it.
     """
     if produced_kind(experiment) != "cams":
         return (write_labels(experiment, rank, retry_failed),)
@@ -28,7 +29,7 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
     cams_begun, cams_over, failed = threading.Event(), threading.Event(), threading.Event()
 
     def refine_behind() -> Summary | None:
-        cams_begun.wait()  # or it would go by the settings of an earlier run in which no sample was done
+        cams_begun.wait()  # an earlier run, in which every sample failed, may have left its settings
         if failed.is_set():
             return None
         return write_masks(experiment, rank, follow=True, is_abandoned=cams_over.is_set, is_stopped=failed.is_set)

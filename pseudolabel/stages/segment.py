@@ -1,4 +1,4 @@
-"""Segmenting a user's own images: masks, overlays and areas, beside one another in one folder."""
+"""Segmenting images into files: masks, overlays and areas, side by side in one folder."""
 
 import hashlib
 import io
@@ -31,24 +31,24 @@ from pseudolabel.views.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
 
-MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one says that all are there
+MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one is written last
 
 ONLY_SHAPES = (
-    "note: the small model that ships knows only Shapes; on other images it shows the steps, not sense. For real ones: "
+    "note: the small model that ships knows only Shapes; on other images its masks mean nothing. For photos: "
     "`model.name` stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
 
 
 @dataclass
 class Outcome:
-    """What came of the images.
+    """How a run over images ended.
 
     Attributes:
         out: the output folder.
         written: how many were segmented now.
         done_before: how many an earlier run with the same settings has segmented.
-        failures: why the others were not, by path.
-        left_out: files that were passed over.
+        failures: the reasons why others were not, by path.
+        left_out: files that were not taken.
     """
 
     out: str
@@ -77,8 +77,8 @@ class Outcome:
 def segment_images(experiment: Experiment, paths: list[str], classes: str | None, sharpen: bool) -> Outcome:
     """Segment images and the images below folders, into `OUT/NAME.png`, `.overlay.png` and `.json`.
 
-    NAME is the image's path below the folder that was given, without its suffix. What a run with the same settings has
-    done with the same image is left out; with other settings it is done again.
+    NAME is the image's path below the given folder, without its suffix. An image that was segmented before with the
+    same settings is left out; with other settings it is segmented again.
 
     Args:
         experiment: model, method and output folder.
@@ -88,7 +88,7 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
 
     Raises:
         UserError: if a path does not exist, there is no image, or nothing can be written.
-        NotOursError: if a file would be written over that this package did not write.
+        NotOursError: if a file that this package did not write would be overwritten.
     """
     listed = list_images(paths)
     folder = Folder(experiment.out)
@@ -114,7 +114,7 @@ class _Run:
     outcome: Outcome
 
     def choose(self, images: Mapping[str, Path]) -> dict[str, Path]:
-        """The images that are not done, each with names of its own for what is written."""
+        """The images that are still to be segmented, of which no two write the same file."""
         chosen: dict[str, Path] = {}
         taken: dict[str, Path] = {}
         for name, path in images.items():
@@ -136,7 +136,7 @@ class _Run:
         return chosen
 
     def drop_impossible(self, images: Mapping[str, Path]) -> dict[str, Path]:
-        """The images without those whose files cannot get their names."""
+        """The images whose files can be written under their names."""
         possible = {}
         for name, path in images.items():
             obstacles = (self.files.obstacle(name + suffix) for suffix in (MASK, OVERLAY, DESCRIPTION))
@@ -169,7 +169,7 @@ class _Run:
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], progress: ProgressLine) -> None:
         made_from = {}
         for name, path in batch.items():
-            with suppress(OSError):  # the segmenter says why it cannot be read
+            with suppress(OSError):  # the segmenter gives the reason
                 made_from[name] = self._made_from(path)
         for name, result in segmenter.segment(batch, self.classes):
             self._finish(name, batch[name], result, made_from)
@@ -178,7 +178,7 @@ class _Run:
     def _finish(
         self, name: str, path: Path, result: Segmentation | SampleError, made_from: Mapping[str, dict[str, Any]]
     ) -> None:
-        """Write an image's files, or note why there are none."""
+        """Write an image's files, or record the reason why there are none."""
         if isinstance(result, SampleError):
             message = str(result)
             self.outcome.failures[str(path)] = message if shown(path) in message else f"'{shown(path)}': {message}"
@@ -203,7 +203,7 @@ class _Run:
         )
 
     def _is_done(self, name: str, path: Path) -> bool:
-        """Whether all is there, made with these settings from an image of these bytes."""
+        """Whether all files exist, made with these settings from an image with the same bytes."""
         if not all(name + suffix in self.files.names() for suffix in (MASK, OVERLAY, DESCRIPTION)):
             return False
         try:
@@ -214,7 +214,7 @@ class _Run:
             return False
 
     def _other_image(self, name: str, path: Path) -> str:
-        """The other image that the files of this name were made from, where it is still there; else empty."""
+        """The other image that the files of this name were made from, if it still exists; else empty."""
         if name + DESCRIPTION not in self.files.names():
             return ""
         try:

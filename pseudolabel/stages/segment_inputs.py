@@ -1,4 +1,4 @@
-"""The images that `segment` is pointed at."""
+"""The images that `segment` was given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from pseudolabel.io.walk import find_images
 
 @dataclass
 class ListedImages:
-    """What paths lead to.
+    """The images below paths.
 
     Attributes:
         images: path by name, which is the path below the folder that was given, or the file's name, without suffix.
-        failures: what is wrong with other images, by path.
+        failures: the reasons why other images cannot be taken, by path.
         left_out: files that are not taken.
     """
 
@@ -28,7 +28,7 @@ class ListedImages:
 
 
 def list_images(paths: Sequence[str]) -> ListedImages:
-    """Images by name; what this package has written into a folder, in any run, is left out.
+    """Images by name, without files that this package wrote.
 
     Raises:
         UserError: if a path does not exist, or there is no image.

@@ -1,4 +1,4 @@
-"""What the masks of `segment` depend on, besides the image: to tell whether a mask is there already."""
+"""The settings that masks of `segment` depend on: a mask made with the same ones is not made again."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +12,10 @@ from pseudolabel.vocabulary import load_vocabulary, typed_names
 
 
 def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) -> str:
-    """A short digest of all that a mask depends on but its image: not batches, precision, engines or devices.
+    """A short digest of everything that a mask depends on, except its image, batches, precision, engines and devices.
 
-    Models are known by their names on the hub, or by their files' contents, so that none has to be loaded to find that
-    nothing is left to do.
+    Models count by their names on the hub, or by their files' contents, so that none has to be loaded if nothing is
+    left to do.
 
     Raises:
         VocabularyError: if `classes` names no vocabulary.
@@ -33,7 +33,7 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
     is_named = classes is not None and classes != "auto"
     if is_named:
         settings["vocabulary"] = asdict(load_vocabulary(str(classes)))
-    if not is_named or typed_names(str(classes)) is None:  # else nothing is guessed
+    if not is_named or typed_names(str(classes)) is None:  # otherwise nothing is guessed
         guesses, captions = experiment.filter, replace(experiment.captions, source="none", batch=1)
         guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
         settings["filter"] = asdict(guesses)
@@ -46,7 +46,7 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
 
 
 def _identified(settings: dict[str, Any]) -> dict[str, Any]:
-    """A method's settings with the contents of models' folders in place of their names, without the CRF's engine."""
+    """A method's settings with digests of models' folders instead of their names, and without the CRF's engine."""
     return {
         name: _identified(value) if isinstance(value, dict) else _identity(value) if isinstance(value, str) else value
         for name, value in settings.items()
@@ -55,5 +55,5 @@ def _identified(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(name: str) -> str:
-    """A name on the hub as it is; for a folder, a digest of its files, wherever it lies."""
+    """A name on the hub as it is; for a folder, a digest of its files, wherever it is."""
     return files_digest(Path(name)) if name and Path(name).is_dir() else name
