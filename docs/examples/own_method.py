@@ -47,7 +47,7 @@ class Cam:
         """Every sample with its score maps."""
         for sample in samples:
             maps = self.maps(sample.image)[[index - 1 for index in sample.classes]].half().cpu().numpy()
-            yield sample, pl.ScoreMaps(sample.key, sample.classes, maps, (sample.image.height, sample.image.width))
+            yield sample, pl.ScoreMaps(sample.key, sample.classes, maps, sample.size)
 
 
 pl.register_method(pl.Method("cam", Cam, CamConfig, produces=lambda _: "cams", needs_model=False))

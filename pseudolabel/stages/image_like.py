@@ -2,7 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -16,11 +18,12 @@ from pseudolabel.io.files import Location, read_bytes
 from pseudolabel.io.images import decode_image, upright_rgb
 from pseudolabel.io.names import printable
 from pseudolabel.methods.registry import Outcome, Predictor
-from pseudolabel.records import Sample
+from pseudolabel.records import EncodedImage, Sample
 
 ImageLike = Image.Image | np.ndarray | str | Path | bytes
 """A PIL image of any mode, uint8 (H, W), (H, W, 3) or (H, W, 4), or an image file's path, fsspec URL or bytes."""
 
+View = Callable[[Image.Image], Any]
 MAX_PIXELS = SourceConfig().max_pixels
 _ONE = (Image.Image, np.ndarray, str, bytes, os.PathLike, Mapping)
 
@@ -54,14 +57,42 @@ def decode(image: ImageLike, origin: str, max_pixels: int = MAX_PIXELS) -> Image
     return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]
 
 
-def noise_key(image: Image.Image, used: set[str]) -> str:
-    """A key by the image's content, since noise is drawn by key: an image has the same result in every call.
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that has been decoded once, ready to become a sample.
 
-    Args:
-        image: RGB.
-        used: the keys of the call's other images, to which this one is added; keys of one call differ.
+    Attributes:
+        content: the image, or the bytes of its file, which take less memory.
+        digest: of its pixels, for the key.
+        view: what the predictor needs of it.
     """
-    digest = xxhash.xxh3_64_hexdigest(image.tobytes())
+
+    content: Image.Image | EncodedImage
+    digest: str
+    view: Any
+
+
+def read_image(image: ImageLike, origin: str, max_pixels: int, view: View | None) -> ReadImage:
+    """Read and decode an image in any of the forms.
+
+    Raises:
+        SampleError: if it cannot be read, or is too large.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image, origin = read_bytes(Location(str(image))), printable(str(image))
+    decoded = decode(image, origin, max_pixels)
+    content = EncodedImage(decoded.size[::-1], partial(decode, image, origin, max_pixels))
+    digest = xxhash.xxh3_64_hexdigest(decoded.tobytes())
+    return ReadImage(
+        content if isinstance(image, bytes) else decoded, digest, view(decoded) if view is not None else None
+    )
+
+
+def unused_key(digest: str, used: set[str]) -> str:
+    """A key that no other image of the call has, added to `used`.
+
+    Noise is drawn by key: with a key by its content, an image has the same result in every call.
+    """
     number = 1
     while (key := digest if number == 1 else f"{digest}-{number}") in used:
         number += 1

@@ -7,7 +7,6 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pseudolabel.config import DiffSegConfig, DiffSegmenterConfig, ElboConfig, Experiment, FreeSegDiffConfig
 from pseudolabel.diffusion.model import DiffusionModel
@@ -18,7 +17,16 @@ from pseudolabel.methods.registry import Context, Outcome, Predictor, find_metho
 from pseudolabel.records import BACKGROUND, IGNORE, Sample, ScoreMaps
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.score_maps import at_image_size
-from pseudolabel.stages.image_like import MAX_PIXELS, ImageLike, decode, is_one_image, noise_key, predict
+from pseudolabel.stages.image_like import (
+    MAX_PIXELS,
+    ImageLike,
+    ReadImage,
+    View,
+    is_one_image,
+    predict,
+    read_image,
+    unused_key,
+)
 from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.pretrained import find_device
 from pseudolabel.text.captions import Captions
@@ -133,7 +141,7 @@ class ImageMethod:
         said: Captions | None = None if captions is None else {}
         predictor = self._predictor_of(vocabulary, settings, said)
         sentences = [None] * len(images) if captions is None else self._check_captions(captions, len(images))
-        items = read_samples(images, classes, sentences, said)
+        items = read_samples(images, classes, sentences, said, view=getattr(predictor, "view", None))
         shown = None if self.entry.produces(settings) == "segments" else vocabulary
         return (result_of(found, shown) for found in predict(predictor, items))
 
@@ -231,8 +239,9 @@ def read_samples(
     captions: Iterable[Caption | None] = repeat(None),
     said: Captions | None = None,
     max_pixels: int = MAX_PIXELS,
+    view: View | None = None,
 ) -> Iterator[Sample | SampleError]:
-    """Samples in the images' order, decoded in threads a few images ahead, and errors for those that cannot be read.
+    """Samples in the images' order, read in threads a few images ahead, and errors for those that cannot be read.
 
     Args:
         images: in any of the forms.
@@ -240,26 +249,27 @@ def read_samples(
         captions: of each image.
         said: gets each sample's captions by key before the sample comes.
         max_pixels: largest width * height that is decoded.
+        view: takes from a decoded image what the predictor needs; of a file, only the bytes are kept.
     """
 
-    def read(numbered: tuple[int, ImageLike]) -> Image.Image | SampleError:
+    def read(numbered: tuple[int, ImageLike]) -> ReadImage | SampleError:
         number, image = numbered
         try:
-            return decode(image, f"image {number}" if len(images) > 1 else "the image", max_pixels)
+            return read_image(image, f"image {number}" if len(images) > 1 else "the image", max_pixels, view)
         except SampleError as error:
             return error
 
     used: set[str] = set()
-    decoded = prefetch(read, enumerate(images, 1), LOADERS, LOADERS)
-    for image, own, caption in zip(decoded, classes, captions, strict=False):
+    read_ahead = prefetch(read, enumerate(images, 1), LOADERS, LOADERS)
+    for image, own, caption in zip(read_ahead, classes, captions, strict=False):
         if isinstance(image, SampleError):
             yield image
             continue
-        key = noise_key(image, used)
+        key = unused_key(image.digest, used)
         if caption is not None and said is not None:
             by_name = {"": caption} if isinstance(caption, str) else caption
             said.update({(key, name): text for name, text in by_name.items()})
-        yield Sample(key, image, own)
+        yield Sample(key, image.content, own, image.view)
 
 
 def result_of(found: tuple[Sample, Outcome] | SampleError, vocabulary: Vocabulary | None) -> Segmentation:

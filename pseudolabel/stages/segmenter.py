@@ -16,7 +16,7 @@ from pseudolabel.methods.registry import Context, Predictor
 from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
 from pseudolabel.score_maps import label_map
-from pseudolabel.stages.image_like import ImageLike, is_one_image, predict
+from pseudolabel.stages.image_like import ImageLike, View, is_one_image, predict
 from pseudolabel.stages.image_method import Names, names_per_image, read_samples, result_of, vocabulary_of_labels
 from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.pretrained import find_device, model_settings
@@ -143,11 +143,13 @@ class Segmenter:
         max_pixels = self.experiment.source.max_pixels
         names = _given_names(classes, len(images))
         if classes is None and self._method.name_segments is not None:
-            yield from self._predict(read_samples(images, repeat(()), max_pixels=max_pixels), None)
+            view = self._view(None)
+            yield from self._predict(read_samples(images, repeat(()), max_pixels=max_pixels, view=view), None)
         elif names is not None:
             vocabulary = vocabulary_of_labels(names)
             found = [tuple(sorted({*map(vocabulary.index, own)})) for own in names]
-            yield from self._predict(read_samples(images, found, max_pixels=max_pixels), vocabulary)
+            view = self._view(vocabulary)
+            yield from self._predict(read_samples(images, found, max_pixels=max_pixels, view=view), vocabulary)
         else:
             for batch in batched(images, TOGETHER):
                 read = read_samples(batch, repeat(()), max_pixels=max_pixels)
@@ -198,6 +200,9 @@ class Segmenter:
             # The former one lives until this one is made, so that they share the models that both need.
             self._latest = key, self._method.build(context, settings)
         return self._latest[1]
+
+    def _view(self, vocabulary: Vocabulary | None) -> View | None:
+        return getattr(self._predictor_of(vocabulary), "view", None)
 
     def _decide(self, result: Segmentation) -> Segmentation:
         """The result with labels, where there are scores alone."""

@@ -378,3 +378,18 @@ def test_arrays_are_images_and_other_things_are_told(scene, names):
         segmenter({}, names)
     with pytest.raises(ValueError, match="no class is given"):
         segmenter(scene.image, [])
+
+
+@pytest.mark.parametrize("method", ["diffseg", "freesegdiff"])
+def test_images_of_one_batch_keep_their_own_masks(tmp_path, names, method):
+    (tmp_path / "images").mkdir()
+    for seed in range(3):
+        image = draw_scene(np.random.default_rng(seed), 128).image.resize((128, 96 + 8 * seed))
+        image.save(tmp_path / "images" / f"{seed}.png")
+    experiment = configure(tmp_path / "out", method=method)
+    assert segment_images(experiment, [str(tmp_path / "images")], ",".join(names), sharpen=False).written == 3
+    segment = Segmenter(experiment)
+    for seed in range(3):
+        alone = segment(tmp_path / "images" / f"{seed}.png", names).labels
+        together = np.asarray(Image.open(tmp_path / "out" / f"{seed}.png"))
+        assert (alone != together).mean() < 0.01
