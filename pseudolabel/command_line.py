@@ -18,6 +18,7 @@ from pseudolabel.experiment_file import check_shipped, named_plugins, resolve_sh
 from pseudolabel.methods.plugins import load_plugins
 from pseudolabel.options import Command, build_parser
 from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.cores import sleep_while_waiting
 from pseudolabel.runtime.interrupt import ended_by_interrupt
 from pseudolabel.runtime.terminal import Terminal
 from pseudolabel.runtime.watchdog import end_with_launcher
@@ -59,6 +60,7 @@ def run_command(commands: Mapping[str, Command], arguments: list[str] | None) ->
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
+    sleep_while_waiting()
     end_with_launcher()
     with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
         name, values = parse(commands, sys.argv[1:] if arguments is None else arguments)

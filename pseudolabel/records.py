@@ -90,10 +90,12 @@ class LabelMap:
     Attributes:
         key: the sample's key.
         labels: uint8 (H, W); 0 is background, 1..N are vocabulary classes, 255 is ignored.
+        confidence: float32 (H, W) in [0, 1], the probability of each pixel's label; None where a method has none.
     """
 
     key: str
     labels: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

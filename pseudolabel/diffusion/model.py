@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
+
 Prediction = Literal["epsilon", "v_prediction"]
 
 
@@ -23,6 +25,8 @@ class DiffusionModel:
         alphas_cumprod: float32 (T,) on the CPU, the share of signal variance left at each timestep.
         prediction: what the U-Net was trained to predict: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) z.
         image_size: side of the square images the U-Net is fed.
+        name: hub id or folder of the checkpoint.
+        hub: access to the hub, for further models that a method needs.
     """
 
     vae: AutoencoderKL
@@ -32,6 +36,12 @@ class DiffusionModel:
     alphas_cumprod: torch.Tensor
     prediction: Prediction
     image_size: int
+    name: str
+    hub: Hub = DEFAULT_HUB
+
+    def __repr__(self) -> str:
+        side, dtype = self.image_size, str(self.dtype).removeprefix("torch.")
+        return f"DiffusionModel('{self.name}', {side} x {side} pixels, {dtype} on {self.device})"
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.pretrained import load_pretrained
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
@@ -12,19 +13,20 @@ from pseudolabel.io.weights import weights_digest
 class PatchFeatures:
     """A frozen vision transformer on one device: CLIP's image side, ViT, DINOv2."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, hub: Hub = DEFAULT_HUB) -> None:
         """Load the checkpoint, safetensors only.
 
         Args:
             name: hub id or folder; `shapes` is the small CLIP that ships.
             device: the device it runs on.
+            hub: access to the hub.
 
         Raises:
             ModelError: if it cannot be loaded.
         """
         self.folder, setting = resolve(name, "clip"), "`freesegdiff.backbone`"
         model, self.processor = load_pretrained(
-            self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting
+            self.folder, AutoModel, AutoImageProcessor, device, "a vision transformer", setting, hub
         )
         self.model = getattr(model, "vision_model", model)
         self.image_size, self.patch_size = self.model.config.image_size, self.model.config.patch_size

@@ -40,7 +40,8 @@ class DiffSegPredictor:
     """Segments of samples, or masks of their classes, in batches that never mix two calls."""
 
     def __init__(self, context: Context, config: DiffSegConfig) -> None:
-        self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions or {}
+        self.model, self.vocabulary = context.diffusion, context.vocabulary
+        self.captions = {} if context.captions is None else context.captions
         self.config, self.context = config, context
         self.method = AggregatedAttention(self.model, config)
 

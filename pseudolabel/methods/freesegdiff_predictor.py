@@ -13,7 +13,6 @@ from PIL import Image
 
 from pseudolabel.config import FreeSegDiffConfig
 from pseudolabel.crf.engines import crf_settings, resolve_engine
-from pseudolabel.crf.failures import STATUS as CRF_STATUS
 from pseudolabel.crf.regions import NamedRegions, try_regions
 from pseudolabel.diffusion.latents import encode_ahead
 from pseudolabel.diffusion.noise import draw_noise, generator_of
@@ -49,8 +48,8 @@ class FreeSegDiffPredictor:
             raise SettingError(f"`freesegdiff.template` {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
         self.method = FeatureClusters(model, self.config)
-        self.backbone = PatchFeatures(self.config.backbone, model.device) if self.config.backbone else None
-        self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`")
+        self.backbone = PatchFeatures(self.config.backbone, model.device, model.hub) if self.config.backbone else None
+        self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`", model.hub)
         words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
         if self.config.background_words:
             words += vocabulary.background_words
@@ -76,9 +75,9 @@ class FreeSegDiffPredictor:
         An image without candidate classes is all background.
         """
         for sample, found in bypass(samples, lambda sample: bool(sample.classes), self._labels, _background):
-            yield sample, SampleError(CRF_STATUS, found) if isinstance(found, str) else LabelMap(sample.key, found)
+            yield sample, found if isinstance(found, SampleError) else LabelMap(sample.key, found)
 
-    def _labels(self, samples: Iterator[Sample]) -> Iterator[np.ndarray | str]:
+    def _labels(self, samples: Iterator[Sample]) -> Iterator[np.ndarray | SampleError]:
         """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
         first = list(islice(samples, 2))
         named = (self._name(sample, own) for sample, own in self._clusters(chain(first, samples)))
