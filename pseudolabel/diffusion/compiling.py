@@ -1,4 +1,4 @@
-"""Compiling the parts of a model in which small steps move more memory than they compute."""
+"""Compiling the parts of a model in which memory traffic costs more than arithmetic."""
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -10,9 +10,9 @@ VARIANTS = 64
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Compile residual blocks and feed-forward layers in place, when they first meet a shape.
+    """Compile residual blocks and feed-forward layers in place, for each shape when it first occurs.
 
-    Attention stays as it is, so that recording it and ending a forward pass early are none of the compiler's business.
+    Attention is not compiled, because it is replaced while it is recorded and may end the forward pass.
     """
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     for module in model.modules():

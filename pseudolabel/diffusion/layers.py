@@ -1,4 +1,4 @@
-"""The attention layers of a diffusers U-Net: where they are, what they attend to, at which resolution."""
+"""The attention layers of a diffusers U-Net: names, kinds and strides."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +37,7 @@ def _kind(name: str) -> Literal["self", "cross"]:
 
 
 def level(name: str, last: int) -> int:
-    """How often the latent has been halved where the module `name` sits, in a U-Net whose deepest level is `last`."""
+    """How many times the latent has been halved at the module `name`, in a U-Net whose deepest level is `last`."""
     part, *rest = name.split(".")
     if part == "mid_block":
         return last

@@ -29,7 +29,7 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
 
     Raises:
-        ModelError: if it is not there, not in diffusers' layout, has no safetensors, or is no Stable Diffusion 1 or 2.
+        ModelError: if it is not found, not in diffusers' layout, has no safetensors, or is not Stable Diffusion 1 or 2.
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = resolve(config.name, "diffusion")
@@ -67,7 +67,7 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
 
 
 def fingerprint(config: ModelConfig) -> str:
-    """A short digest of a loaded model's weights and noise schedule, wherever they lie, in whatever precision they run.
+    """A short digest of a model's weights and noise schedule, independent of their location and precision.
 
     Raises:
         ModelError: if the weights' files are not found.

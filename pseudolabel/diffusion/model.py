@@ -1,4 +1,4 @@
-"""A frozen text-to-image latent diffusion model, read but never sampled from."""
+"""A frozen text-to-image latent diffusion model; nothing is sampled from it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,9 +22,9 @@ class DiffusionModel:
         vae: encodes images to latents.
         unet: the denoiser whose attention is read.
         text_encoder, tokenizer: CLIP's, of the checkpoint.
-        alphas_cumprod: float32 (T,) on the CPU, the share of signal variance left at each timestep.
+        alphas_cumprod: float32 (T,) on the CPU, the fraction of signal variance at each timestep.
         prediction: what the U-Net was trained to predict: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) z.
-        image_size: side of the square images the U-Net is fed.
+        image_size: side in pixels of the square images that the model takes.
         name: hub id or folder of the checkpoint.
         hub: access to the hub, for further models that a method needs.
     """
@@ -70,11 +70,11 @@ class DiffusionModel:
         return torch.from_numpy(np.array(self.square(image))).permute(2, 0, 1).float() / 127.5 - 1
 
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A CPU tensor where a CUDA device fetches it by itself; for other devices as it is."""
+        """A CPU tensor in pinned memory if the model is on a CUDA device, else unchanged."""
         return tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
 
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the model's device; the caller does not wait for what a CUDA device has yet to do."""
+        """The tensor on the model's device; a CUDA device copies it asynchronously."""
         return self.pin(tensor).to(self.device, non_blocking=self.device.type == "cuda")
 
     @torch.inference_mode()
@@ -114,12 +114,12 @@ class DiffusionModel:
 
     @torch.inference_mode()
     def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """The noise that the U-Net sees in latents.
+        """The noise that the U-Net predicts in latents.
 
         Args:
             noised: float32 (B, c, h, w) latents z_t.
             timesteps: int64 (B,), on the CPU.
-            embeddings: (B, tokens, width) text encodings.
+            embeddings: (B, tokens, width) text embeddings.
 
         Returns:
             float32 (B, c, h, w) on the model's device.
@@ -137,6 +137,6 @@ class DiffusionModel:
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        """Text encoder output of prompts, cut to the tokenizer's length: (B, tokens, width) in the model's dtype."""
+        """Text embeddings of prompts, truncated to the tokenizer's length: (B, tokens, width) in the model's dtype."""
         ids = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(self.upload(ids))[0]

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image, whoever draws them and whenever."""
+"""Random numbers of an image, which depend on its key alone and not on the order of drawing."""
 
 import hashlib
 
@@ -10,8 +10,8 @@ def generator_of(seed: int, purpose: str, key: str) -> torch.Generator:
 
     Args:
         seed: of the run.
-        purpose: what the numbers are for, so that two uses do not share them.
-        key: the image's.
+        purpose: what the numbers are for, so that two uses get different ones.
+        key: of the image.
     """
     digest = hashlib.sha256(f"{seed}:{purpose}:{key}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -23,9 +23,9 @@ def draw_noise(seed: int, purpose: str, key: str, count: int, shape: tuple[int, 
     Args:
         seed: of the run.
         purpose: what the values are for.
-        key: the image's.
-        count: how many tensors.
-        shape: of each of them.
+        key: of the image.
+        count: number of tensors.
+        shape: of each tensor.
 
     Returns:
         float32 (count, *shape) on the CPU.

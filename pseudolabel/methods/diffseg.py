@@ -17,11 +17,11 @@ from pseudolabel.methods.precision import full_precision
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Queries and keys, each (B, heads, n, d), of the self-attention layers of one resolution."""
 
-# Values that a step of a larger computation holds at once: on a CPU few enough that memory is used again at once, else
-# enough that starting the step costs little.
+# Values per step of a larger computation: on a CPU few enough to stay in the cache, else enough to make the cost of
+# starting a step small.
 CPU_CHUNK, CHUNK = 2**21, 2**24
-MOST_ANCHORS = 64  # in a row; in a smaller map some of them fall together
-FLOOR = torch.finfo(torch.float32).tiny  # logarithms are taken of no less
+MOST_ANCHORS = 64  # per row of the grid; in a smaller map some of them coincide
+FLOOR = torch.finfo(torch.float32).tiny  # smallest value whose logarithm is taken
 GROUP = 2**24  # values of aggregated attention held at once: one image at 64 x 64
 
 
@@ -29,10 +29,10 @@ class AggregatedAttention:
     """Aggregated attention of images from one forward pass without noise."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegConfig) -> None:
-        """Check the switches against the model.
+        """Check the settings against the model.
 
         Raises:
-            SettingError: if one of them makes no sense, or none for this model.
+            SettingError: if one of them is out of range or does not fit this model.
         """
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
@@ -44,7 +44,7 @@ class AggregatedAttention:
 
     @torch.inference_mode()
     def __call__(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Aggregated self-attention (Eq. 3), for as many images at once as memory should hold.
+        """Aggregated self-attention (Eq. 3), for a few images at a time to bound memory.
 
         Args:
             latents: (B, c, h, w) scaled latents.
@@ -68,7 +68,7 @@ class AggregatedAttention:
         Args:
             latents: (B, c, h, w) scaled latents.
             embeddings: (B, tokens, width) text encodings of the images' prompts.
-            weights: (B, C, tokens) weights of the tokens that make each class's map.
+            weights: (B, C, tokens) how much each token counts in each class's map.
 
         Returns:
             float32 (B, C, side, side), one for each resolution.
@@ -81,12 +81,12 @@ class AggregatedAttention:
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:
     """Sum of attention over resolutions (Eqs. 2 and 3), weighted in proportion to the maps' side.
 
-    Each map is enlarged bilinearly and scaled to sum 1; it counts for all positions of the highest resolution that lie
-    in its own.
+    Each map is enlarged bilinearly and scaled to sum 1. The map of a position at a lower resolution counts for all
+    positions of the highest resolution inside it.
 
     Args:
         levels: the self-attention layers of each resolution.
-        weights: `per_resolution`, the mean of a resolution's layers counting once, or `per_tensor`, every layer.
+        weights: `per_resolution` counts the mean of a resolution's layers once, `per_tensor` counts every layer.
 
     Returns:
         float32 (B, n * n, n * n) for the highest resolution n; rows sum to 1.
@@ -142,10 +142,10 @@ def anchor_positions(side: int, count: int) -> torch.Tensor:
 
 
 def _gather(maps: torch.Tensor, anchors: torch.Tensor, threshold: float, rounded: bool) -> torch.Tensor:
-    """First pass: for each anchor the mean of all maps (B, N, N) that are like its own, (B, A, N).
+    """First pass: for each anchor the mean of all maps (B, N, N) closer to its own than the threshold: (B, A, N).
 
-    `rounded` compares what float16 keeps of the maps, as the released code does; it also computes in float16, where
-    this computes in float32.
+    `rounded` compares the maps rounded to float16, as the released code does, but computes in float32, where the
+    released code computes in float16.
     """
 
     def compared(positions: torch.Tensor | slice) -> torch.Tensor:
@@ -157,16 +157,16 @@ def _gather(maps: torch.Tensor, anchors: torch.Tensor, threshold: float, rounded
     for start in range(0, maps.shape[1], rows):
         chosen = slice(start, start + rows)
         near[:, :, chosen] = (divergences(own, compared(chosen)) < threshold).float()
-    # Rounding must not part a map from itself.
+    # In spite of rounding, a map is always close to itself.
     near[:, torch.arange(len(anchors), device=maps.device), anchors] = 1
     return (near @ maps) / near.sum(-1, keepdim=True)
 
 
 def _merge_alike(proposals: torch.Tensor, threshold: float, strict: bool) -> torch.Tensor:
-    """A further pass: each proposal (P, N) that none before has taken becomes the mean of those that are like it.
+    """A further pass: each proposal (P, N) not yet merged is replaced by the mean of those closer than the threshold.
 
-    A proposal that is taken founds no mean of its own. In the released code it still counts in the means of later
-    ones; where `strict`, it does not, as in Algorithm 1.
+    Proposals that have been merged start no mean of their own. In the released code they still count in later means;
+    with `strict`, as in Algorithm 1, they do not.
     """
     near = (divergences(proposals, proposals) < threshold).fill_diagonal_(True).cpu().numpy()
     left, groups = np.ones(len(near), bool), []
@@ -188,7 +188,7 @@ def divergences(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         others: (..., Q, N).
 
     Returns:
-        (..., P, Q); logarithms are not taken of less than float32's smallest normal number.
+        (..., P, Q); values are clamped to float32's smallest normal number before taking logarithms.
     """
     log, other_log = _log(maps), _log(others)
     entropies = (maps * log).sum(-1)[..., :, None] + (others * other_log).sum(-1)[..., None, :]
@@ -196,12 +196,12 @@ def divergences(maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def _log(maps: torch.Tensor) -> torch.Tensor:
-    """Logarithm of N p. As p sums to 1, the factor changes no divergence, and small numbers keep more digits."""
+    """Logarithm of N p; since p sums to 1, the factor N changes no divergence, and small values keep more digits."""
     return maps.clamp(min=FLOOR).log_().add_(math.log(maps.shape[-1]))
 
 
 def suppress(proposals: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Non-maximum suppression (Eq. 6): which proposal is largest at each pixel, the first of several.
+    """Non-maximum suppression (Eq. 6): the proposal that is largest at each pixel, the first one in a tie.
 
     Args:
         proposals: floating (P, n, n), enlarged bilinearly (corners not aligned).
@@ -249,13 +249,13 @@ def _enlarge(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _nearest(own: int, side: int, device: torch.device) -> torch.Tensor:
-    """Which position of a lower resolution each one of the highest lies in: int64 (side * side,)."""
+    """The position at the lower resolution `own` that contains each of the highest: int64 (side * side,)."""
     line = torch.arange(side, device=device) * own // side
     return (line[:, None] * own + line).flatten()
 
 
 def _steps(values: int, device: torch.device) -> int:
-    """How many rows of so many values a step takes."""
+    """Number of rows per step, for rows of `values` values."""
     return max(1, (CPU_CHUNK if device.type == "cpu" else CHUNK) // values)
 
 
@@ -269,15 +269,15 @@ def _side(count: int) -> int:
 
 def _check(config: DiffSegConfig, side: int, steps: int) -> None:
     if not 0 <= config.timestep < steps:
-        raise SettingError(f"diffseg.timestep {config.timestep}: give one from 0 to {steps - 1}")
+        raise SettingError(f"`diffseg.timestep` {config.timestep}: give one from 0 to {steps - 1}")
     if not 1 <= config.anchors <= MOST_ANCHORS:
-        raise SettingError(f"diffseg.anchors {config.anchors}: give 1 to {MOST_ANCHORS} in a row of the grid")
+        raise SettingError(f"`diffseg.anchors` {config.anchors}: give 1 to {MOST_ANCHORS} per row of the grid")
     if config.iterations < 1 or config.threshold <= 0:
         raise SettingError(
-            f"diffseg.iterations {config.iterations}, diffseg.threshold {config.threshold}: give at least one pass and "
-            "a threshold greater than 0"
+            f"`diffseg.iterations` {config.iterations}, `diffseg.threshold` {config.threshold}: give at least one pass "
+            "and a threshold greater than 0"
         )
     if not 0 <= config.clusters <= side**2:
         raise SettingError(
-            f"diffseg.clusters {config.clusters}: give 0, for the number of the image's labels, or 1 to {side**2}"
+            f"`diffseg.clusters` {config.clusters}: give 0, for the number of the image's labels, or 1 to {side**2}"
         )

@@ -75,7 +75,9 @@ class DiffSegPredictor:
         for sample, labels in self._segment(batch, latents):
             count = int(labels.max()) + 1
             if count > MAX_CLASSES:
-                message = f"{count} segments, a mask holds {MAX_CLASSES}; raise diffseg.threshold or diffseg.iterations"
+                message = (
+                    f"{count} segments, a mask holds {MAX_CLASSES}; raise `diffseg.threshold` or `diffseg.iterations`"
+                )
                 yield sample.key, SampleError("segments", message)
             else:
                 yield sample.key, labels.cpu().numpy() + 1

@@ -17,10 +17,10 @@ class CompletedAttention:
     """Score maps of (image, class) pairs from one noised forward pass per timestep."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig) -> None:
-        """Check the switches against the model.
+        """Check the settings against the model.
 
         Raises:
-            SettingError: if a timestep, a downsampling factor or all weights together make no sense for this model.
+            SettingError: if a timestep, a stride or the weights do not fit this model.
         """
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
@@ -28,19 +28,19 @@ class CompletedAttention:
         self.self_strides = _completing_strides(config, {x.stride for x in layers if x.kind == "self"})
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
-            raise SettingError(f"diffsegmenter.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
+            raise SettingError(f"`diffsegmenter.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
 
     @torch.inference_mode()
     def __call__(
         self, latents: torch.Tensor, noise: torch.Tensor, embeddings: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """Score maps M_c of P pairs, Eq. 7 without its normalisation.
+        """Score maps M_c of P pairs, Eq. 7 before normalisation.
 
         Args:
             latents: (P, c, h, w) scaled latents.
             noise: (P, T or 1, c, h, w) standard normal noise per timestep, or one for all.
             embeddings: (P, tokens, width) text encodings of the pairs' prompts.
-            weights: (P, tokens) weights of the tokens that make the map; rows sum to one.
+            weights: (P, tokens) how much each token counts in the map; rows sum to 1.
 
         Returns:
             float32 (P, h, w).
@@ -84,7 +84,7 @@ class CompletedAttention:
 
 
 def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Mean over heads of softmax(Q K^T / sqrt d) v, without ever holding the attention matrix.
+    """Mean over heads of softmax(Q K^T / sqrt d) v, without the attention matrix in memory.
 
     Args:
         query, key: (B, heads, n, d).
@@ -93,10 +93,10 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     Returns:
         float32 (B, n).
     """
-    # Rows sum to one, so the map's mean passes through unchanged; half precision keeps more digits of what is left.
+    # Rows sum to 1, so a constant passes through unchanged; without the mean, half precision keeps more digits.
     mean = values.mean(1, keepdim=True)
     own = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
-    # The fused kernels want values as wide as the keys: the map goes in the first column, next to zeros.
+    # The fused kernels need values as wide as the keys: the map is the first column, the others are zeros.
     padded = F.pad(own, (0, query.shape[-1] - 1))
     return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
 
@@ -116,8 +116,8 @@ def _weighted_strides(weights: Mapping[int, float], known: set[int]) -> list[int
     chosen = sorted(stride for stride, weight in weights.items() if weight)
     if not chosen or not set(chosen) <= known or min(weights.values()) < 0:
         raise SettingError(
-            f"diffsegmenter.level_weights {dict(weights)}: give weights of at least 0 for some of the downsampling "
-            f"factors at which this model has cross-attention, {sorted(known)}"
+            f"`diffsegmenter.level_weights` {dict(weights)}: give weights of at least 0 for some of the strides at "
+            f"which this model has cross-attention, {sorted(known)}"
         )
     return chosen
 
@@ -127,7 +127,7 @@ def _completing_strides(config: DiffSegmenterConfig, known: set[int]) -> list[in
         chosen = sorted(set(config.self_attention_strides))
         if not chosen or not set(chosen) <= known:
             raise SettingError(
-                f"diffsegmenter.self_attention_strides {chosen}: this model has self-attention at {sorted(known)}"
+                f"`diffsegmenter.self_attention_strides` {chosen}: this model has self-attention at {sorted(known)}"
             )
         return chosen
     return {"none": [], "all": sorted(known), "highest": [min(known)]}[config.self_attention]

@@ -1,4 +1,4 @@
-"""The ELBO baseline (Wang et al. 2023, Eq. 3): a pixel belongs to the class whose prompt denoises it best."""
+"""The ELBO baseline (Wang et al. 2023, Eq. 3): each pixel gets the class whose prompt denoises it best."""
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +12,22 @@ class PixelLikelihood:
     """Log-likelihoods of prompts per latent pixel, one draw of timestep and noise at a time."""
 
     def __init__(self, model: DiffusionModel, config: ElboConfig) -> None:
-        """Check the switches against the model.
+        """Check the settings against the model.
 
         Raises:
-            SettingError: if the timesteps, the samples or the temperature make no sense.
+            SettingError: if the timesteps, the samples or the temperature are out of range.
         """
         self.model, self.config = model, config
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
-            raise SettingError(f"elbo.timesteps {config.timesteps}: give one or more from 0 to {steps - 1}")
+            raise SettingError(f"`elbo.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
         if config.samples < 1:
-            raise SettingError(f"elbo.samples {config.samples}: give at least 1")
+            raise SettingError(f"`elbo.samples` {config.samples}: give at least 1")
         if config.temperature <= 0:
-            raise SettingError(f"elbo.temperature {config.temperature}: give more than 0")
+            raise SettingError(f"`elbo.temperature` {config.temperature}: give more than 0")
 
     def timestep(self, draw: int) -> int:
-        """The timestep of a draw; the draws take the timesteps in turn."""
+        """The timestep of a draw; draws go through the timesteps in turn."""
         return self.config.timesteps[draw % len(self.config.timesteps)]
 
     def log_likelihood(
@@ -52,11 +52,10 @@ class PixelLikelihood:
         """Bayes' rule with equal priors, per pixel.
 
         Args:
-            log_likelihoods: float32 (1 + C, h, w), means over the draws; the empty prompt, which stands for
-                background, comes first.
+            log_likelihoods: float32 (1 + C, h, w), means over the draws; the empty prompt, for background, is first.
 
         Returns:
-            float32 (C, h, w) in [0, 1]: each class's share, or 1 where it alone is the most likely and 0 elsewhere.
+            float32 (C, h, w) in [0, 1]: the probability of each class, or 1 where it is the most likely, else 0.
         """
         if self.config.decision == "softmax":
             return (log_likelihoods / self.config.temperature).softmax(0)[1:]

@@ -24,13 +24,13 @@ MAX_CLUSTERS = 256  # regions are numbered in uint8
 
 
 class FeatureClusters:
-    """Regions of images without names, from one forward pass with the empty prompt."""
+    """Unnamed regions of images, from one forward pass with the empty prompt."""
 
     def __init__(self, model: DiffusionModel, config: FreeSegDiffConfig) -> None:
-        """Check the switches against the model.
+        """Check the settings against the model.
 
         Raises:
-            SettingError: if a switch makes no sense, or none for this model.
+            SettingError: if one of them is out of range or does not fit this model.
         """
         _check(model, config)
         self.model, self.config = model, config
@@ -41,11 +41,11 @@ class FeatureClusters:
     def regions(
         self, latents: torch.Tensor, noise: torch.Tensor | None, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """K-means on the features of each image by itself.
+        """K-means on the features of each image separately.
 
         Args:
             latents: float32 (B, c, h, w) scaled latents.
-            noise: float32 (B, c, h, w), standard normal; None leaves the latents as they are.
+            noise: float32 (B, c, h, w), standard normal; None adds none.
             generators: one per image, on the CPU, for the starts of K-means.
 
         Returns:
@@ -63,12 +63,12 @@ class FeatureClusters:
 def cluster(
     features: Sequence[torch.Tensor], generators: Sequence[torch.Generator], config: FreeSegDiffConfig
 ) -> torch.Tensor:
-    """K-means on the positions of each image by itself.
+    """K-means on the positions of each image separately.
 
     Args:
         features: floating (B, channels, h, h) maps.
         generators: one per image, on the CPU, for the starts.
-        config: number of clusters and starts, and the side to which the maps are brought.
+        config: number of clusters and starts, and the side to which the maps are resized.
 
     Returns:
         int64 (B, side, side) cluster numbers in 0..K-1 on the features' device.
@@ -78,10 +78,10 @@ def cluster(
 
 
 def concatenate(features: Sequence[torch.Tensor], side: int) -> torch.Tensor:
-    """Enlarge feature maps to one side and stack their channels, up to a rotation that leaves all distances alone.
+    """Enlarge feature maps to one side and stack their channels, up to a rotation that preserves all distances.
 
-    Enlarging is linear: distances between enlarged points follow from the products of the few points of a small map
-    with each other. So the thousands of channels of a 16 x 16 map become 256, exactly, before they are enlarged.
+    Enlarging is linear: distances between enlarged points depend only on the inner products of the few points of the
+    small map. Thousands of channels of a 16 x 16 map are thus reduced to 256, exactly, before enlarging.
 
     Args:
         features: floating (B, channels, h, h) maps.
@@ -99,7 +99,7 @@ def concatenate(features: Sequence[torch.Tensor], side: int) -> torch.Tensor:
 
 
 def _rotate(points: torch.Tensor) -> torch.Tensor:
-    """Turn points (B, n, d) about their mean into their own subspace: (B, n, min(n, d))."""
+    """Centre points (B, n, d) and rotate them into the subspace that they span: (B, n, min(n, d))."""
     centred = points - points.mean(1, keepdim=True)
     if centred.shape[2] <= centred.shape[1]:
         return centred
@@ -107,12 +107,12 @@ def _rotate(points: torch.Tensor) -> torch.Tensor:
 
 
 def enlarge_clusters(clusters: np.ndarray, size: tuple[int, int], config: FreeSegDiffConfig) -> np.ndarray:
-    """Clusters at an image's size, each pixel with the one that its centre or its upper left corner lies in.
+    """Clusters at an image's size, each pixel with the one at its centre or at its upper left corner.
 
     Args:
         clusters: uint8 (side, side).
         size: (height, width).
-        config: says which.
+        config: `enlarge` selects one of the two.
 
     Returns:
         uint8 (height, width).
@@ -125,7 +125,7 @@ def enlarge_clusters(clusters: np.ndarray, size: tuple[int, int], config: FreeSe
 
 
 def cut_out(image: np.ndarray, regions: np.ndarray) -> list[np.ndarray]:
-    """The image once for each of its regions, black outside; nothing is cropped.
+    """One copy of the image per region, black outside the region, not cropped.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -138,36 +138,36 @@ def cut_out(image: np.ndarray, regions: np.ndarray) -> list[np.ndarray]:
 
 
 def name_regions(similarities: torch.Tensor, size: int, candidates: Collection[int]) -> list[int]:
-    """The class of each region: that of the nearest word, if the image may hold it (the paper).
+    """The class of each region: that of the most similar word, if it is a candidate (as in the paper).
 
     Args:
         similarities: float32 (regions, words) cosines of masked images and words; the first `size` words are those of
-            the vocabulary's classes, any others stand for background.
+            the vocabulary's classes, all others are for background.
         size: number of classes of the vocabulary.
-        candidates: vocabulary indices (1..N) that the image may hold.
+        candidates: vocabulary indices (1..N) that the image may contain.
 
     Returns:
-        Vocabulary indices; 0, background, where the nearest word is no candidate.
+        Vocabulary indices; 0, background, where the most similar word is not a candidate.
     """
     words = [word + 1 for word in similarities.argmax(1).tolist()]
     return [word if word <= size and word in candidates else BACKGROUND for word in words]
 
 
 def share_regions(similarities: torch.Tensor, scale: float, candidates: Collection[int]) -> list[int]:
-    """The class of each region as the released code has it: every class keeps one region, every region one class.
+    """The class of each region as in the released code: each class keeps one region, each region one class.
 
-    A region's cosines become shares by softmax over all words. Each candidate class keeps only the region in which its
-    share is largest; each region then takes the largest share that it is left with. So a region whose nearest word is
-    no candidate may still get a class, and a class may lose its one region to another class. Of equal shares the first
-    counts.
+    Softmax over all words turns a region's cosines into probabilities. Each candidate class keeps only the region where
+    its probability is largest; each region then gets the most probable class that kept it. A region whose most similar
+    word is not a candidate may thus still get a class, and a class may lose its only region to another one. In a tie
+    the first one wins.
 
     Args:
         similarities: float32 (regions, words) cosines, as in `name_regions`.
-        scale: factor on them before the softmax.
-        candidates: vocabulary indices (1..N) that the image may hold.
+        scale: factor applied to the cosines before softmax.
+        candidates: vocabulary indices (1..N) that the image may contain.
 
     Returns:
-        Vocabulary indices; 0, background, where nothing is left.
+        Vocabulary indices; 0, background, where no class kept the region.
     """
     shares = (scale * similarities).softmax(1)
     words = [index - 1 for index in candidates]
@@ -181,14 +181,14 @@ def share_regions(similarities: torch.Tensor, scale: float, candidates: Collecti
 def _check(model: DiffusionModel, config: FreeSegDiffConfig) -> None:
     steps, most = len(model.alphas_cumprod), min(MAX_CLUSTERS, config.side**2)
     wrong = {
-        f"timestep {config.timestep}: give one from 0 to {steps - 1}": not 0 <= config.timestep < steps,
-        f"side {config.side}: give at least 1": config.side < 1,
-        f"clusters {config.clusters}: give 1 to {most}": config.side >= 1 and not 1 <= config.clusters <= most,
-        f"restarts {config.restarts}: give at least 1": config.restarts < 1,
+        f"timestep` {config.timestep}: give one from 0 to {steps - 1}": not 0 <= config.timestep < steps,
+        f"side` {config.side}: give at least 1": config.side < 1,
+        f"clusters` {config.clusters}: give 1 to {most}": config.side >= 1 and not 1 <= config.clusters <= most,
+        f"restarts` {config.restarts}: give at least 1": config.restarts < 1,
     }
     for message, is_wrong in wrong.items():
         if is_wrong:
-            raise SettingError(f"freesegdiff.{message}")
+            raise SettingError(f"`freesegdiff.{message}")
 
 
 def _choose_layers(config: FreeSegDiffConfig, layers: list[FeatureLayer]) -> list[FeatureLayer]:
@@ -196,7 +196,7 @@ def _choose_layers(config: FreeSegDiffConfig, layers: list[FeatureLayer]) -> lis
     known = sorted({layer.stride for layer in layers if layer.kind in kinds})
     if not config.strides or not set(config.strides) <= set(known):
         raise SettingError(
-            f"freesegdiff.strides {config.strides}: give some of the downsampling factors at which this model has "
+            f"`freesegdiff.strides` {config.strides}: give some of the strides at which this model has "
             f"{' or '.join(kinds)} features, {known}"
         )
     return [layer for layer in layers if layer.kind in kinds and layer.stride in config.strides]

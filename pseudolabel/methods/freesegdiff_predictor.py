@@ -43,7 +43,7 @@ class FreeSegDiffPredictor:
         self.context = context
         model, vocabulary = self.model, self.vocabulary
         if not 0 < self.config.certainty < 1:
-            raise SettingError(f"freesegdiff.certainty {self.config.certainty}: give a probability between 0 and 1")
+            raise SettingError(f"`freesegdiff.certainty` {self.config.certainty}: give a probability between 0 and 1")
         if problem := template_problem(self.config.template):
             raise SettingError(f"`freesegdiff.template` {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine

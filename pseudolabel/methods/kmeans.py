@@ -8,20 +8,20 @@ import torch
 from pseudolabel.methods.precision import full_precision
 
 ITERATIONS = 300
-TOLERANCE = 1e-4  # of the points' mean variance: centres that move less in all have converged
+TOLERANCE = 1e-4  # times the points' mean variance: centres that move less in total have converged
 
 
 @torch.inference_mode()
 def kmeans(
     points: torch.Tensor, clusters: int, generators: Sequence[torch.Generator], restarts: int = 1
 ) -> torch.Tensor:
-    """Cluster the points of each image by itself, keeping the best of several starts.
+    """Cluster the points of each image separately, keeping the best of several starts.
 
     Args:
         points: floating (B, n, d).
         clusters: K; where there are fewer distinct points, some clusters stay empty.
-        generators: one per image, on the CPU, so that an image's starts depend on nothing but its own.
-        restarts: how many starts are tried.
+        generators: one per image, on the CPU, so that the starts of an image do not depend on other images.
+        restarts: number of starts.
 
     Returns:
         int64 (B, n) labels in 0..K-1.
@@ -31,7 +31,7 @@ def kmeans(
     """
     if not 1 <= clusters <= points.shape[1] or len(generators) != len(points):
         raise ValueError(f"{clusters} clusters and {len(generators)} generators for points {tuple(points.shape)}")
-    # Distances keep most digits near the origin.
+    # Distances are most precise near the origin.
     points = points - points.mean(1, keepdim=True)
     labels, inertia = lloyd(points, plus_plus(points, clusters, generators, restarts))
     return labels[torch.arange(len(points), device=points.device), inertia.argmin(1)]
@@ -53,7 +53,7 @@ def plus_plus(
         restarts: R, the number of independent starts.
 
     Returns:
-        (B, R, K, d), points all of them.
+        (B, R, K, d), all of them points.
     """
     count, trials = points.shape[1], 2 + int(math.log(clusters))
     drawn = [torch.rand(restarts, clusters, trials, generator=generator) for generator in generators]
@@ -63,7 +63,7 @@ def plus_plus(
     nearest = _squared_distances(points, first)[:, :, 0]
     for number in range(1, clusters):
         cumulated = nearest.cumsum(-1)
-        # Behind the last point would be no point.
+        # The largest draw may point past the last point.
         tried = torch.searchsorted(cumulated, uniform[:, :, number] * cumulated[..., -1:]).clamp(max=count - 1)
         distances = torch.minimum(nearest[:, :, None], _squared_distances(points, tried))
         best = distances.sum(-1).argmin(-1, keepdim=True)

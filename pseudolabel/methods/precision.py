@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep float32 products from being rounded to TF32, whatever the process has set, while the context lasts."""
+    """Compute float32 products without rounding to TF32 inside the context, whatever the process has set."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -26,21 +26,25 @@ Outcome = ScoreMaps | LabelMap | SampleError
 
 
 class Predictor(Protocol):
-    """A method with its model, ready to take samples."""
+    """A method with its model, ready to take samples.
+
+    A predictor may also have a method `view(image)`, which takes what it needs from a full-size image, such as the
+    image at the model's size. It is called in the threads that read images, `Sample.view` holds its result, and
+    `sample.viewed(self.view)` gives it for any sample. Without it, `sample.image` decodes the image once more.
+    """
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the results depend on, except the diffusion model and the labels, ready for JSON.
+        """Everything that the results depend on besides the diffusion model and the labels, ready for JSON.
 
-        These are the method's settings, the digests of further models' weights, and the words of the vocabulary that
-        it reads besides names and prompt names.
+        That is the method's own settings, digests of further models' weights, and the words of the vocabulary that it
+        reads besides names and prompt names.
         """
         ...
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Outcome]]:
-        """Every sample with its result, or with the error that prevented it, in the samples' order.
+        """Every sample with its result or its failure, in order; samples are taken as needed.
 
-        Samples are taken when they are needed. Except for rounding, a result does not depend on the other samples of
-        the call: noise is drawn by key.
+        Apart from rounding, a result may not depend on the other samples of the call: noise is drawn by key.
         """
         ...
 

@@ -1,5 +1,6 @@
 """How the samples of a unit become one file: a WebDataset tar, or JSON lines."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,22 @@ class Packing:
     suffix: str
     write: Callable[[BinaryIO, Iterable[tuple[str, Members]]], None]
     read: Callable[[BinaryIO], Iterator[tuple[str, Members]]]
+
+
+class DigestedFile:
+    """A file that is written from its beginning to its end, with the size and the digest of its bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 def write_jsonl(file: BinaryIO, samples: Iterable[tuple[str, Members]]) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.folder import Folder
@@ -23,7 +23,7 @@ from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.ledger import NOTHING, SKIPPED, Ledger, LedgerEntry, entry_name, shard_name
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
-from pseudolabel.shards.packing import TAR, Packing
+from pseudolabel.shards.packing import TAR, DigestedFile, Packing
 from pseudolabel.stages.summary import OK, Summary
 from pseudolabel.stages.units import Unit
 
@@ -117,10 +117,11 @@ class Job(Generic[T]):
         self, unit: Unit[T], samples: Sequence[tuple[str, Members]], failures: Sequence[Failure], began: float
     ) -> LedgerEntry:
         """Write a unit's shard, then its ledger entry."""
-        name, shard = shard_name(self.ledger.kind, unit.number, self.packing.suffix), io.BytesIO()
-        self.packing.write(shard, samples)
+        name = shard_name(self.ledger.kind, unit.number, self.packing.suffix)
         self._keep_changed(unit, name)
-        self.ledger.folder.write_bytes(name, shard.getvalue())
+        with self.ledger.folder.write(name) as file:
+            shard = DigestedFile(file)
+            self.packing.write(cast(BinaryIO, shard), samples)
         statuses = Counter({OK: len(samples)}) + Counter(failure.status for failure in failures)
         failed = frozenset(failure.key for failure in failures if failure.status != SKIPPED)
         entry = LedgerEntry(
@@ -129,8 +130,8 @@ class Job(Generic[T]):
             samples=len(samples),
             statuses=dict(statuses),
             failures=tuple(failures),
-            size=shard.tell(),
-            sha256=hashlib.sha256(shard.getvalue()).hexdigest(),
+            size=shard.size,
+            sha256=shard.sha256,
             inputs=self.inputs_of(unit, failed),
             fingerprint=self.fingerprint,
             seconds=round(time.monotonic() - began, 3),

@@ -1,4 +1,4 @@
-"""The labelling stage: images with labels in, shards of what the method makes of them out."""
+"""The labelling stage: images with labels in, shards of score maps or label maps out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,16 +33,16 @@ from pseudolabel.vocabulary import Vocabulary
 def write_labels(
     experiment: Experiment, rank: Rank, retry_failed: bool = False, on_open: Callable[[], object] = lambda: None
 ) -> Summary | None:
-    """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments as the method has it.
+    """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments, depending on the method.
 
     Args:
-        experiment: everything that is to be done.
-        rank: who this process is.
+        experiment: all settings.
+        rank: this process among all.
         retry_failed: also retry the failed samples of finished units.
-        on_open: called once the output folder is this run's, and its settings are noted there.
+        on_open: called once the output folder is locked and the settings are written to it.
 
     Returns:
-        The summary of the whole job where this call finished it, None where other ranks are still at work.
+        The summary of the complete job if this call finished it, None if other ranks are still working.
     """
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     method, method_settings = chosen_method(experiment)
@@ -76,14 +76,14 @@ def write_labels(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the labels say about the images; `captions` are None where prompts go without."""
+    """The labels of the images; `captions` is None if prompts have none."""
 
     vocabulary: Vocabulary
     captions: Captions | None
 
     @cached_property
     def digest(self) -> UnitDigests:
-        """Digests a unit's keys, classes and captions."""
+        """Digest of a unit's keys, classes and captions."""
         return UnitDigests(self._describe)
 
     def _describe(self, entry: Entry) -> list[Any]:
@@ -121,14 +121,14 @@ def run_settings(
 
 
 def describe_model(config: ModelConfig, model: DiffusionModel | None) -> dict[str, Any]:
-    """What results depend on of the diffusion model; nothing of one that is not read."""
+    """What results depend on of the diffusion model; empty if there is none."""
     return {} if model is None else {"image_size": model.image_size, "weights": fingerprint(config)}
 
 
 def describe_run(
     experiment: Experiment, model: DiffusionModel | None, vocabulary: Vocabulary, rank: Rank
 ) -> dict[str, Any]:
-    """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
+    """What may change when a run is resumed: names, and settings that change results only by rounding."""
     chosen = experiment.model
     about: dict[str, Any] = {
         "vocabulary": vocabulary.name,
@@ -155,6 +155,6 @@ def _captions(experiment: Experiment, method: Method, source: Source, vocabulary
     written = load_captions(path)
     captions = match_captions(written, source.entries, vocabulary, path)
     check_images(written, captions, source.entries, path)
-    if method.captions == "class":  # an image's own caption is taken where there is one
+    if method.captions == "class":  # an image's own caption is optional
         check_complete(captions, source.entries, vocabulary, path)
     return captions

@@ -26,7 +26,7 @@ def test_noise_is_added_as_the_formula_and_the_scheduler_say():
         torch.testing.assert_close(found[row], expected.float(), atol=1e-5, rtol=1e-5)
 
 
-def test_pixels_are_squashed_to_the_square_and_to_minus_one_to_one():
+def test_pixels_are_stretched_to_the_square_and_scaled_to_minus_one_to_one():
     model = loaded("tiny")
     columns = np.zeros((30, 200, 3), np.uint8)
     columns[:, 100:] = (255, 51, 0)

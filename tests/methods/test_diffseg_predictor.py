@@ -172,7 +172,7 @@ def test_more_segments_than_a_mask_holds_is_a_bad_sample():
     (result,) = label(config, [sample(0, (192, 192))], model="tiny_v2")
     assert isinstance(result, SampleError)
     assert result.status == "segments"
-    assert "a mask holds 254; raise diffseg.threshold" in str(result)
+    assert "a mask holds 254; raise `diffseg.threshold`" in str(result)
 
 
 @pytest.mark.parametrize("semantic", [False, True])

@@ -103,8 +103,8 @@ def test_draws_take_the_timesteps_in_turn():
         ({"timesteps": []}, "elbo.timesteps"),
         ({"timesteps": [1000]}, "0 to 999"),
         ({"timesteps": [-1]}, "0 to 999"),
-        ({"samples": 0}, "elbo.samples 0"),
-        ({"temperature": 0.0}, "elbo.temperature 0.0"),
+        ({"samples": 0}, "`elbo.samples` 0"),
+        ({"temperature": 0.0}, "`elbo.temperature` 0.0"),
     ],
     ids=str,
 )

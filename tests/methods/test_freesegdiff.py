@@ -216,15 +216,15 @@ def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
 @pytest.mark.parametrize(
     ("switch", "message"),
     [
-        ({"timestep": 1000}, "freesegdiff.timestep 1000: give one from 0 to 999"),
+        ({"timestep": 1000}, "`freesegdiff.timestep` 1000: give one from 0 to 999"),
         ({"timestep": -1}, "freesegdiff.timestep"),
         ({"strides": []}, "freesegdiff.strides"),
         ({"strides": [4]}, r"queries features, \[8, 16, 32, 64\]"),
         ({"features": "both", "strides": [4]}, "resblock or attention features"),
-        ({"side": 0}, "freesegdiff.side 0"),
-        ({"clusters": 0}, "freesegdiff.clusters 0: give 1 to 256"),
+        ({"side": 0}, "`freesegdiff.side` 0"),
+        ({"clusters": 0}, "`freesegdiff.clusters` 0: give 1 to 256"),
         ({"side": 3, "clusters": 10}, "give 1 to 9"),
-        ({"restarts": 0}, "freesegdiff.restarts 0"),
+        ({"restarts": 0}, "`freesegdiff.restarts` 0"),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@ import gc
 import json
 import pickle
 import tarfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,19 @@ def test_sources_travel_to_other_processes(table: SourceConfig, voc: Vocabulary)
     source = pickle.loads(pickle.dumps(open_source(table, voc)))
     assert source.read(source.entries[0]).classes == (8,)
     assert source.ground_truth(source.entries[0], (6, 8)) is not None
+
+
+def test_a_view_is_taken_of_the_decoded_image_which_is_not_kept(table: SourceConfig, voc: Vocabulary) -> None:
+    source, seen = open_source(table, voc), []
+
+    def view(image: Image.Image) -> tuple[int, int]:
+        seen.append(weakref.ref(image))
+        return image.size
+
+    sample = source.read(source.entries[1], view)
+    assert (sample.view, sample.size, seen[0]()) == ((8, 6), (6, 8), None)
+    assert sample.viewed(view) == (8, 6)
+    assert len(seen) == 1
+    assert np.array_equal(sample.image, Image.open(f"{Path(table.path).parent}/b.jpg"))
+    assert source.read(source.entries[1]).viewed(view) == (8, 6)
+    assert len(seen) == 2

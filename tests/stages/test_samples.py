@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SampleError
+from pseudolabel.errors import OutputError, SampleError
 from pseudolabel.io.folder import Folder
 from pseudolabel.records import Sample
 from pseudolabel.runtime.rank import Rank
@@ -85,7 +85,7 @@ def test_what_goes_wrong_in_writing_ends_the_work(source: Source, tmp_path: Path
 
     with (
         job_of(source, tmp_path, one_rank, Packing("tar", write, TAR.read)) as job,
-        pytest.raises(OSError, match="disk is full"),
+        pytest.raises(OutputError, match="disk is full"),
     ):
         work_through(job, source, 2, sizes, encode)
     assert not list(tmp_path.glob("cams-*"))
