@@ -183,7 +183,7 @@ def test_settings_are_keywords_or_a_dataclass(model, scenes, labels) -> None:
         pl.SettingError, match=r"no setting `diffsegmenter.timestep`; did you mean `diffsegmenter.timesteps`"
     ):
         pl.DiffSegmenter(model, timestep=[50])
-    with pytest.raises(pl.SettingError, match=r"diffsegmenter.timesteps \[5000\]: give one or more from 0 to 999"):
+    with pytest.raises(pl.SettingError, match=r"`diffsegmenter.timesteps` \[5000\]: give one or more from 0 to 999"):
         pl.DiffSegmenter(model, timesteps=[5000])(scenes[0].image, labels[0])
     with pytest.raises(pl.SettingError, match="takes a DiffSegmenterConfig, not a ElboConfig"):
         pl.DiffSegmenter(model, pl.ElboConfig())
