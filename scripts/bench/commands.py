@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from tempfile import NamedTemporaryFile
 
 from pseudolabel.io.shipped import NAME
 
@@ -32,7 +33,10 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> None:
 
 def run_on_shapes(name: str, model: str, out: str, device: str, threads: int, options: Mapping[str, object]) -> None:
     """`pseudolabel NAME` on Shapes' classes, with the settings chosen for Shapes or the defaults."""
-    settings = ["--config", NAME] if model == NAME else ["--model.name", model, "--vocabulary", NAME]
-    flags = [text for option, value in options.items() for text in (f"--{option}", json.dumps(value).strip('"'))]
+    settings = {**options, "out": out} | ({} if model == NAME else {"model.name": model, "vocabulary": NAME})
+    shipped = ["--config", NAME] if model == NAME else []
     environment = {"OMP_NUM_THREADS": str(threads)} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    run([name, *settings, *flags, "--out", out], environment)
+    with NamedTemporaryFile("w", suffix=".yaml") as file:  # which any command takes, whatever it reads of it
+        json.dump(settings, file)
+        file.flush()
+        run([name, *shipped, "--config", file.name], environment)
