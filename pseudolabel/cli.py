@@ -24,7 +24,7 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
-        out: folder to write; it must be empty, absent, or hold the same data set, which is completed.
+        out: folder to write; empty, absent, or with the same data set, which is then completed.
         train: number of training images.
         val: number of validation images.
         seed: another seed draws other images.
@@ -39,25 +39,25 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
 
 
 def caption(experiment: Experiment, rank: "Rank") -> int:
-    """Write a caption for every image and class that has none yet, into --captions.source."""
+    """Write a caption for every image and class without one, as files in --captions.source."""
     from pseudolabel.stages.caption import write_captions
 
     return report(write_captions(experiment, rank))
 
 
 def filter_classes(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:
-    """Guess the classes of images that nobody has labelled, in OUT/filter; the other commands' --source.labels.
+    """Predict the classes of images without labels, in OUT/filter, which other commands take as --source.labels.
 
-    Where the source has labels, the guesses are scored against them: precision, recall and F1, on the terminal and in
-    OUT/metrics.json. `accelerate launch` uses several devices, and a run that was stopped goes on where it was.
+    If the source has labels, predictions are scored against them: precision, recall and F1 are printed and written to
+    OUT/metrics.json. `accelerate launch` uses several devices; the same command resumes a run that was stopped.
 
     Args:
-        retry_failed: also retry the images of finished files that could not be read.
+        retry_failed: also retry images of finished files that could not be read.
     """
     from pseudolabel.evaluation.label_scores import print_label_scores
     from pseudolabel.stages.filter import filter_vocabulary, score_classes, true_classes, write_classes
 
-    truth = true_classes(experiment)  # before the work, for it may be missing
+    truth = true_classes(experiment)  # before the work: it fails if they are missing
     summary = write_classes(experiment, rank, retry_failed)
     if summary is not None and truth:
         names = filter_vocabulary(experiment).names[1:]
@@ -69,8 +69,8 @@ def filter_classes(experiment: Experiment, rank: "Rank", retry_failed: bool = Fa
 def cams(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:
     """Write class activation maps of images with image-level labels as WebDataset shards in OUT/cams.
 
-    Run it with `accelerate launch -m pseudolabel cams ...` to use several devices. A run that was stopped goes on where
-    it was when the same command is given again, with any number of processes.
+    `accelerate launch -m pseudolabel cams ...` uses several devices. The same command resumes a run that was stopped,
+    with any number of processes.
 
     Args:
         retry_failed: also retry the failed samples of finished shards.
@@ -79,7 +79,7 @@ def cams(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> in
     from pseudolabel.stages.label import write_labels
 
     if produced_kind(experiment) != "cams":
-        raise SettingError(f"`method` {experiment.method} gives no CAMs; say 'pseudolabel generate' with it")
+        raise SettingError(f"`method` {experiment.method} gives no CAMs; run 'pseudolabel generate' with it")
     return report(write_labels(experiment, rank, retry_failed))
 
 
@@ -87,7 +87,7 @@ def refine(experiment: Experiment, rank: "Rank", follow: bool = False, retry_fai
     """Turn OUT/cams into pseudo-masks with DenseCRF, on a CUDA device or on all cores, as shards in OUT/masks.
 
     Args:
-        follow: work behind a `cams` run that is still writing, until its last shard.
+        follow: refine the shards of a `cams` run that is still writing, until its last one.
         retry_failed: also retry shards with failed samples.
     """
     from pseudolabel.stages.refine import write_masks
@@ -98,26 +98,26 @@ def refine(experiment: Experiment, rank: "Rank", follow: bool = False, retry_fai
 def generate(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:
     """Write pseudo-masks in one run.
 
-    With DiffSegmenter and ELBO, CAMs are refined while the device goes on labelling (`cams` and `refine --follow`);
-    the other methods give masks themselves.
+    CAMs of DiffSegmenter and ELBO are refined while the device computes more (`cams` and `refine --follow`); the other
+    methods give masks themselves.
 
     Args:
         retry_failed: also retry the failed samples of finished shards.
     """
     from pseudolabel.stages.generate import generate as run
 
-    # The masks' status counts the CAMs' failures, too. While other ranks are at work there must be none: the launcher
-    # would end them.
+    # The masks' summary counts the CAMs' failures, too. A status other than 0 makes the launcher end all other ranks,
+    # so only the rank that ends last gives it.
     return [report(summary) for summary in run(experiment, rank, retry_failed)][-1]
 
 
 def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str = "") -> int:
-    """Score OUT/cams, OUT/masks or OUT/segments against ground truth; writes OUT/metrics.json and plots.
+    """Score OUT/cams, OUT/masks or OUT/segments against ground truth; write OUT/metrics.json and plots.
 
     Args:
         kind: `cams` sweeps every background threshold in one pass, `masks` scores labels as they are, `segments` first
             matches each one to a true label of its image.
-        predictions: folder of shards, or for masks and segments of PNG files, instead of OUT's own.
+        predictions: folder of shards, or of PNG files for masks and segments, instead of those in OUT.
     """
     from pseudolabel.errors import FAILED_SAMPLES_EXIT
     from pseudolabel.evaluation.report import print_report
@@ -131,11 +131,11 @@ def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str 
 
 
 def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: str, limit: int = 0) -> int:
-    """Run a paper's table row by row and print our figures beside the published ones; writes OUT/TABLE/metrics.json.
+    """Run a paper's table row by row; print our figures beside the published ones; write OUT/TABLE/metrics.json.
 
     Args:
         table: the paper and its table.
-        data: folder that holds the data sets, as docs/datasets.md lays them out; with --config shapes that of Shapes.
+        data: folder of the data sets, as in docs/datasets.md; with --config shapes the folder of Shapes.
         limit: take only the first so many images; 0 takes all.
     """
     from pseudolabel.papers.reproduce import reproduce as run
@@ -144,19 +144,19 @@ def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: s
 
 
 def segment(experiment: Experiment, images: list[str], classes: str | None = None, sharpen: bool = False) -> int:
-    """Segment images and folders of images: OUT/NAME.png (mask), NAME.overlay.png (picture) and NAME.json (areas).
+    """Segment images and folders of images: OUT/NAME.png (mask), NAME.overlay.png and NAME.json (areas).
 
     For example: pseudolabel segment photo.jpg --classes "dog, red car" --out runs/photo
 
-    NAME is the image's path below the folder that was given, without suffix. What is done already with the same
-    settings is left out, so that a run that was stopped goes on; files that this package did not write stay.
+    NAME is the image's path below the given folder, without suffix. Images done before with the same settings are left
+    out, so that the same command resumes a run that was stopped. Files that this package did not write are kept.
 
     Args:
         images: image files, or folders that hold them.
-        classes: what is in the images: names with commas; or the name or file of a vocabulary, such as voc, of whose
-            classes CLIP and captions pick; or auto, the nouns of a caption, which is the default. DiffSeg gives regions
-            without names where nothing is said.
-        sharpen: let DiffSegmenter's and ELBO's maps follow the image's edges with DenseCRF.
+        classes: names of classes with commas; or the name or file of a vocabulary, such as voc, from whose classes CLIP
+            and captions pick; or auto (the default), the nouns of a caption. Without it DiffSeg gives regions without
+            names.
+        sharpen: refine the maps of DiffSegmenter and ELBO with DenseCRF.
     """
     from pseudolabel.stages.segment import segment_images
 
@@ -167,7 +167,7 @@ def sheet(experiment: Experiment, out_file: str = "", rows: int = 12, title: str
     """Draw a contact sheet of the first samples: image, ground truth, and CAM, pseudo-mask or segments.
 
     Args:
-        out_file: the PNG to write; OUT/sheet.png where it is not given.
+        out_file: the PNG to write, by default OUT/sheet.png.
         rows: number of samples.
         title: printed on top.
     """
@@ -190,23 +190,23 @@ def verify(folder: str) -> int:
     from pseudolabel.shards.verify import verify as run
 
     with show_progress("verify", 0, show=sys.stderr.isatty()) as progress:
-        faults = run(Folder(folder), lambda done, total: progress.update(done, 0))
-    for fault in faults:
-        terminal.print(fault)
-    failed = "1 failure" if len(faults) == 1 else f"{len(faults):,} failures"
-    print(f"{folder}: {failed}" if faults else f"{folder}: complete and valid")
-    return 1 if faults else 0
+        problems = run(Folder(folder), lambda done, total: progress.update(done, 0))
+    for problem in problems:
+        terminal.print(problem)
+    failed = "1 failure" if len(problems) == 1 else f"{len(problems):,} failures"
+    print(f"{folder}: {failed}" if problems else f"{folder}: complete and valid")
+    return 1 if problems else 0
 
 
 def failures(out: str, csv: str = "") -> int:
-    """List every sample that failed or was left out, with its key, the reason, and the file that names it.
+    """List every sample that failed or was left out, with its key, reason and origin.
 
-    Exit status 3 says that there are failures, 0 that there are none.
+    The exit status is 3 if samples failed, else 0.
 
     Args:
         out: output folder of cams, refine, generate or filter, such as runs/voc, or a folder in it, such as
             runs/voc/cams; or the folder of captions.
-        csv: write them to this file, too, with the columns kind, key, origin, status and message.
+        csv: also write them to this file, with the columns kind, key, origin, status and message.
     """
     from pseudolabel.errors import FAILED_SAMPLES_EXIT
     from pseudolabel.io.folder import Folder
@@ -232,8 +232,8 @@ def train(
 
     Args:
         config: path of a config, or the name of one that ships, such as deeplabv2_r101_voc12_imagenet.
-        work_dir: folder of checkpoints and logs; work_dirs/CONFIG where it is not given.
-        resume: go on from the newest checkpoint in the work folder.
+        work_dir: folder of checkpoints and logs, by default work_dirs/CONFIG.
+        resume: continue from the newest checkpoint in the work folder.
         init: initial weights instead of the config's: a safetensors file or a checkpoint without pickled code.
         cfg_options: changes of the config, such as train_dataloader.batch_size=4 optim_wrapper.type=AmpOptimWrapper.
     """
@@ -255,8 +255,8 @@ def score_segmenter(
     Args:
         config: path of a config, or the name of one that ships.
         checkpoint: weights of the segmenter.
-        work_dir: folder of logs and metrics; work_dirs/CONFIG where it is not given.
-        split: another list of the data set; one without ground truth, such as VOC's test, is predicted, not scored.
+        work_dir: folder of logs and metrics, by default work_dirs/CONFIG.
+        split: another list of the data set; one without ground truth, such as VOC's test, is predicted but not scored.
         out: folder to write the predictions to, as palette PNGs, each under its image's path below the data set's.
         cfg_options: changes of the config, such as test_evaluator.crf=None model.test_cfg.scales=[1.0].
     """
@@ -266,13 +266,13 @@ def score_segmenter(
 
 
 def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: str = "test") -> int:
-    """Pack predictions for PASCAL VOC's evaluation server, after checking everything that it would refuse.
+    """Pack predictions for PASCAL VOC's evaluation server, after checking them as it does.
 
     Args:
         predictions: folder of palette PNGs, one per image, such as the one `pseudolabel test --out` writes.
         voc: the data set's folder with JPEGImages and ImageSets, such as VOCdevkit/VOC2012.
-        out: the archive to write; PREDICTIONS.tar.gz where it is not given.
-        split: the list in ImageSets/Segmentation that the archive has to cover.
+        out: the archive to write, by default PREDICTIONS.tar.gz.
+        split: the list in ImageSets/Segmentation that the archive must cover.
     """
     from pseudolabel_train.submission import pack
 
@@ -288,8 +288,8 @@ def doctor() -> int:
     return report(diagnose())
 
 
-_RESUME = "what is finished is kept; the same command goes on from there"
-_TRAINING = "checkpoints are kept; the same command with --resume goes on from the newest"
+_RESUME = "what is finished is kept; the same command resumes the work"
+_TRAINING = "checkpoints are kept; the same command with --resume continues from the newest"
 _DATA = ("vocabulary", "source")
 _LABEL = ("out", *_DATA, "model", "method", "captions.source", "work")
 _CAPTIONER = tuple(f"captions.{name}" for name in ("model", "max_new_tokens", "max_length", "beams", "batch"))

@@ -13,7 +13,7 @@ MODELS = LOW | {"sources", "diffusion", "text", "crf"}
 ALLOWED = {
     **dict.fromkeys(BASIS - {"vocabulary_file"}, BASIS),
     "vocabulary_file": LOW,
-    "experiment_file": LOW | {"settings_parser"},
+    "experiment_file": LOW | {"methods", "settings_parser"},
     "settings_parser": LOW | {"methods"},
     "options": LOW | {"methods", "settings_parser"},
     "io": LOW,

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -13,6 +13,7 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import ModelError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import weights_digest
@@ -24,7 +25,7 @@ DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling o
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
-def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
+def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB) -> DiffusionModel:
     """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
 
     Raises:
@@ -32,7 +33,8 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = resolve(config.name, "diffusion")
-    origin = {} if os.path.isdir(folder) else {"revision": config.revision}
+    origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
+    origin |= hub.options
     weights = {**origin, "use_safetensors": True, "dtype": dtype}
     if config.variant:
         weights["variant"] = config.variant
@@ -55,6 +57,8 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         alphas_cumprod=scheduler.alphas_cumprod,
         prediction=scheduler.config.prediction_type,
         image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
+        name=config.name,
+        hub=hub,
     )
     _check_parts(config, model)
     _check_size(model)

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import NoLabelsError, SampleError, SourceError
@@ -17,7 +20,7 @@ from pseudolabel.io.image_list import stem
 from pseudolabel.io.images import decode_image
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
-from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.records import BACKGROUND, IGNORE, EncodedImage, LabelMap, Sample
 from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
@@ -79,8 +82,12 @@ class Source:
         """Whether there are masks at all; single images may still lack one."""
         return self.masks is not None
 
-    def read(self, entry: Entry) -> Sample:
-        """Read one image with its labels.
+    def read(self, entry: Entry, view: Callable[[Image.Image], Any] | None = None) -> Sample:
+        """Read one image with its labels; it is decoded to check it, and kept as the file's bytes.
+
+        Args:
+            entry: one of `entries`.
+            view: takes from the decoded image what is needed of it, for `Sample.view`.
 
         Raises:
             SampleError: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
@@ -92,8 +99,10 @@ class Source:
                 "unlabelled", f"{entry.origin}: no labels; `source.unlabelled` background would take it as background"
             )
         data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
-        image, original = decode_image(data, _describe(entry), self.max_pixels)
-        return Sample(entry.key, image, entry.classes, original)
+        decode = partial(decode_image, data, _describe(entry), self.max_pixels)
+        image, original = decode()
+        content = EncodedImage(image.size[::-1], lambda: decode()[0], original)
+        return Sample(entry.key, content, entry.classes, view(image) if view is not None else None)
 
     def ground_truth(self, entry: Entry, size: tuple[int, int] | None = None) -> LabelMap | None:
         """Read the ground-truth mask of one image; None where there is none.

@@ -64,7 +64,7 @@ def write_labels(
         on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
-            work_through(job, source, experiment.work.loaders, predictor, members)
+            work_through(job, source, work.loaders, predictor, members, getattr(predictor, "view", None))
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "

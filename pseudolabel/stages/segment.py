@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.shipped import NAME
 from pseudolabel.runtime.batching import batched
 from pseudolabel.runtime.progress import ProgressLine, show_progress
+from pseudolabel.runtime.rank import current_rank
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
-from pseudolabel.stages.segmenter import Segmenter
+from pseudolabel.stages.segmenter import TOGETHER, Segmenter
 from pseudolabel.views.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 16  # images whose model passes share batches
 MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one says that all are there
 
 ONLY_SHAPES = (
@@ -149,7 +149,8 @@ class _Run:
     def work(self, images: Mapping[str, Path], sharpen: bool) -> None:
         if self.experiment.model.name == NAME:
             log.info(ONLY_SHAPES)
-        segmenter = Segmenter(self.experiment, sharpen)
+        work = replace(self.experiment.work, workers=self.experiment.work.workers or current_rank().cores())
+        segmenter = Segmenter(replace(self.experiment, work=work), sharpen)
         total = len(images) + len(self.outcome.failures)
         with show_progress("segment", total, failures=len(self.outcome.failures)) as progress:
             for batch in batched(images.items(), TOGETHER):

@@ -148,7 +148,9 @@ def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreem
             break
         image = np.array(loaded)
         scores = draw_scores(rng, LABELS[count % len(LABELS)], image.shape[:2])
-        expected, found = mean_field(image, scores, config), crf.mean_field(image, scores)
+        expected = mean_field(image, scores, config)
+        [marginals] = crf([torch.from_numpy(image).to(device)], [torch.from_numpy(scores).to(device)])
+        found = marginals.cpu().numpy()
         same = expected.argmax(0) == found.argmax(0)
         sure = [marginals.max(0) >= np.float32(config.ignore_below) for marginals in (expected, found)]
         count, pixels, equal = count + 1, pixels + same.size, equal + int(same.sum())

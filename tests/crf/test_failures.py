@@ -39,6 +39,6 @@ def test_a_setting_ends_the_run() -> None:
 def test_regions_that_fail_give_the_reason() -> None:
     regions = np.arange(600).reshape(20, 30) // 300
     named = NamedRegions(IMAGE, regions, [1, 2], FreeSegDiffConfig(crf=NARROW))
-    assert "`freesegdiff.crf.engine` pydensecrf may" in try_regions(named)
+    assert "`freesegdiff.crf.engine` pydensecrf may" in str(try_regions(named))
     fine = NamedRegions(IMAGE, regions, [1, 2], FreeSegDiffConfig(crf=CrfConfig(iterations=1)))
     np.testing.assert_array_equal(try_regions(fine), refine_regions(fine))

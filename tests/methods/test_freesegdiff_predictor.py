@@ -132,7 +132,7 @@ def test_images_without_candidates_run_nothing(clip):
     ("switch", "message"),
     [
         ({"certainty": 1.0}, "freesegdiff.certainty 1.0"),
-        ({"template": "a photo"}, "freesegdiff.template 'a photo'"),
+        ({"template": "a photo"}, "`freesegdiff.template` 'a photo'"),
         ({"strides": [4]}, "freesegdiff.strides"),
     ],
     ids=str,
