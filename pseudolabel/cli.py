@@ -279,9 +279,9 @@ def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: 
 
 def doctor() -> int:
     """Print versions and devices, what is missing, and the command that fixes it."""
-    from pseudolabel.stages.doctor import doctor as run
+    from pseudolabel.stages.doctor import diagnose
 
-    return run()
+    return report(diagnose())
 
 
 _RESUME = "what is finished is kept; the same command resumes the work"

@@ -16,11 +16,18 @@ from pseudolabel.shapes.dataset import write_shapes
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Begin the part that each process of the suite starts from with files of slow tests, so that none comes last.
+SLOW_FOLDERS = ("bench", "e2e")
 
-    Those that need Stable Diffusion's architecture begin the first part, so that one process builds it for all of them.
+
+@pytest.hookimpl(tryfirst=True)  # before the selection by markers
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark all tests of complete commands as slow, and let every process of the suite begin with slow tests.
+
+    Tests that need Stable Diffusion's architecture come first in the first process, so that one process builds it.
     """
+    for item in items:
+        if item.path.relative_to(REPOSITORY / "tests").parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
     parts: list[list[pytest.Function]] = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     with_model = {item.path for item in items if "stable_diffusion" in item.fixturenames}

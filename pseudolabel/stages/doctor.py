@@ -1,9 +1,8 @@
 """`pseudolabel doctor`: what is installed, what is missing, and the command that fixes it.
 
-Every check returns findings and catches only what it looks for; nothing here needs more than rich and packaging.
+Every check yields findings and catches only the errors that it looks for. Nothing beside `packaging` must be installed.
 """
 
-import json
 import os
 import platform
 import re
@@ -17,13 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import unquote
 
 from packaging.requirements import Requirement
 from packaging.version import Version
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from pseudolabel.io.shipped import NAME, resolve
 from pseudolabel.runtime.cores import usable_cores
@@ -33,6 +28,10 @@ PIP = f"{shlex.quote(sys.executable)} -m pip install"
 GIB = 2**30
 EXTRA = re.compile(r"""extra == ["']([^"']+)["']""")
 CHECKPOINT_GIB = 5  # what Stable Diffusion 1.5 takes in the cache
+MODELS = [f"shapes/{part}" for part in ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")]
+MODELS += [
+    f"shapes-text/{part}" for part in ("clip/model.safetensors", "captioner/model.safetensors", "nouns/meta.json")
+]
 
 
 class State(StrEnum):
@@ -45,13 +44,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """What one check found.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         found: what there is.
         state: whether that is enough.
-        hint: a command, or for what no command fixes a sentence; empty where nothing is to be done.
+        hint: a command, or a sentence where no command helps; empty where nothing is to be done.
     """
 
     name: str
@@ -60,55 +59,44 @@ class Finding:
     hint: str = ""
 
 
-def doctor(requirements: list[str] | None = None) -> int:
-    """Print versions, devices and what is missing, with the command that fixes each.
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, those about one subject under its title."""
+
+    sections: dict[str, list[Finding]]
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 1 where something required is missing."""
+        return int(any(one.state is State.MISSING for findings in self.sections.values() for one in findings))
+
+    def lines(self) -> list[str]:
+        """The report; a hint follows its finding on a line of its own, to be copied."""
+        lines = []
+        for title, findings in self.sections.items():
+            lines.append(title)
+            for one in findings:
+                lines.append(f"  {one.state:8}{one.name}: {one.found}")
+                lines += [f"          {one.hint}"] if one.hint else []
+        return [*lines, "Something required is missing." if self.exit_status else "Everything required is here."]
+
+
+def diagnose(requirements: list[str] | None = None) -> Diagnosis:
+    """Check versions, devices, the parts that ship with the package, and storage.
 
     Args:
         requirements: requirement strings such as `torch>=2.6`, as in a package's metadata; by default those of the
             installed package. Those under an `extra == "..."` marker are optional.
-
-    Returns:
-        0, or 1 where something required is missing.
     """
-    if requirements is None:
-        requirements = installed_requirements()
-    sections = {
-        "System": list(check_system()),
-        "Packages": list(check_packages(requirements)),
-        "Devices": list(check_devices()),
-        "Parts": [
-            check_crf(),
-            check_model(Path(resolve(NAME, "diffusion"))),
-            check_text_models(Path(resolve(NAME, "clip")).parent),
-        ],
-        "Storage": list(check_storage()),
-    }
-    console = Console()
-    for title, findings in sections.items():
-        console.print(_table(title, findings))
-    findings = [finding for section in sections.values() for finding in section]
-    for state, heading in ((State.NOTE, "Worth knowing"), (State.MISSING, "Missing")):
-        todo = [finding for finding in findings if finding.state is state]
-        if todo:
-            console.print(f"\n{heading}", style=_STYLES[state])
-        for finding in todo:
-            # Commands must survive copying: no wrapping, no markup.
-            console.print(f"  {finding.name}: {finding.found}", markup=False, highlight=False, soft_wrap=True)
-            if finding.hint:
-                console.print(f"    {finding.hint}", markup=False, highlight=False, soft_wrap=True)
-    missing = any(finding.state is State.MISSING for finding in findings)
-    console.print("\nSomething required is missing." if missing else "\nEverything required is here.")
-    return int(missing)
-
-
-_STYLES = {State.OK: "green", State.NOTE: "yellow", State.MISSING: "bold red"}
-
-
-def _table(title: str, findings: list[Finding]) -> Table:
-    table = Table("what", "found", "state", title=title, title_justify="left", show_header=False, min_width=60)
-    for finding in findings:
-        table.add_row(finding.name, Text(finding.found), finding.state.value, style=_STYLES[finding.state])
-    return table
+    return Diagnosis(
+        {
+            "System": list(check_system()),
+            "Packages": list(check_packages(installed_requirements() if requirements is None else requirements)),
+            "Devices": list(check_devices()),
+            "Parts": [check_crf(), check_models(Path(resolve(NAME, "diffusion")).parent)],
+            "Storage": list(check_storage()),
+        }
+    )
 
 
 def installed_requirements() -> list[str]:
@@ -116,32 +104,16 @@ def installed_requirements() -> list[str]:
     try:
         return metadata.requires(PACKAGE) or []
     except metadata.PackageNotFoundError:
-        return []  # check_system says so
-
-
-def install_source() -> str | None:
-    """What pip was told to install, as its arguments: `-e FOLDER`, a folder, a URL, or `pseudolabel==VERSION`."""
-    try:
-        distribution = metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError:
-        return None
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    if not origin:
-        return f"{PACKAGE}=={distribution.version}"
-    source = shlex.quote(unquote(origin["url"].removeprefix("file://")))
-    return f"-e {source}" if origin.get("dir_info", {}).get("editable") else source
+        return []  # check_system reports it
 
 
 def check_system() -> Iterator[Finding]:
     """Python, the platform and the package itself."""
-    version = Version(platform.python_version())
-    supported = Version("3.11") <= version < Version("3.13")
-    yield Finding(
-        "Python",
-        f"{version} ({sys.executable})",
-        State.OK if supported else State.MISSING,
-        "" if supported else "Install Python 3.11 or 3.12 and create a new environment with it.",
-    )
+    python = f"{platform.python_version()} ({sys.executable})"
+    if Version("3.11") <= Version(platform.python_version()) < Version("3.13"):
+        yield Finding("Python", python)
+    else:
+        yield Finding("Python", python, State.MISSING, "Install Python 3.11 or 3.12; make a new environment with it.")
     yield Finding("platform", platform.platform())
     try:
         yield Finding(PACKAGE, metadata.version(PACKAGE))
@@ -151,17 +123,17 @@ def check_system() -> Iterator[Finding]:
 
 
 def check_packages(requirements: list[str]) -> Iterator[Finding]:
-    """Each requirement against what is installed, the required ones first, then each extra as one finding."""
+    """Each requirement beside what is installed, the required ones first, then each extra as one finding."""
     extras: dict[str, list[Requirement]] = {}
-    for requirement in sorted(map(Requirement, requirements), key=lambda r: r.name.lower()):
-        if _is_wanted(requirement, ""):
+    for requirement in sorted(map(Requirement, requirements), key=lambda one: one.name.lower()):
+        if _applies(requirement):
             yield _check_required(requirement)
             continue
         for extra in EXTRA.findall(str(requirement.marker)):
-            if _is_wanted(requirement, extra) and requirement.name != PACKAGE:
+            if _applies(requirement, extra) and requirement.name != PACKAGE:
                 extras.setdefault(extra, []).append(requirement)
     for extra, members in sorted(extras.items()):
-        lacking = [requirement for requirement in members if not is_satisfied(requirement)]
+        lacking = [requirement for requirement in members if not _is_satisfied(requirement)]
         if lacking:
             found = "not installed, or too old or new: " + ", ".join(requirement.name for requirement in lacking)
             yield Finding(f"extra {extra}", found, State.NOTE, f"{PIP} {' '.join(map(_argument, lacking))}")
@@ -170,31 +142,24 @@ def check_packages(requirements: list[str]) -> Iterator[Finding]:
 
 
 def _check_required(requirement: Requirement) -> Finding:
-    try:
-        version = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        version = "not installed"
-    found = f"{version} (wants {requirement.specifier or 'any'})"
-    if is_satisfied(requirement):
+    found = f"{_version(requirement) or 'not installed'} (wants {requirement.specifier or 'any'})"
+    if _is_satisfied(requirement):
         return Finding(requirement.name, found)
     return Finding(requirement.name, found, State.MISSING, f"{PIP} {_argument(requirement)}")
 
 
-def is_satisfied(requirement: Requirement) -> bool:
-    """Whether a version in the wanted range is installed, and all that the wanted extras of it bring in."""
-    try:
-        distribution = metadata.distribution(requirement.name)
-    except metadata.PackageNotFoundError:
-        return False
-    if not requirement.specifier.contains(distribution.version, prereleases=True):
-        return False
-    members = [Requirement(text) for text in distribution.requires or [] if EXTRA.search(text)]
-    wanted = [member for member in members if any(_is_wanted(member, extra) for extra in requirement.extras)]
-    return all(is_satisfied(member) for member in wanted)
+def _is_satisfied(requirement: Requirement) -> bool:
+    version = _version(requirement)
+    return bool(version) and requirement.specifier.contains(version, prereleases=True)
 
 
-def _is_wanted(requirement: Requirement, extra: str) -> bool:
-    """Whether this Python on this platform wants it, with the extra chosen."""
+def _version(requirement: Requirement) -> str:
+    """Of the installed package; empty where there is none."""
+    return next((found.version for found in metadata.distributions(name=requirement.name)), "")
+
+
+def _applies(requirement: Requirement, extra: str = "") -> bool:
+    """Whether this Python on this platform needs it, with the extra chosen."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
@@ -211,8 +176,8 @@ def check_devices() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        reinstall = f"{PIP} --force-reinstall torch"
-        yield Finding("accelerators", f"unknown, because torch does not import: {error}", State.MISSING, reinstall)
+        found = f"unknown, because torch does not import: {error}"
+        yield Finding("accelerators", found, State.MISSING, f"{PIP} --force-reinstall torch")
         return
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
@@ -222,115 +187,77 @@ def check_devices() -> Iterator[Finding]:
         yield Finding("mps", "Apple GPU, memory shared with the CPU")
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return
-    if _driver_sees_gpu():
-        found = f"the driver sees an NVIDIA GPU but torch {torch.__version__} cannot use it"
+    if _driver_finds_gpu():
+        found = f"the driver finds an NVIDIA GPU but torch {torch.__version__} cannot use it"
         plain = torch.__version__.partition("+")[0]
         hint = f"{PIP} --force-reinstall 'torch=={plain}'   # from an index that holds the CUDA build"
         yield Finding("accelerators", found, State.NOTE, hint)
     else:
-        yield Finding("accelerators", "none; the CPU will do for Shapes, a GPU is wanted for Stable Diffusion")
+        yield Finding("accelerators", "none; the CPU is enough for Shapes, Stable Diffusion needs a GPU")
 
 
-def _driver_sees_gpu() -> bool:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return False
+def _driver_finds_gpu() -> bool:
     try:
-        listing = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=30, check=False)
+        command = ["nvidia-smi", "-L"]
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listing.returncode == 0 and "GPU" in listing.stdout
 
 
 def check_crf() -> Finding:
-    """Run DenseCRF for real on a 16 x 16 image of two halves with one wrong pixel."""
+    """Run DenseCRF on a 16 x 16 image of two halves with one wrong pixel."""
     hint = f"{PIP} --force-reinstall --no-deps --no-binary :all: pydensecrf2   # needs a C++ compiler"
     try:
         import numpy as np
-        from pydensecrf import densecrf
+
+        from pseudolabel.config import CrfConfig
+        from pseudolabel.crf.pydensecrf_engine import mean_field
     except ImportError as error:
         return Finding("DenseCRF", f"does not import: {error}", State.MISSING, hint)
-    size = 16
-    truth = np.zeros((size, size), np.int64)
-    truth[:, size // 2 :] = 1
+    truth = np.repeat([[0, 1]], 8, axis=1).repeat(16, axis=0)
     noisy = truth.copy()
     noisy[3, 3] = 1
     scores = np.where(noisy == np.arange(2)[:, None, None], 0.8, 0.2).astype(np.float32)
-    crf = densecrf.DenseCRF2D(size, size, 2)
-    crf.setUnaryEnergy(np.ascontiguousarray(-np.log(scores).reshape(2, -1)))
-    crf.addPairwiseGaussian(sxy=3, compat=3)
-    image = np.ascontiguousarray(np.repeat(truth[..., None] * 200, 3, 2).astype(np.uint8))
-    crf.addPairwiseBilateral(sxy=10, srgb=10, rgbim=image, compat=4)
-    labels = np.array(crf.inference(5)).reshape(2, size, size).argmax(0)
-    if (labels == truth).all():
+    image = np.repeat(truth[..., None] * 200, 3, 2).astype(np.uint8)
+    settings = CrfConfig(gaussian_sxy=3, bilateral_sxy=10, bilateral_srgb=10)
+    if (mean_field(image, scores, settings).argmax(0) == truth).all():
         return Finding("DenseCRF", "runs, and cleans a test image")
     return Finding("DenseCRF", "runs, but gives a wrong answer on a test image", State.MISSING, hint)
 
 
-def check_model(folder: Path) -> Finding:
-    """Whether every part that `model_index.json` names is there."""
-    index = folder / "model_index.json"
-    if index.is_file():
-        parts = json.loads(index.read_text())
-        wanted = [name for name, kind in parts.items() if isinstance(kind, list) and kind[0] is not None]
-        lacking = [name for name in wanted if not (folder / name).is_dir()]
-        if not lacking:
-            return Finding("Shapes model", f"{', '.join(wanted)}; {_megabytes(folder)} in {folder}")
-        found = f"{folder} lacks {', '.join(lacking)}"
-    else:
-        found = f"{index} is not there"
-    return Finding("Shapes model", found, State.MISSING, _restore(folder))
-
-
-def check_text_models(folder: Path) -> Finding:
-    """Whether CLIP, the captioner and the spaCy pipeline that come with the package are there."""
-    wanted = {"clip": "model.safetensors", "captioner": "model.safetensors", "nouns": "meta.json"}
-    lacking = [part for part, file in wanted.items() if not (folder / part / file).is_file()]
-    if lacking:
-        return Finding("Shapes text models", f"{folder} lacks {', '.join(lacking)}", State.MISSING, _restore(folder))
-    return Finding("Shapes text models", f"{', '.join(wanted)}; {_megabytes(folder)} in {folder}")
-
-
-def _megabytes(folder: Path) -> str:
-    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"
-
-
-def _restore(folder: Path) -> str:
-    """How to get back what the package came with in `pseudolabel/shapes/models/<folder>`."""
-    checkout = folder.parents[3]
+def check_models(folder: Path) -> Finding:
+    """Whether the small models are there in `pseudolabel/shapes/models`; git restores what a checkout lacks."""
+    lacking = [name for name in MODELS if not (folder / name).exists()]
+    if not lacking:
+        return Finding("Shapes models", f"complete, in {folder}")
+    checkout, hint = folder.parents[2], "Install the package again: this copy is incomplete."
     if (checkout / ".git").exists():
-        return shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/shapes/models"])
-    if source := install_source():
-        return f"{PIP} --force-reinstall --no-deps {source}"
-    return "Unpack the source archive again: this copy is incomplete."
+        hint = shlex.join(["git", "-C", str(checkout), "checkout", "--", f"{PACKAGE}/shapes/models"])
+    return Finding("Shapes models", f"{folder} lacks {', '.join(lacking)}", State.MISSING, hint)
 
 
 def check_storage() -> Iterator[Finding]:
-    """Whether the cache of downloaded checkpoints and the working directory can be written, and their free space."""
-    yield _check_folder(
-        "cache of checkpoints",
-        cache_folder(),
-        "export HF_HOME=/a/folder/you/can/write",
-        CHECKPOINT_GIB,
-    )
-    yield _check_folder("working directory", Path.cwd(), "Change to a folder you can write, or give --out one.", 1)
+    """Whether the cache of checkpoints and the working directory can be written, and their free space."""
+    places = [
+        ("cache of checkpoints", cache_folder(), "export HF_HOME=/a/writable/folder", CHECKPOINT_GIB),
+        ("working directory", Path.cwd(), "Change to a writable folder, or give --out one.", 1),
+    ]
+    for name, folder, hint, wanted_gib in places:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(existing).free / GIB
+        try:
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
+            yield Finding(name, f"{folder} cannot be written: {error.strerror}", State.MISSING, hint)
+            continue
+        state = State.OK if free >= wanted_gib else State.NOTE
+        yield Finding(
+            name, f"{folder}, {free:.1f} GiB free ({wanted_gib} wanted)", state, "" if state is State.OK else hint
+        )
 
 
 def cache_folder() -> Path:
-    """Where the hub's client keeps what it downloads."""
+    """Where the hub's client keeps its downloads."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-
-
-def _check_folder(name: str, folder: Path, hint: str, wanted_gib: float) -> Finding:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        return Finding(name, f"{folder} cannot be written: {error.strerror}", State.MISSING, hint)
-    free = shutil.disk_usage(existing).free / GIB
-    if free < wanted_gib:
-        found = f"{folder} has {free:.1f} GiB free; {wanted_gib} GiB are wanted"
-        return Finding(name, found, State.NOTE, hint)
-    return Finding(name, f"{folder}, {free:.0f} GiB free")

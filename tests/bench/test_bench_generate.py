@@ -7,7 +7,6 @@ import pytest
 STEPS = {"reading", "resize", "vae", "text", "unet", "propagation", "writing"}
 
 
-@pytest.mark.slow
 def test_the_command_its_steps_and_the_released_way(bench):
     report, shown = bench("generate", "--model", "shapes", "--images", 4, "--threads", 1)
     command, steps, released = report["command"], report["steps"], report["released"]
@@ -28,7 +27,6 @@ def test_the_command_its_steps_and_the_released_way(bench):
         assert title in shown
 
 
-@pytest.mark.slow
 def test_half_precision_gives_nearly_the_same_masks(bench):
     options = ("--model", "shapes", "--images", 2, "--dtypes", "bfloat16", "--timesteps", 50, "--threads", 1)
     report, shown = bench("precision", *options)

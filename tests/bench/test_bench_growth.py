@@ -5,7 +5,6 @@ import pytest
 PARTS = ["python and imports", "listing", "model", "fingerprint", "ledger", "choice"]
 
 
-@pytest.mark.slow
 def test_processes_and_memory(bench) -> None:
     report, shown = bench("growth", "--samples", 2, "--ranks", 1, "--sizes", 144)
     assert [(row["ranks"], row["samples"]) for row in report["processes"]] == [(1, 2)]
@@ -19,7 +18,6 @@ def test_processes_and_memory(bench) -> None:
     assert all(row["seconds"] > 0 for row in report["memory"])
 
 
-@pytest.mark.slow
 def test_a_restart(bench) -> None:
     report, shown = bench("restart", "--samples", 6, "--unit", 2)
     assert (report["samples"], report["units"]) == (6, 3)

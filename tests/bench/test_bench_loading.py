@@ -5,7 +5,6 @@ import pytest
 READERS = ["files", "ShardDataset"]
 
 
-@pytest.mark.slow
 def test_all_readers_are_measured(bench) -> None:
     report, shown = bench("loading", "--images", 6, "--batch", 2, "--workers", "0,1", "--repeat", 1)
     figures = report["figures"]
@@ -26,7 +25,6 @@ def test_all_readers_are_measured(bench) -> None:
     assert report["machine"]["cores"] >= 1
 
 
-@pytest.mark.slow
 def test_real_images_are_read(bench, voc_sample) -> None:
     options = ("--voc", voc_sample, "--images", 4, "--batch", 2, "--workers", 0, "--repeat", 1)
     report, _ = bench("loading", *options)

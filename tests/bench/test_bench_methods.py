@@ -5,7 +5,6 @@ import pytest
 PARTS = {"aggregation", "merging", "suppression"}
 
 
-@pytest.mark.slow
 def test_all_ways_of_diffseg_give_the_same_masks(bench):
     report, shown = bench("methods", "--side", "16", "--anchors", "6", "--output", "64", "--threads", "1")
     assert report["different_pixels"] == {"released": 0, "loop": 0}

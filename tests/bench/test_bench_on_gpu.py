@@ -31,7 +31,6 @@ def test_every_step_is_a_benchmark_with_options_that_it_takes(model, quick):
     assert "tests/crf/test_torch_engine.py" in tests.arguments
 
 
-@pytest.mark.slow
 def test_a_benchmark_runs_as_a_step(tmp_path):
     step = on_gpu.crf(Namespace(device="cpu", quick=True))
     with on_gpu.environment() as variables:

@@ -8,7 +8,6 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.shards.verify import verify
 
 
-@pytest.mark.slow
 def test_a_run_killed_once_ends_complete(bench, tmp_path: Path) -> None:
     work = tmp_path / "work"
     report, shown = bench("scale", "--work", work, "--images", 16, "--unit", 2, "--kills", 1)

@@ -1,9 +1,6 @@
 """The benchmark of all methods, on the small models."""
 
-import pytest
 
-
-@pytest.mark.slow
 def test_every_method_is_timed_both_ways(bench):
     report, shown = bench("segment", "--model", "shapes", "--threads", 1, "--samples", 1, "--classes", 1)
     assert set(report["seconds"]) == {"diffsegmenter", "elbo", "diffseg", "freesegdiff"}

@@ -1,9 +1,6 @@
 """The training benchmark runs and reports what it measured; how fast that is is not checked."""
 
-import pytest
 
-
-@pytest.mark.slow
 def test_iterations_waiting_and_memory_are_measured(bench) -> None:
     options = ("--batch", 1, "--crop", 33, "--iterations", 2, "--images", 4, "--workers", 0)
     report, shown = bench("training", *options)

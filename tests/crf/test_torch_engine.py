@@ -45,6 +45,7 @@ def together(crf, images, scores):
     return [marginals.cpu() for marginals in crf(*tensors)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 40),

@@ -61,6 +61,7 @@ def test_a_missing_part_is_named(checkpoint, tmp_path, part):
         load(folder)
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_fit_are_refused(tmp_path):
     """An inpainting U-Net takes the mask as well; that of another family takes other text embeddings."""
     with pytest.raises(ModelError, match="channels and the VAE's differ, 9 and 4"):

@@ -154,7 +154,7 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def wait_for_all(processes: list[psutil.Process], seconds: float = 60) -> None:
+def wait_for_all(processes: list[psutil.Process], seconds: float = 120) -> None:
     """Wait until processes have ended by themselves; end and report those that have not."""
     _, alive = psutil.wait_procs(processes, seconds)
     commands = [" ".join(process.cmdline()) for process in alive if process.is_running()]

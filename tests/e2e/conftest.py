@@ -1,6 +1,8 @@
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 
 from pseudolabel.io.json_text import digest
 from pseudolabel.shapes.dataset import write_shapes
-from tests.e2e.commands import succeed
+from tests.e2e.commands import call, expect
 
 IMAGES = 16
 SETTINGS = {"work": {"unit": 2, "workers": 1}, "crf": {"iterations": 2}}
@@ -53,7 +55,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
     out = tmp_path_factory.mktemp("reference")
     write_shapes(data, train=0, val=IMAGES, seed=90)
     made = Shapes(data, out)
-    succeed("generate", *made.at(out))
+    with one_torch_thread():
+        expect(0, call("generate", *made.at(out)))
     return made
 
 
@@ -63,13 +66,34 @@ def own_data(shapes: Shapes, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shapes.data, tmp_path / "data"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+@pytest.fixture
+def endless_data(own_data: Path) -> Path:
+    """A copy of the data set on which no run ends by itself: an image of either of the last two units is a pipe.
+
+    Nobody writes to it, so that its reader waits. However late a signal falls, it falls in a run that is at work.
+    """
+    for number in (IMAGES - 2, IMAGES):
+        image = own_data / "JPEGImages" / f"val_{number:06d}.jpg"
+        image.unlink()
+        os.mkfifo(image)
+    return own_data
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
     """As many threads here as the commands have in processes of their own, so that the sums come out alike."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with one_torch_thread():
+        yield
 
 
 @pytest.fixture

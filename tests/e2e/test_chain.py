@@ -63,7 +63,6 @@ def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(out / "masks") == shards(shapes.out / "masks")
 
 
-@pytest.mark.slow
 def test_refine_is_there_before_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
     follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
@@ -143,7 +142,6 @@ def sizes(sample: Path) -> dict[str, tuple[int, int]]:
     return {name: Image.open(sample / "JPEGImages" / f"{name}.jpg").size for name in names}
 
 
-@pytest.mark.slow
 def test_real_images(voc_sample: Path, tmp_path: Path) -> None:
     """What the small model says of them means nothing; sizes, shards, CRF and scores are real."""
     labels = voc_sample / "image_labels.json"
@@ -168,15 +166,14 @@ def test_real_images(voc_sample: Path, tmp_path: Path) -> None:
     assert finished_units(tmp_path / "cams") == done
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_real_images_through_stable_diffusion(voc_sample: Path, stable_diffusion: Path, tmp_path: Path) -> None:
-    """The architecture of v1.5 with random weights, for one class of an image at one timestep in place of four."""
+    """The architecture of v1.5 with random weights, for one class of an image at one timestep and half the size."""
     labels = json.loads((voc_sample / "image_labels.json").read_text())
     (tmp_path / "labels.json").write_text(json.dumps({key: names[:1] for key, names in labels.items()}))
     source = ("--vocabulary", "voc", "--source.path", voc_sample, "--source.limit", "1")
     settings = (*source, "--source.labels", tmp_path / "labels.json", "--out", tmp_path)
-    model = ("--model.name", stable_diffusion, "--diffsegmenter.timesteps", "[100]", "--work.batch", "1")
+    model = ("--model.name", stable_diffusion, "--model.image_size", "256", "--diffsegmenter.timesteps", "[100]")
     expect(0, run("generate", *settings, *model, OMP_NUM_THREADS=str(os.cpu_count())))
     expected = sizes(voc_sample)
     for kind in ("cams", "masks"):

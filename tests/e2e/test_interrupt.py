@@ -4,21 +4,18 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.commands import call, expect, family, finished_units, shards, start, wait_for_all, wait_until
 from tests.e2e.conftest import Shapes
 
 
-@pytest.mark.slow
-def test_an_interrupted_run_ends_with_one_line_and_goes_on(shapes: Shapes, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_with_one_line_and_goes_on(shapes: Shapes, endless_data: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
-    process = start("generate", *shapes.at(out), log=log)
+    process = start("generate", *shapes.at(out, endless_data), log=log)
     wait_until(lambda: len(finished_units(out / "masks")) >= 1 or process.poll() is not None)
     workers = family(process)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
-    wait_for_all(workers, seconds=30)
+    assert process.wait(60) == 130
+    wait_for_all(workers)
     lines = [
         line for line in log.read_text().splitlines() if line and "samples/s" not in line and "Loading" not in line
     ]

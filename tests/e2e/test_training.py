@@ -63,7 +63,6 @@ def witnessed(folder: Path, rank: int = 0) -> list[str]:
     return (folder / f"witness-{rank}.txt").read_text().splitlines()
 
 
-@pytest.mark.slow
 def test_two_processes_end_with_the_same_parameters_and_share_the_samples(config, tmp_path):
     succeed("train", config, "--work-dir", tmp_path / "two", ranks=2)
     first, second = witnessed(tmp_path / "two", 0), witnessed(tmp_path / "two", 1)
@@ -83,7 +82,6 @@ def test_two_processes_end_with_the_same_parameters_and_share_the_samples(config
     assert len(list((tmp_path / "masks").glob("*.png"))) == IMAGES
 
 
-@pytest.mark.slow
 def test_training_resumes_and_the_result_is_scored_and_written(config, shapes, tmp_path):
     work = tmp_path / "work"
     succeed("train", config, "--work-dir", tmp_path / "whole")

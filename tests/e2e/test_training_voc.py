@@ -82,7 +82,6 @@ def losses(work: Path) -> list[float]:
     return [float(re.search(r"  loss: ([\d.]+)", line)[1]) for line in lines]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tmp_path):
     work = ["--work-dir", tmp_path / "work", "--init", backbone]

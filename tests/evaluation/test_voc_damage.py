@@ -44,6 +44,7 @@ def test_truth_itself_is_perfect(truths):
     assert confusion.coverage == 1
 
 
+@pytest.mark.slow
 def test_eroded_objects(truths):
     eroded = [np.where(ndimage.binary_erosion(t > 0, iterations=3), t, np.uint8(0)) for t in truths]
     eroded = [np.where(e == 255, np.uint8(0), e) for e in eroded]
@@ -66,6 +67,7 @@ def test_swapped_classes(truths):
     assert confusion.miou == pytest.approx((present.sum() - 2) / present.sum())
 
 
+@pytest.mark.slow
 def test_half_of_every_image_ignored(truths):
     half = [truth.copy() for truth in truths]
     for labels in half:

@@ -18,8 +18,7 @@ from pseudolabel.text.prompts import build_prompt, token_weights
 from tests.plain import diffsegmenter as plain
 from tests.plain.architectures import loaded
 
-RANDOM_MODELS = ["tiny", "tiny_v2"]
-MODELS = [*RANDOM_MODELS, "shapes"]
+MODELS = ["tiny", "tiny_v2", "shapes"]
 TOLERANCE = 1e-4
 # Self-attention flattens a map: a range of 1e-4 around .02 leaves float32 few digits once it is stretched to [0, 1].
 STRETCHED_TOLERANCE = 1e-3
@@ -118,9 +117,8 @@ def test_agrees_with_the_equations(name, timesteps, prompts):
 
 
 @pytest.mark.parametrize("switch", [*SWITCHES, RELEASED], ids=str)
-@pytest.mark.parametrize("name", MODELS)
-def test_agrees_at_every_switch(name, switch):
-    assert_agreement(loaded(name), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+def test_agrees_at_every_switch(switch):
+    assert_agreement(loaded("tiny"), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
 
 
 def test_the_released_settings_ship_as_a_file():
@@ -130,11 +128,10 @@ def test_the_released_settings_ship_as_a_file():
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
-@pytest.mark.parametrize("name", RANDOM_MODELS)
-def test_every_switch_shows(name, switch):
+def test_every_switch_shows(switch):
     """Agreement says something only if a method with another switch would not agree."""
-    config = DiffSegmenterConfig(timesteps=[50, 150])
-    fast, other = fast_maps(loaded(name), config, SEVERAL), plain_maps(loaded(name), replace(config, **switch), SEVERAL)
+    config, model = DiffSegmenterConfig(timesteps=[50, 150]), loaded("tiny")
+    fast, other = fast_maps(model, config, SEVERAL), plain_maps(model, replace(config, **switch), SEVERAL)
     assert (stretched(fast) - stretched(other)).abs().max() > VISIBLE
 
 
@@ -170,8 +167,9 @@ def test_propagate_keeps_small_differences_in_bfloat16():
 
 @pytest.mark.slow
 def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
-    model = load_model(ModelConfig(name=str(stable_diffusion)), torch.device("cpu"))
-    assert model.latent_shape == (4, 64, 64)
+    """At half its size, which takes a quarter of the time."""
+    model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
+    assert model.latent_shape == (4, 32, 32)
     assert_agreement(model, DiffSegmenterConfig(timesteps=[100]), SEVERAL[:1])
 
 

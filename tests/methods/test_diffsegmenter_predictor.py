@@ -43,6 +43,7 @@ def one_map(config, sample, index):
     return min_max(CompletedAttention(model, config)(latents, noise[None], embeddings[None], tokens.weights[None])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [PLAIN, replace(PLAIN, vae="sample", noise="per_timestep")], ids=["default", "sampled"]
 )

@@ -40,6 +40,7 @@ def label(name="tiny", captions=None, config=ElboConfig(samples=3), **work):  # 
     return [maps for _, maps in predictor(samples())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes"])
 def test_agrees_with_the_equation(name):
     model, config = loaded(name), ElboConfig(samples=3, temperature=0.02)
@@ -64,12 +65,14 @@ def test_maps_of_every_sample():
     assert found[3].classes == (2, 3, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 64])
 def test_the_batch_changes_nothing(batch):
     for one, other in zip(label(batch=batch), label(batch=4), strict=True):
         np.testing.assert_allclose(one.maps.astype(np.float32), other.maps.astype(np.float32), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_seed_and_number_of_draws_matter():
     maps = label()[0].maps
     assert not np.allclose(maps, label(seed=1)[0].maps, atol=0.05)
@@ -82,6 +85,7 @@ def test_a_draw_is_the_same_however_many_follow():
     assert np.array_equal(draw_noise(0, "noise", "a", 50, shape)[:3], draw_noise(0, "noise", "a", 3, shape))
 
 
+@pytest.mark.slow
 def test_finds_shapes_and_gets_better_with_more_draws():
     scenes = [draw_scene(np.random.default_rng([5, number])) for number in range(6)]
     drawn = [Sample(f"scene_{number}", scene.image, scene.classes) for number, scene in enumerate(scenes)]

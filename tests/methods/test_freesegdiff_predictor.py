@@ -77,6 +77,7 @@ def label_plainly(config, name, sample):
     return plain.segment(config, sample.image, clusters, *tools, words, len(VOCABULARY), sample.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
 def test_masks_are_those_of_the_plain_way(clip, name, switch):
@@ -92,6 +93,7 @@ def test_masks_are_those_of_the_plain_way(clip, name, switch):
     assert len(named) > 1, "nothing was named"
 
 
+@pytest.mark.slow
 def test_every_switch_shows(clip):
     usual = label(configure(clip))
     for switch in SWITCHES[1:]:

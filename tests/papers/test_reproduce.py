@@ -97,6 +97,7 @@ def test_every_row_runs(name, shapes, tmp_path):
     assert all(row.name in done.out for row in table.rows)
 
 
+@pytest.mark.slow
 def test_a_table_goes_on_where_it_was(shapes, tmp_path):
     first = reproduce("diffseg-2", shapes, tmp_path)
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}

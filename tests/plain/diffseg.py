@@ -1,7 +1,7 @@
 """DiffSeg written plainly from its Algorithm 1 and from what its released code does: loops over 4-D float64 arrays.
 
 Nothing here comes from `pseudolabel.methods`: it is what the fast path is checked against, and the baseline of
-`scripts/bench/methods.py`.
+`python -m scripts.bench methods`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """DiffSegmenter written plainly from its equations: full attention matrices, one class and one timestep at a time.
 
 Nothing here comes from `pseudolabel.diffusion`, `pseudolabel.text` or `pseudolabel.methods`, save the loaded parts of
-the model: it is what the fast path is checked against, and the baseline of `scripts/bench/cams.py`.
+the model: it is what the fast path is checked against, and the baseline of `python -m scripts.bench cams`.
 """
 
 from collections.abc import Callable

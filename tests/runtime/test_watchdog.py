@@ -68,10 +68,11 @@ subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).std
 """
     command = [sys.executable, "-c", start]
     # Its output comes to an end when the orphan has ended, too.
-    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=30)
+    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=120)
     assert "the launcher is gone; stopping. Every finished shard is safe" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_shell_between_launcher_and_rank_does_not_matter() -> None:
     """The shell lives on; what it has started ends."""
     launcher = f"""
@@ -82,6 +83,6 @@ process.stdout.readline()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     command = [sys.executable, "-c", launcher]
-    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=60)
+    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=120)
     assert "the launcher is gone" in ended.stderr
     assert "the rank ended with 1" in ended.stderr

@@ -141,6 +141,7 @@ def test_a_second_run_changes_nothing(prepared, data):
     assert {path: path.stat().st_mtime_ns for path in prepared[0].rglob("*.[pj]*g")} == times
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_place_goes_on_to_the_same_files(prepared, data, tmp_path):
     renames = int(run_script(data.release, "--out", tmp_path / "count", *data.options).stdout.split()[-1])
     assert renames >= 40
@@ -154,6 +155,7 @@ def test_a_run_killed_at_any_place_goes_on_to_the_same_files(prepared, data, tmp
         assert tree(out) == tree(prepared[0]), kill
 
 
+@pytest.mark.slow
 def test_without_test_images_all_else_is_there(data, tmp_path):
     options = ["--trainval", data.trainval, "--sbd", data.sbd]
     finished = run_script(data.release, "--out", tmp_path, *options)

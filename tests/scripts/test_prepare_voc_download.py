@@ -31,7 +31,7 @@ class Site:
     honours_range: bool = True
     break_after: list[int] = field(default_factory=list)  # bytes after which the coming answers break off
     statuses: list[int] = field(default_factory=list)  # errors to answer with first
-    pause: float = 0.0  # seconds between pieces of 10 kB
+    hold: threading.Event | None = None  # until it is set, answers stop half way
     ranges: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -68,8 +68,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             try:
                 for place in range(start, min(stop, len(content)), 10_000):
                     self.wfile.write(content[place : min(place + 10_000, stop)])
-                    if site.pause:
-                        time.sleep(site.pause)
+                    if site.hold and place >= len(content) // 2:
+                        site.hold.wait(120)
             except OSError:
                 pass  # the client has gone
 
@@ -185,16 +185,17 @@ def test_nobody_there_is_one_message(tmp_path, data, no_pause, capsys):
     assert "cannot be downloaded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_downloading_goes_on(site, data, prepared, tmp_path):
     for path in (data.trainval, data.sbd):
         (site.folder / path.name).write_bytes(path.read_bytes())
     release = describe(data.trainval, data.test, data.sbd, site.url)
-    site.pause = 0.3
+    site.hold = threading.Event()
     part = tmp_path / "out" / "VOCdevkit" / "archives" / f"{data.trainval.name}.part"
     arguments = ["--out", str(tmp_path / "out"), "--test", str(data.test)]
     command, environment = command_of(release, *arguments)
     running = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (part.exists() and part.stat().st_size):
         assert time.monotonic() < deadline
         assert running.poll() is None
@@ -203,7 +204,7 @@ def test_a_run_killed_while_downloading_goes_on(site, data, prepared, tmp_path):
     running.wait()
     size = part.stat().st_size
     assert 0 < size < data.trainval.stat().st_size
-    site.pause = 0
+    site.hold.set()
     finished = run_script(release, *arguments)
     assert finished.returncode == 0, finished.stderr
     assert site.ranges[1] == f"bytes={size}-"

@@ -322,6 +322,7 @@ def test_a_parquet_label_column_of_images_is_no_label(tmp_path: Path, voc: Vocab
         open_table(tmp_path / "t.parquet", voc)
 
 
+@pytest.mark.slow
 def test_what_hugging_faces_datasets_writes(tmp_path: Path, voc: Vocabulary) -> None:
     """The real library, in its own process: it brings a thread pool and settings of its own."""
     (tmp_path / "data/cat").mkdir(parents=True)

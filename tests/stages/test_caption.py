@@ -92,6 +92,7 @@ def test_ranks_share_the_images(captioned: Experiment, world: int, monkeypatch: 
     assert [write_captions(captioned, rank) is None for rank in ranks] == [*[True] * (world - 1), False]
 
 
+@pytest.mark.slow
 def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
     write_captions(captioned, one_rank)
     with_captions = write_labels(captioned, one_rank)
@@ -106,6 +107,7 @@ def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
         write_labels(changed, one_rank)
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> None:
     image = Path(captioned.source.path) / "JPEGImages/val_000002.jpg"
     whole = image.read_bytes()

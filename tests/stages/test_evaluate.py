@@ -201,6 +201,7 @@ def test_without_a_background_class_zero_is_no_label(one_rank: Rank, tmp_path: P
         evaluate(experiment, "cams", one_rank)
 
 
+@pytest.mark.slow
 def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     evaluate(plotted, "cams", one_rank, f"{labelled.out}/cams")
@@ -260,6 +261,7 @@ def test_a_users_file_is_not_written_over(labelled: Experiment, one_rank: Rank, 
     assert (tmp_path / name).read_bytes() == b'{"accuracy": 0.9}'
 
 
+@pytest.mark.slow
 def test_plots_are_written_again_beside_the_metrics(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     for threshold in (0.4, 0.5):

@@ -42,6 +42,7 @@ def read_lines(experiment: Experiment) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_image_gets_what_the_filter_says(filtered: Experiment, one_rank: Rank) -> None:
     summary = write_classes(filtered, one_rank)
     assert summary is not None
@@ -59,6 +60,7 @@ def test_every_image_gets_what_the_filter_says(filtered: Experiment, one_rank: R
         assert line["image_scores"] == pytest.approx(guess.image_scores, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_finished_files_are_kept_and_nothing_is_loaded(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path(filtered.out).rglob("*.jsonl")}
@@ -69,6 +71,7 @@ def test_finished_files_are_kept_and_nothing_is_loaded(filtered: Experiment, one
     assert all((path.read_bytes(), path.stat().st_mtime_ns) == before for path, before in files.items())
 
 
+@pytest.mark.slow
 def test_ranks_share_the_images(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     shared = replace(filtered, out=f"{filtered.out}-shared")
@@ -78,6 +81,7 @@ def test_ranks_share_the_images(filtered: Experiment, one_rank: Rank) -> None:
     assert read_lines(shared) == read_lines(filtered)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     changed = replace(filtered, filter=replace(filtered.filter, image_threshold=0.7))
@@ -85,6 +89,7 @@ def test_other_settings_are_refused(filtered: Experiment, one_rank: Rank) -> Non
         write_classes(changed, one_rank)
 
 
+@pytest.mark.slow
 def test_labels_play_no_part(own_data: Experiment, one_rank: Rank) -> None:
     """Not even where there are none."""
     write_classes(own_data, one_rank)
@@ -95,6 +100,7 @@ def test_labels_play_no_part(own_data: Experiment, one_rank: Rank) -> None:
     assert read_lines(unlabelled) == read_lines(own_data)
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read(own_data: Experiment, one_rank: Rank) -> None:
     image = Path(own_data.source.path) / "JPEGImages/val_000002.jpg"
     whole = image.read_bytes()
@@ -110,6 +116,7 @@ def test_an_image_that_cannot_be_read(own_data: Experiment, one_rank: Rank) -> N
     assert [line["key"] for line in read_lines(own_data)] == ["val_000001", "val_000002", "val_000003"]
 
 
+@pytest.mark.slow
 def test_the_labelling_stage_takes_the_classes(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     classes = {line["key"]: line["classes"] for line in read_lines(filtered)}
@@ -172,6 +179,7 @@ def test_images_in_a_plain_folder(filtered: Experiment, one_rank: Rank, tmp_path
     assert read_lines(filtered)[0]["key"] == "holiday/one"
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_scores(filtered: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["filter", "--config", "shapes", "--source.path", filtered.source.path, "--out", filtered.out]
     assert main(arguments) == 0

@@ -43,6 +43,7 @@ def own_vocabulary(path: Path, **changes: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
     begun: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,6 +79,7 @@ def other_weights(experiment: Experiment, folder: Path) -> Experiment:
     return replace(experiment, model=ModelConfig(name=str(model)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -116,6 +118,7 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     return run["settings"]
 
 
+@pytest.mark.slow
 def test_freesegdiff_s_other_models_count_by_their_weights(
     experiment: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:

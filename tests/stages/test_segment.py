@@ -83,6 +83,7 @@ def test_regions_need_no_names(scene):
     assert all(name == f"region {label}" for label, name in result.names.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, method):
     out = tmp_path / "out"
@@ -101,6 +102,7 @@ def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, meth
     assert Image.open(out / "photo.overlay.png").height > 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_real_photo_goes_through(voc_sample, tmp_path, method):
     photo = min((voc_sample / "JPEGImages").iterdir())
@@ -147,6 +149,7 @@ def test_masks_are_named_by_path_below_the_folder(images, tmp_path, names):
     assert files(tmp_path / "out") - {MANIFEST} == outputs("a/photo", "b/photo", "b/frame.0.5")
 
 
+@pytest.mark.slow
 def test_a_second_run_leaves_out_what_the_first_has_done(images, tmp_path, names, monkeypatch):
     experiment, classes = configure(tmp_path / "out"), ",".join(names)
     segment_images(experiment, [str(images)], classes, sharpen=False)
@@ -164,6 +167,7 @@ def test_a_second_run_leaves_out_what_the_first_has_done(images, tmp_path, names
     assert done.last_line == f"0 images segmented, 0 not, 3 left out, done before with these settings -> {tmp_path}/out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["classes", "sharpen", "threshold", "image"])
 def test_other_settings_or_another_image_are_done_again(images, tmp_path, names, change):
     experiment, classes = configure(tmp_path / "out", crf=CrfConfig(iterations=1)), ",".join(names)
@@ -178,6 +182,7 @@ def test_other_settings_or_another_image_are_done_again(images, tmp_path, names,
     assert (again.written, again.done_before) == (1, 0)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_wrote_is_no_image(scene, tmp_path, names):
     scene.image.save(tmp_path / "photo.jpg")
     for out in (tmp_path, tmp_path / "masks"):
@@ -321,6 +326,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         segment(b"no image", ["star"])
 
 
+@pytest.mark.slow
 def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
     """Each batch with guessed classes has a vocabulary of its own, but the models are those of the first."""
     loaded: list[str] = []
@@ -339,6 +345,7 @@ def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
     assert experiment.filter.clip == experiment.freesegdiff.clip == "shapes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["diffsegmenter", "freesegdiff"])
 def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names, method):
     """The kernel is so narrow that the lattice of the longest image cannot be numbered."""

@@ -22,6 +22,7 @@ PATHS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.sets(PATHS, min_size=1, max_size=25), st.sets(st.sampled_from(["out.png", "x/a.png", "b.overlay.png"])))
 def test_every_file_is_an_image_a_failure_or_counted(paths: set[bytes], own: set[str]) -> None:
     root = tempfile.mkdtemp()

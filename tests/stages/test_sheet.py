@@ -17,6 +17,7 @@ def size(path: Path) -> tuple[int, int]:
     return Image.open(path).size
 
 
+@pytest.mark.slow
 def test_a_sheet_of_what_there_is(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_sheet_of_what_there_is(
     assert masks[0] == everything[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kind"), [("freesegdiff", "masks"), ("diffseg", "segments")])
 def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: Path, method: str, kind: str) -> None:
     factors = replace(experiment.freesegdiff, clip="shapes", strides=[8], crf=CrfConfig(iterations=0))

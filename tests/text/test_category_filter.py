@@ -44,6 +44,7 @@ def guess(models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image],
     return CategoryFilter(replace(config, **changes), captions, CPU)(images, VOCABULARY)
 
 
+@pytest.mark.slow
 def test_captions_and_their_nouns(models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image]) -> None:
     """One by one, with the lead's own noun left out."""
     config, captions = models
@@ -99,6 +100,7 @@ def expected_by_nouns(rule: str, nouns: tuple[str, ...], clip: Path, threshold: 
     return tuple(sorted({int(row.argmin()) + 1 for row in table if row.min() <= bound + 1e-6}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["similarity", "nearest", "mean_of_minima"])
 def test_classes_of_nouns(models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image], rule: str) -> None:
     guesses = guess(models, images, image="none", nouns=rule, noun_threshold=0.3)
@@ -108,6 +110,7 @@ def test_classes_of_nouns(models: tuple[FilterConfig, CaptionConfig], images: li
     assert len({found.by_nouns for found in guesses}) > 1
 
 
+@pytest.mark.slow
 def test_both_and_the_union(models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image]) -> None:
     settings = {"noun_threshold": 0.5, "image_threshold": 0.9}
     alike = guess(models, images, nouns="similarity", **settings)
@@ -118,6 +121,7 @@ def test_both_and_the_union(models: tuple[FilterConfig, CaptionConfig], images: 
         assert both.classes == tuple(sorted(both.classes))
 
 
+@pytest.mark.slow
 def test_a_guess_does_not_depend_on_its_company(
     models: tuple[FilterConfig, CaptionConfig], images: list[Image.Image]
 ) -> None:

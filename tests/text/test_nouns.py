@@ -16,6 +16,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Language:
     return load_pipeline(str(train_pipeline(tmp_path_factory.mktemp("pipeline"))))
 
 
+@pytest.mark.slow
 def test_lemmas_of_nouns_and_compounds(pipeline: Language) -> None:
     assert find_nouns(pipeline, CAPTIONS) == [["dog", "dining table"], ["star"], ["man", "cup", "rome"], [], []]
 
@@ -25,6 +26,7 @@ def test_nothing_to_look_through(pipeline: Language) -> None:
     assert find_nouns(pipeline, ["", " "]) == [[], []]
 
 
+@pytest.mark.slow
 def test_a_compound_ends_with_its_chunk(pipeline: Language, tmp_path: Path) -> None:
     """Only a parser tells that a dog and stars are two things here."""
     sentence = "the man gives a dog stars"
@@ -36,11 +38,13 @@ def test_a_compound_ends_with_its_chunk(pipeline: Language, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_the_text_where_there_are_no_lemmas(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(train_pipeline(tmp_path, ("morphologizer",))))
     assert find_nouns(pipeline, CAPTIONS[:2]) == [["dogs", "dining tables"], ["star"]]
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_parts_of_speech(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(train_pipeline(tmp_path, ("trainable_lemmatizer",))))
     with pytest.raises(ModelError, match=r"`filter\.spacy`\) does not tell parts of speech"):

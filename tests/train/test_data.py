@@ -50,6 +50,7 @@ def open_and_check(cfg: Config):
     return dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ids", "suffix", "lines"),
     [
@@ -113,6 +114,7 @@ def refuse(cfg: Config, message: str) -> None:
     assert str(caught.value).startswith(LOADER) or "no " in str(caught.value)
 
 
+@pytest.mark.slow
 def test_masks_of_0_and_255_hold_no_class(tmp_path):
     draw(tmp_path, ["a", "b"], labels=(0, 255))
     refuse(settings(tmp_path, "a\nb\n"), r"none of the 2 masks holds a class, their labels are 0, 255: .* 1, not 255")
@@ -120,6 +122,7 @@ def test_masks_of_0_and_255_hold_no_class(tmp_path):
     open_and_check(settings(tmp_path, "a\nb\n"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ImageListDataset", "BaseSegDataset"])
 def test_masks_that_are_none_are_named(tmp_path, kind):
     stock = {} if kind == "ImageListDataset" else {"metainfo": {"classes": ["background", "circle", "square"]}}
@@ -137,6 +140,7 @@ def test_masks_that_are_none_are_named(tmp_path, kind):
     refuse(cfg, rf"1 of 2 masks are missing, the first is '{mask}'")
 
 
+@pytest.mark.slow
 def test_images_that_are_missing_or_damaged_are_named(tmp_path):
     draw(tmp_path, ["a", "b"])
     (tmp_path / "JPEGImages/b.jpg").write_bytes(b"\xff\xd8")

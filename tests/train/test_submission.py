@@ -355,6 +355,7 @@ def test_the_check_of_the_archive_sees_what_is_wrong_in_its_bytes(predictions, v
     assert faults().startswith("10 faults")
 
 
+@pytest.mark.slow
 def test_the_command_packs_the_val_masks_of_voc(voc_sample: Path, tmp_path: Path):
     """Ground truth itself, with the ignored border as background, goes through the command as a user runs it."""
     folder, archive = tmp_path / "val", tmp_path / "val.tar.gz"

@@ -92,6 +92,7 @@ def test_class_iou_says_which_classes_are_absent(tmp_path):
     assert [text.get_text() for text in figure.axes[0].texts][:3] == ["50.0", "66.7", "absent"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 20, 80])
 @pytest.mark.parametrize("ignored", [False, True])
 def test_confusion_rows_are_shares(classes, ignored, tmp_path):
@@ -108,6 +109,7 @@ def test_confusion_rows_are_shares(classes, ignored, tmp_path):
     assert 400 < picture.height < 4000
 
 
+@pytest.mark.slow
 def test_names_of_81_classes_do_not_overlap(tmp_path):
     names = ("background", *(f"class {index}" for index in range(1, 81)))
     figure = plot_confusion(random_confusion(80), names, tmp_path / "confusion.png")
