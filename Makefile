@@ -32,7 +32,7 @@ lint: docs
 	@$(PY) -m mypy
 
 docs: .venv/.dev
-	@DISABLE_MKDOCS_2_WARNING=true $(PY) -m mkdocs build --quiet --strict
+	@$(PY) -m mkdocs build --strict
 
 wheel: .venv/.dev
 	@rm -rf build dist

@@ -1,11 +1,13 @@
-"""What the documents say of the settings."""
+"""What the documents say of the settings and of the public API."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+import pseudolabel
 from pseudolabel.config import CrfConfig, Experiment
 
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -54,3 +56,8 @@ def test_what_paper_and_released_code_have_can_be_chosen() -> None:
                 assert value in kind.__args__, (name, value)
                 chosen += 1
     assert chosen > 20
+
+
+def test_the_api_reference_lists_every_public_name_once() -> None:
+    listed = re.findall(r"^::: pseudolabel\.(\w+)$", (METHODS.parent / "api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(pseudolabel.__all__) - {"__version__"})

@@ -81,8 +81,12 @@ class Segmenter:
             name: hub id or folder.
             method: a method of the package, or one that is registered.
             sharpen: as for `Segmenter`.
-            device, dtype, revision, variant, token, local_files_only: as for `load_model`; the last two also hold for
-                the CLIP and the captioner that guess classes.
+            device: as for `load_model`.
+            dtype: as for `load_model`.
+            revision: as for `load_model`.
+            variant: as for `load_model`.
+            token: as for `load_model`, also for the CLIP and the captioner that guess classes.
+            local_files_only: as for `load_model`, also for the CLIP and the captioner.
 
         Raises:
             ModelError: if it cannot be loaded.
