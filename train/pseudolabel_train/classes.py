@@ -23,9 +23,9 @@ def check_heads(cfg: Config, loader: str, dataset: Any) -> None:
     names = dataset.metainfo.get("classes")
     wrong = [(place, count) for place, count in _heads(cfg.model, "model") if names and count != len(names)]
     if wrong:
-        told = ", ".join(f"{place}.num_classes is {count}" for place, count in wrong)
+        found = ", ".join(f"{place}.num_classes is {count}" for place, count in wrong)
         fix = " ".join(f"{place}.num_classes={len(names)}" for place, _ in wrong)
-        raise ConfigError(f"{told}, but {loader} has {_describe(dataset)}; set `cfg_options` {fix}, or use other data")
+        raise ConfigError(f"{found}, but {loader} has {_describe(dataset)}; set `cfg_options` {fix}, or use other data")
 
 
 def check_same(train: Any, val: Any) -> None:

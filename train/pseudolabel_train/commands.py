@@ -86,7 +86,7 @@ def _report_failures(failed: dict[str, str], images: int) -> int:
     """Log which images have no prediction, with reasons; the exit status, which is 0 on all ranks but the first."""
     if not failed or not is_main_process():
         return 0
-    shown = "; ".join(f"'{key}': {said}" for key, said in list(failed.items())[:FAILURES_SHOWN])
+    shown = "; ".join(f"'{key}': {reason}" for key, reason in list(failed.items())[:FAILURES_SHOWN])
     more = f"; and {len(failed) - FAILURES_SHOWN} more, see metrics.json" if len(failed) > FAILURES_SHOWN else ""
     message = f"test: {len(failed)} of {images} images failed: {shown}{more}"
     print_log(message, logger="current", level=WARNING)

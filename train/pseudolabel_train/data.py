@@ -39,8 +39,8 @@ def open_data(cfg: Config, loader: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # any data set that a config names may raise anything
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ConfigError(f"{loader}.dataset ({data.get('type')}) cannot be opened: {said}") from error
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ConfigError(f"{loader}.dataset ({data.get('type')}) cannot be opened: {reason}") from error
 
 
 def check_data(cfg: Config, loader: str, dataset: Any) -> None:
@@ -87,7 +87,7 @@ def lacking_masks(dataset: Any) -> list[str]:
 
 
 def _without_pipeline(data: Any) -> Any:
-    """A copy of the settings without pipelines, so that building the data sets imports and loads nothing else."""
+    """A copy of the settings with empty pipelines, also for the data sets inside MMEngine's wrappers."""
     if isinstance(data, dict):
         return {key: [] if key == "pipeline" else _without_pipeline(value) for key, value in data.items()}
     return [_without_pipeline(value) for value in data] if isinstance(data, list) else data

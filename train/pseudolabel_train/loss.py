@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import nn
 
-BACKGROUND = 0
+from pseudolabel.records import BACKGROUND, IGNORE
 
 
 @MODELS.register_module()
@@ -26,7 +26,7 @@ class BalancedCrossEntropyLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = 255
+        self, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = IGNORE
     ) -> torch.Tensor:
         """The loss of a batch.
 

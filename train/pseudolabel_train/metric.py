@@ -47,7 +47,7 @@ class Prediction:
     Attributes:
         path: path of the image, from which the name of the written file follows.
         labels: future of the labels, int (H, W), or of the exception.
-        truth: int (H, W); None where there is no ground truth.
+        truth: int (H, W); None without ground truth.
         first: the mask value of label 0; 1 if the classes have no background, so that 0 in a mask means no label.
     """
 

@@ -18,12 +18,12 @@ from pseudolabel.errors import UserError
 from pseudolabel.io.image_list import ImageNames, read_image_list
 from pseudolabel.io.ownership import write_own
 from pseudolabel.io.walk import find_images
+from pseudolabel.records import IGNORE
 from pseudolabel.runtime.progress import show_progress
 from pseudolabel.vocabulary import voc_palette
 
 MEMBERS = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained on more than VOC's own segmentations
 CLASSES = 21  # with background
-IGNORE = 255
 NAMED = 3  # problems of a kind that a message names one by one
 
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -144,7 +144,7 @@ def _check_file(path: Path, jpeg: Path) -> tuple[bytes, list[Problem]]:
             size = header.size  # as stored, without EXIF orientation
     except _DAMAGED as error:
         hint = "the image's size cannot be checked; unpack VOC's archive again"
-        return b"", [Problem(f"'{jpeg}': {_said(error)}", hint)]
+        return b"", [Problem(f"'{jpeg}': {_reason(error)}", hint)]
     try:
         data = path.read_bytes()
         # verify() finds wrong checksums, load() missing pixels; neither notices that the last four bytes are missing.
@@ -155,12 +155,12 @@ def _check_file(path: Path, jpeg: Path) -> tuple[bytes, list[Problem]]:
         if image.size == size:
             image.load()
     except _DAMAGED as error:
-        return b"", [Problem(f"'{path.name}': {_said(error)}", "the file is damaged or no PNG; write it again")]
+        return b"", [Problem(f"'{path.name}': {_reason(error)}", "the file is damaged or no PNG; write it again")]
     problems = _check_header(path.name, image, size)
     return data, problems + (_check_pixels(path.name, image) if image.size == size else [])
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return "not an image of its kind" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
 
 

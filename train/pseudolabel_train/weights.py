@@ -39,9 +39,8 @@ def read_weights(place: str) -> StateDict:
 
     Args:
         place: path or http(s) URL of a `.safetensors` file or of a file of `torch.save`; such a file may contain
-            tensors, plain containers and MMEngine's logs, but no code. MMEngine's `last_checkpoint`
-            is followed. URLs are downloaded once, into torch's own cache, and a hash in the
-            file name is checked.
+            tensors, plain containers and MMEngine's logs, but no code. MMEngine's `last_checkpoint` is followed. URLs
+            are downloaded once, into torch's own cache, and a hash in the file name is checked.
 
     Returns:
         Tensor by parameter name, on the CPU, in MMSegmentation's names where they were deeplab-pytorch's.
