@@ -152,7 +152,7 @@ default_hooks = dict(logger=dict(type="LoggerHook", interval=1), checkpoint=dict
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "none"], "no config 'none': give the path of one, or one of deeplabv2_r101_voc12_coco"),
+        (["train", "none"], "no config 'none': give a path, or one of deeplabv2_r101_voc12_coco"),
         (["train", "my/deeplabv2_r18_shapes.py"], "no config 'my/deeplabv2_r18_shapes.py'"),
         (["train", "base"], "'base' has no train_dataloader"),
         (["test", "base", "none.pth"], "'base' has no test_dataloader"),
@@ -178,7 +178,7 @@ def test_a_split_without_ground_truth_is_predicted(config, shapes, own_data, tmp
     checkpoint = untrained(config, tmp_path)
     refused = call("test", config, checkpoint, "--split", "test")
     assert refused.is_clean_error()
-    assert "there is no ground truth to score with; name a folder for the predictions with --out" in refused.err
+    assert "without ground truth there is nothing to score; set --out to a folder for the predictions" in refused.err
     work = ["--work-dir", tmp_path / "work", "--out", tmp_path / "masks"]
     expect(0, call("test", config, checkpoint, "--split", "test", *work))
     assert len(list((tmp_path / "masks").glob("*.png"))) == IMAGES

@@ -85,7 +85,7 @@ def test_training_without_workers_resumes_and_follows_last_checkpoint(config, tm
     assert (report["initialisation"], report["iteration"]) == ("random", 3)
     newest = tmp_path / "moved/iter_3.pth"
     newest.write_bytes(newest.read_bytes()[:9000])
-    refused("is cut off; download or copy it again; to resume from 'iter_2.pth' say", "train", config, "--resume",
+    refused("is cut off; download or copy it again; to resume from 'iter_2.pth' set", "train", config, "--resume",
             "--work-dir", tmp_path / "moved")  # fmt: skip
     # Every image's CRF fails here, because its lattice has too many points for their numbers.
     (tmp_path / "moved/last_checkpoint").write_text(str(work / "iter_2.pth"))

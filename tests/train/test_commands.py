@@ -45,7 +45,7 @@ def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
 
 def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
     cfg.load_from = "other.pth"
-    with pytest.raises(ConfigError, match=r"load_from='other\.pth', which would win"):
+    with pytest.raises(ConfigError, match=r"load_from='other\.pth', which takes precedence"):
         choose_initial(cfg, "mine.pth")
     cfg.load_from = None
     cfg.model.pop("backbone")
@@ -56,7 +56,7 @@ def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
 def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="bfloat16 on a GPU alone"):
+    with pytest.raises(ConfigError, match="bfloat16 only on a GPU"):
         commands._choose_precision(cfg)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     commands._choose_precision(cfg)
@@ -78,4 +78,4 @@ def test_another_batch_than_the_recipes_is_warned_of(cfg):
     commands._compare_batch(cfg)
     logger.removeHandler(handler)
     assert len(lines) == 1
-    assert "the batch is 40 in all (per process 10) where the recipe has 10" in lines[0]
+    assert "the total batch is 40 (10 per process), the config is meant for 10" in lines[0]

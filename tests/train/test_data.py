@@ -117,7 +117,7 @@ def refuse(cfg: Config, message: str) -> None:
 @pytest.mark.slow
 def test_masks_of_0_and_255_hold_no_class(tmp_path):
     draw(tmp_path, ["a", "b"], labels=(0, 255))
-    refuse(settings(tmp_path, "a\nb\n"), r"none of the 2 masks holds a class, their labels are 0, 255: .* 1, not 255")
+    refuse(settings(tmp_path, "a\nb\n"), r"none of the 2 masks holds a class, their labels are 0, 255; .* 1, not 255")
     draw(tmp_path, ["b"], labels=(0, 3, 255))
     open_and_check(settings(tmp_path, "a\nb\n"))
 

@@ -139,7 +139,7 @@ def test_a_resized_image_is_no_image_for_the_crf():
     metric = CrfIoUMetric(crf=CRF, workers=1)
     batch, samples = outputs(1)
     batch["inputs"][0] = batch["inputs"][0][:, ::2]
-    with pytest.raises(SettingError, match=r"images/2007_000000.jpg.*take Resize out"):
+    with pytest.raises(SettingError, match=r"images/2007_000000.jpg.*remove Resize from it"):
         metric.process(batch, samples)
 
 
@@ -155,7 +155,7 @@ def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp
     metric.dataset_meta = {"classes": CLASSES}
     metric.process(batch, samples)
     found = metric.evaluate(4)
-    reason = "DenseCRF: the logits are not finite, the training diverged"
+    reason = "DenseCRF: the logits are not finite; the training diverged"
     assert metric.failures["2007_000002"] == reason
     if engine == "torch":
         assert found == {}
@@ -177,8 +177,8 @@ def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp
 @pytest.mark.parametrize(
     ("crf", "message"),
     [
-        ({"sxy": 3}, "no field sxy; it has iterations"),
-        ({"ignore_below": 0.9}, "no field ignore_below"),
+        ({"sxy": 3}, "no setting sxy; it has iterations"),
+        ({"ignore_below": 0.9}, "no setting ignore_below"),
         ({"iterations": 0}, "crf=None"),
     ],
 )

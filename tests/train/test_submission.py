@@ -1,4 +1,4 @@
-"""The archive for VOC's server: every fault that its scorer would stumble over is found, and named, beforehand."""
+"""The archive for VOC's server: everything that its scorer would refuse is found and named."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 from pseudolabel.errors import UserError
 from pseudolabel.vocabulary import load_vocabulary, voc_palette
-from pseudolabel_train.submission import MEMBERS, find_faults_of_archive, pack, read_ids, report
+from pseudolabel_train.submission import MEMBERS, pack, read_ids
 from tests.e2e.commands import call, succeed
 
 IDS = ["2008_000006", "2008_000011", "2008_000012", "2009_000001", "2010_000002"]
@@ -117,7 +117,7 @@ def test_other_modes_than_palette_are_refused(predictions, voc, mode, message):
         image = Image.open(predictions / f"{IDS[1]}.png").convert(mode)
     image.save(predictions / f"{IDS[1]}.png")
     text = refusal(predictions, voc)
-    assert "1 fault\n" in text
+    assert "1 problem\n" in text
     assert f"'{IDS[1]}.png'" in text
     assert message in text
     assert "mode P" in text
@@ -138,7 +138,7 @@ def test_what_iou_metric_of_mmsegmentation_writes_is_refused(predictions, voc, t
     ]
     metric.process({}, samples)
     text = refusal(written, voc)
-    assert "5 faults" in text
+    assert "5 problems" in text
     assert "has mode L" in text
     assert "IoUMetric" in text
 
@@ -158,7 +158,7 @@ def test_the_ignore_label_has_a_message_of_its_own(predictions, voc):
     save(predictions / f"{IDS[2]}.png", values)
     text = refusal(predictions, voc)
     assert f"'{IDS[2]}.png' holds 255 in 7 pixels: the scorer aborts on the ignore label" in text
-    assert "1 fault\n" in text
+    assert "1 problem\n" in text
 
 
 @pytest.mark.parametrize("value", [21, 220, 254])
@@ -168,7 +168,7 @@ def test_values_beyond_the_classes_are_refused(predictions, voc, value):
     save(predictions / f"{IDS[2]}.png", values)
     text = refusal(predictions, voc)
     assert f"'{IDS[2]}.png' holds {value}: VOC's labels are 0 (background) to 20" in text
-    assert "1 fault\n" in text
+    assert "1 problem\n" in text
 
 
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH + 1), (HEIGHT - 1, WIDTH), (WIDTH, HEIGHT), (1, 1)])
@@ -191,7 +191,7 @@ def test_missing_and_further_predictions_are_named(predictions, voc):
     (predictions / f"{IDS[1]}.png").rename(predictions / "2007_000033.png")
     (predictions / f"{IDS[3]}.png").rename(predictions / f"{IDS[3]}.PNG")
     text = refusal(predictions, voc)
-    assert "4 faults" in text
+    assert "4 problems" in text
     assert f"no '{IDS[1]}.png', no '{IDS[3]}.png': every image of test.txt needs a prediction" in text
     assert f"'2007_000033.png', '{IDS[3]}.PNG': test.txt does not list it" in text
 
@@ -258,7 +258,7 @@ def test_a_palette_that_ends_too_early_is_refused(predictions, voc):
     assert f"'{IDS[0]}.png' paints 15 as nothing instead of [192, 128, 128]" in text
 
 
-def test_all_faults_are_counted_and_the_first_of_each_kind_named(predictions, voc):
+def test_all_problems_are_counted_and_the_first_of_each_kind_named(predictions, voc):
     for name in IDS[:4]:
         Image.fromarray(labels(0)).save(predictions / f"{name}.png")
     values = labels(4)
@@ -266,7 +266,7 @@ def test_all_faults_are_counted_and_the_first_of_each_kind_named(predictions, vo
     save(predictions / f"{IDS[4]}.png", values)
     (predictions / "further.png").write_bytes(b"")
     text = refusal(predictions, voc)
-    assert "6 faults\n" in text
+    assert "6 problems\n" in text
     assert f"'{IDS[2]}.png' has mode L and 1 more: " in text
     assert f"'{IDS[3]}.png'" not in text
     assert f"'{IDS[4]}.png' holds 255 in {WIDTH} pixels" in text
@@ -281,14 +281,13 @@ def test_an_older_archive_stays_as_it_is_where_the_checks_fail(predictions, voc,
     with pytest.raises(UserError, match="no archive was written"):
         pack(predictions, voc, "test", archive)
     assert archive.read_bytes() == before
-    assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_a_missing_jpeg_is_a_fault(predictions, voc):
+def test_a_missing_jpeg_is_a_problem(predictions, voc):
     (voc / "JPEGImages" / f"{IDS[0]}.jpg").unlink()
     text = refusal(predictions, voc)
     assert f"JPEGImages/{IDS[0]}.jpg'" in text
-    assert "1 fault\n" in text
+    assert "1 problem\n" in text
 
 
 def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
@@ -302,7 +301,7 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
     with pytest.raises(UserError, match=r"the server takes a tar\.gz, not '.*out\.zip'"):
         pack(predictions, voc, "test", tmp_path / "out.zip")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written: .*; choose another `out`"):
+    with pytest.raises(UserError, match=r"lies below one; choose another `out`"):
         pack(predictions, voc, "test", tmp_path / "file" / "out.tar.gz")
 
 
@@ -323,36 +322,13 @@ def test_lists_that_cannot_be_right(voc, text, message):
         read_ids(voc, "test")
 
 
-def test_the_check_of_the_archive_sees_what_is_wrong_in_its_bytes(predictions, voc, tmp_path):
+def test_the_archive_is_a_complete_tar_gz(predictions, voc, tmp_path):
+    """Read to its end, so that gzip's checksum and tar's closing blocks are seen as well."""
     archive = tmp_path / "test.tar.gz"
     pack(predictions, voc, "test", archive)
-
-    def faults() -> str:
-        return report(find_faults_of_archive(archive, IDS, voc, "test.txt"))
-
-    def rebuild(contents: dict[str, bytes]) -> None:
-        with tarfile.open(archive, "w:gz") as tar:
-            for name, data in contents.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-
-    whole, good = archive.read_bytes(), members(archive)
-    assert find_faults_of_archive(archive, IDS, voc, "test.txt") == []
-    for length in (0, 10, len(whole) // 2, len(whole) - 4):
-        archive.write_bytes(whole[:length])
-        assert "it is not a whole tar.gz" in faults(), length
-    damaged = bytearray(gzip.decompress(whole))
-    place = damaged.index(b"IDAT") + 40
-    damaged[place] ^= 1
-    archive.write_bytes(gzip.compress(bytes(damaged)))
-    assert f"'{IDS[0]}.png'" in faults()
-    rebuild(dict(list(good.items())[1:]))
-    assert faults().startswith(f"1 fault\n  no '{IDS[0]}.png'")
-    rebuild({name.removeprefix("results/"): data for name, data in good.items()})
-    assert faults().startswith("10 faults")
-    rebuild({name.rpartition("/")[2]: data for name, data in good.items()})
-    assert faults().startswith("10 faults")
+    tar = gzip.decompress(archive.read_bytes())
+    assert tar.endswith(bytes(1024))
+    assert len(tar) % tarfile.RECORDSIZE == 0
 
 
 @pytest.mark.slow

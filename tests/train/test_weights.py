@@ -14,7 +14,7 @@ from mmseg.models import ResNet
 from torch import nn
 
 from pseudolabel_train.errors import WeightsError
-from pseudolabel_train.weights import check_initial, is_whole, load_trained, read_trained, read_weights
+from pseudolabel_train.weights import check_initial, is_segmenter, load_trained, read_trained, read_weights
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 
@@ -84,7 +84,7 @@ def test_last_checkpoint_is_followed_also_where_its_folder_was_moved(tmp_path):
         trained = read_trained(str(tmp_path / "last_checkpoint"))
         assert torch.equal(trained.weights["conv.weight"], STATE["conv.weight"])
     (tmp_path / "last_checkpoint").write_text("/elsewhere/iter_30.pth")
-    with pytest.raises(WeightsError, match=r"names '/elsewhere/iter_30\.pth', which is not there.*iter_9\.pth"):
+    with pytest.raises(WeightsError, match=r"names '/elsewhere/iter_30\.pth', which does not exist.*iter_9\.pth"):
         read_trained(str(tmp_path / "last_checkpoint"))
 
 
@@ -159,10 +159,10 @@ def test_initial_weights_are_a_backbone_with_anything_besides_or_a_segmenter(tmp
     backbone = {name: value for name, value in Segmenter().backbone.state_dict().items() if "num_batches" not in name}
     torch.save({**backbone, "fc.weight": torch.ones(3)}, path)
     check_initial(Segmenter(), path)
-    assert not is_whole(read_weights(path))
+    assert not is_segmenter(read_weights(path))
     torch.save(Segmenter().state_dict(), path)
     check_initial(Segmenter(), path)
-    assert is_whole(read_weights(path))
+    assert is_segmenter(read_weights(path))
 
 
 def test_another_backbone_as_initial_weights_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The residual network of DeepLabV2's released weights and code, which pools with a rounded-up size."""
+"""The residual network of DeepLabV2's released weights and code, whose pooling rounds its output size up."""
 
 from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
@@ -8,9 +8,9 @@ from mmseg.registry import MODELS
 class DeepLabResNet(ResNet):
     """MMSegmentation's `ResNet`, but the stem's pooling rounds its output size up (`ceil_mode=True`).
 
-    Caffe pools so, and with it the DeepLab models, their COCO weights and deeplab-pytorch. An image of 375 x 500 has
-    logits of 48 x 63 at output stride 8 where `ResNet` gives 47 x 63, at other places of the image. Parameters and
-    their names are `ResNet`'s.
+    Caffe does the same, and so do the DeepLab models, their COCO weights and deeplab-pytorch. At output stride 8, an
+    image of 375 x 500 has logits of 48 x 63; with `ResNet` they have 47 x 63 and other positions in the image. The
+    parameters and their names are those of `ResNet`.
     """
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Whether the model, the training data and the validation data of a config speak of the same classes."""
+"""Check that model, training data and validation data of a config have the same classes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,40 +12,40 @@ HEADS = ("decode_head", "auxiliary_head")
 
 
 def check_heads(cfg: Config, loader: str, dataset: Any) -> None:
-    """Make sure that every head has as many classes as a data set, background included.
+    """Check that every head has as many classes as a data set, background included.
 
-    Labels beyond a head's classes stop training on a CPU and break a GPU's context; predictions beyond a data set's are
-    counted nowhere.
+    Labels beyond a head's classes end training on a CPU and corrupt a GPU's context; predictions beyond a data set's
+    classes are not counted.
 
     Raises:
-        ConfigError: if a head has another number; the message has both, and the setting.
+        ConfigError: if the numbers differ; the message has both and the setting.
     """
     names = dataset.metainfo.get("classes")
     wrong = [(place, count) for place, count in _heads(cfg.model, "model") if names and count != len(names)]
     if wrong:
-        told = ", ".join(f"{place}.num_classes is {count}" for place, count in wrong)
+        found = ", ".join(f"{place}.num_classes is {count}" for place, count in wrong)
         fix = " ".join(f"{place}.num_classes={len(names)}" for place, _ in wrong)
-        raise ConfigError(f"{told}, but {loader} has {_describe(dataset)}; say `cfg_options` {fix}, or give other data")
+        raise ConfigError(f"{found}, but {loader} has {_describe(dataset)}; set `cfg_options` {fix}, or use other data")
 
 
 def check_same(train: Any, val: Any) -> None:
-    """Make sure that a network is scored on the classes that it was trained on, in their order.
+    """Check that validation has the classes of training, in the same order.
 
     Raises:
-        ConfigError: if they differ in number, in names, or in what a mask's 0 is.
+        ConfigError: if number, names, or the meaning of 0 in a mask differ.
     """
     ours, theirs = train.metainfo.get("classes"), val.metainfo.get("classes")
     if not ours or not theirs:
         return
     both = f"train_dataloader has {_describe(train)}, val_dataloader {_describe(val)}"
     if len(ours) != len(theirs):
-        raise ConfigError(f"{both}; both need the same")
+        raise ConfigError(f"{both}; both need the same number")
     zero = [bool(dataset.metainfo.get("reduce_zero_label")) for dataset in (train, val)]
     if zero[0] != zero[1]:
         where = "train_dataloader" if zero[0] else "val_dataloader"
         raise ConfigError(
-            f"{both}, but only in {where} is a mask's 0 no class (reduce_zero_label); set it on both sides, or name "
-            "the same vocabulary, with background: false where there is none"
+            f"{both}, but only in {where} is 0 in a mask no class (reduce_zero_label); set it for both, or use "
+            "the same vocabulary, with background: false if there is no background"
         )
     for label, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if not _is_same(one, other, label + zero[0], getattr(train, "vocabulary", None)):
@@ -53,7 +53,7 @@ def check_same(train: Any, val: Any) -> None:
 
 
 def _heads(model: Any, place: str) -> Iterator[tuple[str, int]]:
-    """Place and number of classes of every head that tells it."""
+    """Setting and number of classes of every head that has `num_classes`."""
     for name in HEADS:
         heads = model.get(name)
         for number, head in enumerate(heads if isinstance(heads, list | tuple) else [heads] if heads else []):
@@ -69,7 +69,7 @@ def _describe(dataset: Any) -> str:
 
 
 def _is_same(one: str, other: str, value: int, vocabulary: Vocabulary | None) -> bool:
-    """Whether two names are one class; a vocabulary knows further spellings of its label `value`."""
+    """Whether two names mean the same class; a vocabulary knows synonyms of its label `value`."""
     if _fold(one) == _fold(other):
         return True
     if vocabulary is None:

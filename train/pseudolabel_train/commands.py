@@ -1,4 +1,4 @@
-"""`pseudolabel train` and `pseudolabel test`: MMEngine's Runner, on the processes that Accelerate started."""
+"""`pseudolabel train` and `pseudolabel test`: MMEngine's Runner on the processes that Accelerate started."""
 
 import os
 from logging import WARNING
@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from pseudolabel.errors import FAILED_SAMPLES_EXIT
+from pseudolabel.runtime.precision import LAUNCHED
 from pseudolabel_train.classes import check_heads, check_same
 from pseudolabel_train.config import prepare, require
 from pseudolabel_train.data import check_data, lacking_masks, loads_masks, open_data, without_masks
@@ -26,7 +27,6 @@ from pseudolabel_train.resume import choose_checkpoint
 from pseudolabel_train.weights import load_trained, read_trained
 
 FAILURES_SHOWN = 3
-PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def train(config: str, work_dir: Path | None, resume: bool, init: str, options: list[str]) -> int:
@@ -35,7 +35,7 @@ def train(config: str, work_dir: Path | None, resume: bool, init: str, options: 
     Raises:
         ConfigError: if the config or an option cannot be used, or model and data do not fit.
         WeightsError: if the initial weights, or the checkpoint to resume from, cannot be used.
-        UserError: what is wrong with the data.
+        UserError: if the data cannot be used.
     """
     cfg = prepare(config, work_dir, options)
     require(cfg, config, "train")
@@ -58,9 +58,9 @@ def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: s
     """Score a checkpoint, or predict with it; see `pseudolabel test --help`.
 
     Raises:
-        ConfigError: if the config or an option cannot be used, model and data do not fit, or nothing would come of it.
-        WeightsError: if the checkpoint is none, or not of the config's model.
-        UserError: what is wrong with the data.
+        ConfigError: if the config or an option cannot be used, model and data do not fit, or there would be no result.
+        WeightsError: if the checkpoint cannot be read or belongs to another model than the config's.
+        UserError: if the data cannot be used.
     """
     cfg = prepare(config, work_dir, options)
     require(cfg, config, "test")
@@ -83,17 +83,18 @@ def test(config: str, checkpoint: str, work_dir: Path | None, split: str, out: s
 
 
 def _report_failures(failed: dict[str, str], images: int) -> int:
-    """Print which images were left without a prediction and why; give the exit status, on the first rank alone."""
+    """Log which images have no prediction, with reasons; the exit status, which is 0 on all ranks but the first."""
     if not failed or not is_main_process():
         return 0
-    shown = "; ".join(f"'{key}': {said}" for key, said in list(failed.items())[:FAILURES_SHOWN])
+    shown = "; ".join(f"'{key}': {reason}" for key, reason in list(failed.items())[:FAILURES_SHOWN])
     more = f"; and {len(failed) - FAILURES_SHOWN} more, see metrics.json" if len(failed) > FAILURES_SHOWN else ""
-    print(f"test: {len(failed)} of {images} images failed: {shown}{more}")
+    message = f"test: {len(failed)} of {images} images failed: {shown}{more}"
+    print_log(message, logger="current", level=WARNING)
     return FAILED_SAMPLES_EXIT
 
 
 def _check_data(cfg: Config) -> None:
-    """Open and look at the data of training and validation, and compare their classes with each other and the model."""
+    """Open and check the data of training and validation, and compare their classes with each other and the model."""
     val, train = (open_data(cfg, name) if cfg.get(name) else None for name in ("val_dataloader", "train_dataloader"))
     check_heads(cfg, "train_dataloader", train)
     if val is not None:
@@ -107,7 +108,7 @@ def _check_data(cfg: Config) -> None:
 
 
 def _choose_split(cfg: Config, split: str) -> None:
-    """Test on another list of the data set; where no image of it has a mask, there is no ground truth to score with."""
+    """Test on another list of the data set; if none of its images has a mask, predict without scoring."""
     dataset = cfg.test_dataloader.dataset
     prefix = dataset.get("data_prefix") or {}
     if not dataset.get("ann_file") or not prefix.get("seg_map_path"):
@@ -140,7 +141,7 @@ def _choose_output(cfg: Config, out: str) -> None:
     for one in writers if out else []:
         one.output_dir = out
     if all(one.get("format_only") and not one.get("output_dir") for one in evaluators):
-        raise ConfigError("there is no ground truth to score with; name a folder for the predictions with `out`")
+        raise ConfigError("without ground truth there is nothing to score; set `out` to a folder for the predictions")
 
 
 def _evaluators(cfg: Config) -> list[Any]:
@@ -148,28 +149,29 @@ def _evaluators(cfg: Config) -> list[Any]:
 
 
 def _choose_precision(cfg: Config) -> None:
-    """Take over what `accelerate launch --mixed_precision` asks for, unless the config chose an own wrapper."""
-    precision = PRECISIONS.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
+    """Use the precision of `accelerate launch --mixed_precision`, unless the config sets an optimizer wrapper."""
+    precision = LAUNCHED.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
     if precision is None or cfg.optim_wrapper.type != "OptimWrapper":
         return
+    name = str(precision).removeprefix("torch.")
     if not torch.cuda.is_available():
-        raise ConfigError(f"MMEngine trains in {precision} on a GPU alone; launch with --mixed_precision no")
-    cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype=precision)
+        raise ConfigError(f"MMEngine trains in {name} only on a GPU; launch with --mixed_precision no")
+    cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype=name)
 
 
 def _compare_batch(cfg: Config) -> None:
-    """Warn where the number of processes makes another recipe of the config's; nobody means batch 80 by 8 GPUs."""
+    """Warn if the total batch differs from the config's, for example 80 instead of 10 on 8 GPUs."""
     wanted = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
     found = total_batch(cfg)
     if wanted and found != wanted:
         print_log(
-            f"the batch is {found} in all (per process {cfg.train_dataloader.batch_size}) where the recipe has "
-            f"{wanted}; set train_dataloader.batch_size, or launch with other --num_processes",
+            f"the total batch is {found} ({cfg.train_dataloader.batch_size} per process), the config is meant for "
+            f"{wanted}; set train_dataloader.batch_size, or launch with another --num_processes",
             logger="current",
             level=WARNING,
         )
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    """The segmenter itself, without what distributes it."""
+    """The segmenter itself, without the wrapper for distributed training."""
     return model.get_submodule("module") if is_model_wrapper(model) else model

@@ -1,4 +1,4 @@
-"""MMEngine's config of a run: found, read, changed by options, and fitted to the processes that there are."""
+"""MMEngine's config of a run: find it, read it, apply options, and adapt it to the number of processes."""
 
 from argparse import ArgumentParser
 from importlib import resources
@@ -22,16 +22,16 @@ LOOPS = (
     ("val_dataloader", "val_cfg", "val_evaluator"),
     ("test_dataloader", "test_cfg", "test_evaluator"),
 )
-# What PyTorch's loaders refuse where they have no workers.
+# Settings that PyTorch's loaders refuse without workers.
 OF_WORKERS = ("persistent_workers", "prefetch_factor", "timeout")
 
 
 def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
-    """The config with options, work folder, our hook, and the processes that Accelerate started.
+    """The config with options, work folder and our hook, adapted to the processes that Accelerate started.
 
     Args:
         config: path of a config, or the name of one that ships.
-        work_dir: folder of checkpoints and logs; None takes the config's, or work_dirs/CONFIG.
+        work_dir: folder of checkpoints and logs; None means the config's, or work_dirs/CONFIG.
         options: `key=value` each, in MMEngine's notation.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(changes)
-    except Exception as error:  # a config is a program of the user's and may raise anything
+    except Exception as error:  # a config is the user's program and may raise anything
         raise ConfigError(f"the config '{path}' cannot be used: {type(error).__name__}: {error}") from error
     cfg.work_dir = str(Path(work_dir or cfg.get("work_dir") or Path("work_dirs") / path.stem).expanduser())
     init_default_scope(cfg.get("default_scope") or "mmseg")
@@ -51,11 +51,11 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
     if not any(hook["type"] in (ReportHook, ReportHook.__name__) for hook in hooks):
         cfg.custom_hooks = [*hooks, {"type": ReportHook.__name__}]
     _go_without_workers(cfg)
-    # Accelerate knows how to meet over NCCL or, without a GPU, over gloo; MMEngine takes the group as it finds it.
+    # Accelerate starts the process group with NCCL or, without a GPU, gloo; MMEngine uses an existing group.
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
         cfg.launcher = "pytorch"
-        if state.device.type == "cpu":  # MMEngine would hand the wrapper a GPU's number
+        if state.device.type == "cpu":  # MMEngine would give the wrapper the index of a GPU
             unused = cfg.get("find_unused_parameters", False)
             wrapper = {"device_ids": None, "broadcast_buffers": False, "find_unused_parameters": unused}
             cfg.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", **wrapper})
@@ -63,10 +63,10 @@ def prepare(config: str, work_dir: Path | None, options: list[str]) -> Config:
 
 
 def find_config(config: str) -> Path:
-    """The file of a config by its path, or by the name of one that ships (`NAME` or `configs/deeplabv2/NAME.py`).
+    """The file of a config, given its path or the name of a shipped one (`NAME` or `configs/deeplabv2/NAME.py`).
 
     Raises:
-        ConfigError: if there is neither; the message lists those that ship.
+        ConfigError: if there is none; the message lists the shipped configs.
     """
     if Path(config).is_file():
         return Path(config)
@@ -75,11 +75,11 @@ def find_config(config: str) -> Path:
     if "/" not in name and (shipped / f"{name}.py").is_file():
         return shipped / f"{name}.py"
     names = ", ".join(sorted(file.stem for file in shipped.glob("deeplabv2_*.py")))
-    raise ConfigError(f"no config '{config}': give the path of one, or one of {names}")
+    raise ConfigError(f"no config '{config}': give a path, or one of {names}")
 
 
 def require(cfg: Config, config: str, kind: str) -> None:
-    """Make sure that the config has all that `train` or `test` needs; MMEngine takes each loop whole or not at all.
+    """Check that the config has everything that `train` or `test` needs, and that each loop is complete or absent.
 
     Raises:
         ConfigError: if a part is missing or None; the message names it.
@@ -92,7 +92,8 @@ def require(cfg: Config, config: str, kind: str) -> None:
         if 0 < len(lacking) < len(parts):
             there = next(part for part in parts if part not in lacking)
             raise ConfigError(
-                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or set {there}=None to go without"
+                f"'{config}' has {there}, but no {' and no '.join(lacking)}; add it, or disable the loop with "
+                f"{there}=None"
             )
 
 
@@ -106,7 +107,7 @@ def _parse_options(options: list[str]) -> dict[str, Any]:
 
 
 def _go_without_workers(cfg: Config) -> None:
-    """Let `num_workers=0` alone be enough; the settings of workers have no meaning then."""
+    """With `num_workers=0`, remove the settings that only apply to workers."""
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and loader.get("num_workers", 0) == 0:

@@ -1,4 +1,4 @@
-"""A config's data, opened and looked at before the Runner is built, so that what is wrong with them ends there."""
+"""Open and check the data sets of a config before the Runner is built, so that errors in them are found early."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from pseudolabel_train.image_list_dataset import ImageListDataset
 from pseudolabel_train.loading import LoadShardSample, decode_mask
 from pseudolabel_train.shard_dataset import ShardDataset
 
-LOOKED_AT = 16  # first samples of each data set
+CHECKED = 16  # first samples of each data set, which are decoded
 MASK_LOADERS = ("LoadAnnotations", "LoadMask")
 _MAX_PIXELS = np.iinfo(np.int64).max
 
@@ -30,7 +30,7 @@ def open_data(cfg: Config, loader: str) -> Any:
 
     Raises:
         ConfigError: if it cannot be built; the message names the setting.
-        UserError: what our own data sets find.
+        UserError: if one of our own data sets cannot read its files.
     """
     data = cfg[loader].dataset
     _check_places(data, loader, sorted(set(re.findall(r"\{\{\$(\w+):", cfg.text))))
@@ -38,52 +38,56 @@ def open_data(cfg: Config, loader: str) -> Any:
         return DATASETS.build(_without_pipeline(data))
     except UserError:
         raise
-    except Exception as error:  # data sets of others may raise anything
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ConfigError(f"{loader}.dataset ({data.get('type')}) cannot be opened: {said}") from error
+    except Exception as error:  # any data set that a config names may raise anything
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ConfigError(f"{loader}.dataset ({data.get('type')}) cannot be opened: {reason}") from error
 
 
 def check_data(cfg: Config, loader: str, dataset: Any) -> None:
-    """Look at a data set: every image file must be there, and the first ones, with their masks, must be readable.
+    """Check that every file of a data set exists, and decode the first images and masks.
 
     Raises:
-        ConfigError: if an image or mask is missing, one of the first is damaged or its mask is none, or no mask holds a
-            class.
+        ConfigError: if an image or mask is missing, one of the first is damaged or not valid, or no mask holds a class.
     """
     for part, settings in _parts(dataset, cfg[loader].dataset):
         if isinstance(part, BaseSegDataset):
             infos = [part.get_data_info(number) for number in range(len(part))]
             with_masks = loads_masks(settings)
             if with_masks and infos and "seg_map_path" not in infos[0]:
-                raise ConfigError(f"{loader}.dataset.data_prefix has no seg_map_path, where the masks are")
+                raise ConfigError(
+                    f"{loader}.dataset.data_prefix has no seg_map_path; set it to the folder of the masks"
+                )
             _check_files(infos, "img_path", loader, part)
             if with_masks:
                 _check_files(infos, "seg_map_path", loader, part)
-            _look(infos, loader, with_masks, part)
+            if with_masks:
+                _check_classes(iter(infos), loader, part)
+            else:
+                _check_images(infos[:CHECKED], loader)
         elif isinstance(part, ShardDataset):
             _check_classes((part.get_data_info(number) for number in range(len(part))), loader, part)
 
 
 def loads_masks(settings: Any) -> bool:
-    """Whether the pipeline of a data set's settings reads masks."""
+    """Whether the pipeline in a data set's settings reads masks."""
     steps = settings.get("pipeline") or []
     return any(getattr(step["type"], "__name__", step["type"]) in MASK_LOADERS for step in steps)
 
 
 def without_masks(cfg: Config, loader: str) -> None:
-    """Take the reading of masks out of a data set's pipeline."""
+    """Remove the steps that read masks from a data set's pipeline."""
     data = cfg[loader].dataset
     data.pipeline = [step for step in data.pipeline if not loads_masks({"pipeline": [step]})]
 
 
 def lacking_masks(dataset: Any) -> list[str]:
-    """Names of the images that have no mask's file."""
+    """Names of the images whose mask file does not exist."""
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
     return [Path(info["img_path"]).stem for info in infos if not os.path.exists(info["seg_map_path"])]
 
 
 def _without_pipeline(data: Any) -> Any:
-    """A copy of the settings, whose data sets load nothing when they are built."""
+    """A copy of the settings with empty pipelines, also for the data sets inside MMEngine's wrappers."""
     if isinstance(data, dict):
         return {key: [] if key == "pipeline" else _without_pipeline(value) for key, value in data.items()}
     return [_without_pipeline(value) for value in data] if isinstance(data, list) else data
@@ -101,7 +105,7 @@ def _parts(dataset: Any, settings: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _check_places(data: Any, loader: str, variables: Sequence[str]) -> None:
-    """Name a missing list or folder before MMSegmentation stops on it without a word."""
+    """Check that the image list and the image folder exist; MMSegmentation's own error names no setting."""
     for part in [*(data.get("datasets") or []), *([data["dataset"]] if "dataset" in data else [])]:
         _check_places(part, loader, variables)
     root, name = Path(data.get("data_root") or ""), data.get("ann_file")
@@ -116,12 +120,12 @@ def _check_places(data: Any, loader: str, variables: Sequence[str]) -> None:
 
 
 def _check_files(infos: list[dict[str, Any]], key: str, loader: str, dataset: BaseSegDataset) -> None:
-    """Every local file must be there; a folder is listed once, which is quick on network disks as well."""
+    """Check that every local file exists; each folder is listed once, which is fast on network disks as well."""
     paths = [info[key] for info in infos if "://" not in info[key]]
-    there: dict[str, set[str]] = {}
+    existing: dict[str, set[str]] = {}
     for folder in {os.path.dirname(path) for path in paths}:
-        there[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
-    missing = [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
+        existing[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+    missing = [path for path in paths if os.path.basename(path) not in existing[os.path.dirname(path)]]
     if not missing:
         return
     what = "image" if key == "img_path" else "mask"
@@ -133,22 +137,22 @@ def _check_files(infos: list[dict[str, Any]], key: str, loader: str, dataset: Ba
     )
 
 
-def _look(infos: list[dict[str, Any]], loader: str, with_masks: bool, dataset: BaseSegDataset) -> None:
-    """Decode the first images, and their masks, or more of these until one holds a class."""
-    for info in infos[:LOOKED_AT]:
+def _check_images(infos: list[dict[str, Any]], loader: str) -> None:
+    for info in infos:
         try:
             _decode_image(info)
         except SampleError as error:
             raise ConfigError(f"{loader}: {error}") from error
-    if with_masks:
-        _check_classes(iter(infos), loader, dataset)
 
 
 def _check_classes(infos: Iterator[dict[str, Any]], loader: str, dataset: Any) -> None:
-    """Masks that hold no class teach nothing, and score 100 % over background alone."""
+    """Decode the first images and their masks, and further ones until a mask holds a class.
+
+    Without any class nothing can be learned, and the score is 100 % for background alone.
+    """
     values: set[int] = set()
-    looked, has_class = 0, False
-    while not has_class or looked < LOOKED_AT:
+    count, has_class = 0, False
+    while not has_class or count < CHECKED:
         info = next(infos, None)
         if info is None:
             break
@@ -157,20 +161,20 @@ def _check_classes(infos: Iterator[dict[str, Any]], loader: str, dataset: Any) -
         except SampleError as error:
             raise ConfigError(f"{loader}: {error}") from error
         values |= found
-        looked += 1
+        count += 1
         first = 0 if dataset.metainfo.get("reduce_zero_label") else 1
         has_class = has_class or any(first <= value < IGNORE for value in found)
     if has_class or len(dataset.metainfo["classes"]) < 2:
         return
-    told = ", ".join(map(str, sorted(values)))
+    labels = ", ".join(map(str, sorted(values)))
     raise ConfigError(
-        f"{loader}: none of the {looked} masks holds a class, their labels are {told}: 255 is ignored, so where masks "
-        "have one class it is 1, not 255"
+        f"{loader}: none of the {count} masks holds a class, their labels are {labels}; 255 is ignored, so the "
+        "class of a mask with a single class is 1, not 255"
     )
 
 
 def _values(info: dict[str, Any], dataset: Any) -> set[int]:
-    """The labels of a sample's mask, as the network numbers them."""
+    """The labels of a sample's mask, as the network numbers them; image and mask are decoded."""
     if isinstance(dataset, ShardDataset):
         return set(np.unique(LoadShardSample()(info)["gt_seg_map"]).tolist())
     path, meta = info["seg_map_path"], dataset.metainfo

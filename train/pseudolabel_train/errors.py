@@ -8,7 +8,7 @@ class ConfigError(UserError):
 
 
 class ImageError(UserError, ValueError):
-    """An image or its mask cannot be trained on or scored; the message names the file."""
+    """An image or its mask cannot be used for training or scoring; the message names the file."""
 
 
 class PredictionNameError(UserError):

@@ -1,4 +1,4 @@
-"""What MMEngine and PyTorch raise for reasons of the user's, in one message each."""
+"""Turn errors of MMEngine and PyTorch that the user can fix into one clear message each."""
 
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
@@ -22,7 +22,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     try:
         return Runner.from_cfg(cfg)
-    except (UserError, torch.OutOfMemoryError, OSError):  # those of the system are told by `explained`
+    except (UserError, torch.OutOfMemoryError, OSError):  # `explained` handles errors of the system
         raise
     except Exception as error:  # any class that a config names may raise anything
         raise ConfigError(f"'{cfg.filename}' cannot be built: {type(error).__name__}: {error}") from error
@@ -30,14 +30,14 @@ def build_runner(cfg: Config) -> Runner:
 
 @contextmanager
 def explained(cfg: Config, loader: str) -> Iterator[None]:
-    """Turn errors of the system and of loaders' workers into errors that end in one message.
+    """Turn errors of the system and of loaders' workers into `ConfigError`s.
 
     Args:
         cfg: of the run.
-        loader: the one whose batch size and workers decide, such as `train_dataloader`.
+        loader: the loader in use, such as `train_dataloader`; messages name its settings.
 
     Raises:
-        ConfigError: in place of running out of memory, errors of files, and workers that were killed.
+        ConfigError: if memory runs out, a file cannot be used, or a worker is killed.
     """
     try:
         yield
@@ -45,31 +45,31 @@ def explained(cfg: Config, loader: str) -> Iterator[None]:
         raise _own(error) from error
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"out of memory with {loader}.batch_size={cfg[loader].batch_size}; give a smaller one with `cfg_options`, "
+            f"out of memory with {loader}.batch_size={cfg[loader].batch_size}; set a smaller one with `cfg_options`, "
             f"and accumulate with optim_wrapper.accumulative_counts ({error})"
         ) from error
     except BrokenExecutor as error:
         raise ConfigError(
-            "a worker process of the CRF was killed, most likely for its memory; give fewer with `cfg_options` "
+            "a worker process of the CRF was killed, most likely because memory ran out; set fewer with `cfg_options` "
             "test_evaluator.workers=..."
         ) from error
     except OSError as error:
-        raise ConfigError(f"{error}; is it `work_dir` '{cfg.work_dir}', or a file of {loader}.dataset?") from error
+        raise ConfigError(f"{error}; check `work_dir` '{cfg.work_dir}' and the files of {loader}.dataset") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise ConfigError(f"'{cfg.filename}' with `cfg_options` has a setting that there is not: {error}") from error
+        raise ConfigError(f"'{cfg.filename}' or `cfg_options` has an unknown setting: {error}") from error
     except RuntimeError as error:
         if _WORKER not in str(error) or "Traceback" in str(error):
             raise
         raise ConfigError(
-            f"{error}; its memory may have run out: give fewer workers with `cfg_options` {loader}.num_workers=..., 0 "
-            "for none"
+            f"{error}; its memory may have run out; set fewer workers with `cfg_options` {loader}.num_workers=... (0 "
+            "for none)"
         ) from error
 
 
 def _own(error: UserError) -> UserError:
-    """An error as it was raised; PyTorch hands on those of workers with their traceback as text."""
+    """The error with its original message; PyTorch adds a worker's traceback to it."""
     text = str(error)
     if not text.startswith("Caught ") or _WORKER not in text:
         return error

@@ -11,15 +11,15 @@ from torch import nn
 
 @MODELS.register_module()
 class DeepLabV2Head(BaseDecodeHead):
-    """Four dilated 3x3 convolutions straight to the classes, summed (DeepLabV2's ASPP-L, Fig. 7).
+    """The sum of four dilated 3x3 convolutions from features to class logits (DeepLabV2's ASPP-L, Fig. 7).
 
-    MMSegmentation's `ASPPHead` is DeepLabV3's: it has other branches, joins them by concatenation and classifies
-    afterwards. Here every branch is a classifier already, so that there is no `conv_seg`, no norm and no dropout.
+    MMSegmentation's `ASPPHead` is DeepLabV3's: it has other branches, concatenates them and classifies afterwards. Here
+    every branch is a classifier, without `conv_seg`, norm or dropout.
 
     Args:
-        dilations: one branch each; 6, 12, 18, 24 at output stride 8.
-        init_std: deviation of the normal distribution that weights start from; biases start at zero.
-        options: those of `BaseDecodeHead`; `channels` is not used and may be left out.
+        dilations: one per branch; 6, 12, 18, 24 at output stride 8.
+        init_std: standard deviation of the initial weights (normal distribution); biases start at zero.
+        options: options of `BaseDecodeHead`; `channels` is not used and may be omitted.
     """
 
     def __init__(self, dilations: Sequence[int] = (6, 12, 18, 24), init_std: float = 0.01, **options: Any) -> None:
@@ -27,7 +27,7 @@ class DeepLabV2Head(BaseDecodeHead):
         options.setdefault("dropout_ratio", 0)
         options.setdefault("init_cfg", {"type": "Normal", "layer": "Conv2d", "std": init_std})
         super().__init__(**options)
-        # The parent's classifier would be a parameter without a gradient, which distributed training refuses.
+        # The parent's classifier would get no gradient, and distributed training raises an error then.
         del self.conv_seg
         self.branches = nn.ModuleList(
             nn.Conv2d(self.in_channels, self.out_channels, 3, padding=dilation, dilation=dilation)
@@ -38,7 +38,7 @@ class DeepLabV2Head(BaseDecodeHead):
         """Logits at the features' resolution.
 
         Args:
-            inputs: the backbone's feature maps, float (B, C, h, w) each; `in_index` chooses one of them.
+            inputs: the backbone's feature maps, float (B, C, h, w) each; `in_index` selects one.
 
         Returns:
             float (B, classes, h, w), background at 0.

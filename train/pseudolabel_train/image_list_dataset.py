@@ -1,4 +1,4 @@
-"""Images and masks as files, by a list of either layout in which data sets publish one."""
+"""Images and masks as files, named by an image list in any of the usual notations."""
 
 import os
 from typing import Any
@@ -19,16 +19,16 @@ from pseudolabel_train.loading import dataset_metainfo, decode_mask
 
 @DATASETS.register_module()
 class ImageListDataset(BaseSegDataset):
-    """`BaseSegDataset` for lists and names of files as people have them, with the classes of a vocabulary.
+    """`BaseSegDataset` with the classes of a vocabulary, for image lists in any of the usual notations.
 
-    A line of `ann_file` is `ID`, `ID.jpg`, or `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`; ids may hold blanks,
-    and images may have any suffix, in any case. A mask is `ID` with `seg_map_suffix` in `data_prefix.seg_map_path`, or,
-    where that file is not there, the one that the line names below `data_root`.
+    A line of `ann_file` is `ID`, `ID.jpg`, or `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`; ids may
+    contain blanks, and images may have any suffix in upper or lower case. The mask is `ID` with `seg_map_suffix` in
+    `data_prefix.seg_map_path` or, if that file does not exist, the mask that the line names below `data_root`.
 
     Args:
-        vocabulary: a shipped vocabulary's name, such as `voc`, or a YAML file. It takes the place of `metainfo`, and
-            of `reduce_zero_label` for vocabularies without background.
-        options: those of `BaseSegDataset`.
+        vocabulary: a shipped vocabulary's name, such as `voc`, or a YAML file. It replaces `metainfo` and
+            `reduce_zero_label`.
+        options: options of `BaseSegDataset`.
 
     Raises:
         ImageListError: if the list cannot be read.
@@ -42,7 +42,7 @@ class ImageListDataset(BaseSegDataset):
         super().__init__(**options, reduce_zero_label=known["reduce_zero_label"])
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One dictionary per image of the list, in its order, as `BaseSegDataset` has them, and `num_classes`."""
+        """One dictionary per image, in the order of the list: `BaseSegDataset`'s fields and `num_classes`."""
         images, masks = self.data_prefix["img_path"], self.data_prefix.get("seg_map_path")
         names = ImageNames(find_images(images)[0])
         listed = read_image_list(self.ann_file, names, os.path.basename(images.rstrip("/")))
@@ -60,6 +60,7 @@ class ImageListDataset(BaseSegDataset):
         return found
 
     def _mask(self, path: str, named: str) -> str:
+        """The mask at `path` or, if that file does not exist, the one named in the list."""
         other = os.path.join(self.data_root or "", named.lstrip("/"))
         return other if named and not os.path.isfile(path) and os.path.isfile(other) else path
 
@@ -83,11 +84,11 @@ class LoadMask(BaseTransform):
 
     Required keys: `seg_map_path`, `ori_shape`, `num_classes`, `reduce_zero_label`, `seg_fields`.
 
-    Added keys: `gt_seg_map`, uint8 (H, W), as `LoadShardSample` has it; `seg_fields` gains `gt_seg_map`.
+    Added keys: `gt_seg_map`, uint8 (H, W) as from `LoadShardSample`; `seg_fields` gains `gt_seg_map`.
 
     Raises:
-        ImageError: if the mask is missing or damaged, in colour, of another size than its image, or holds a label that
-            is none of the classes.
+        ImageError: if the mask is missing or damaged, in colour, of another size than its image, or has a label
+            outside the classes.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

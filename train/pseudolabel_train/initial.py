@@ -1,4 +1,4 @@
-"""Initial weights of a config or of `init`: chosen, fetched and looked at before the Runner is built."""
+"""Initial weights from the config or from `init`: choose, fetch and check them before the Runner is built."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,32 +10,34 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from pseudolabel_train.errors import ConfigError, WeightsError
-from pseudolabel_train.weights import PREFIX, check_file, check_initial, is_whole, load_from_weights, read_weights
+from pseudolabel_train.weights import PREFIX, check_file, check_initial, is_segmenter, load_from_weights, read_weights
 
 
 def choose_initial(cfg: Config, place: str) -> None:
-    """Let the backbone, or the whole segmenter where the weights are one's, start from `place`.
+    """Initialise the backbone from `place`, or the complete segmenter if the weights are a segmenter's.
 
     Raises:
         ConfigError: if the config would not use them.
         WeightsError: if they cannot be read.
     """
     if cfg.get("load_from"):
-        raise ConfigError(f"`init` {place}: the config has load_from='{cfg.load_from}', which would win; take one away")
+        raise ConfigError(
+            f"`init` {place}: the config has load_from='{cfg.load_from}', which takes precedence; remove one of them"
+        )
     if not cfg.model.get("backbone"):
-        raise ConfigError(f"`init` {place}: {cfg.model.type} has no backbone; set its own init_cfg in the config")
+        raise ConfigError(f"`init` {place}: {cfg.model.type} has no backbone; set its init_cfg in the config")
     init = {"type": "Pretrained", "checkpoint": f"{PREFIX}{place}"}
     for part in (cfg.model, cfg.model.backbone):
         part.pop("pretrained", None)
         part.pop("init_cfg", None)
-    (cfg.model if is_whole(read_weights(place)) else cfg.model.backbone).init_cfg = init
+    (cfg.model if is_segmenter(read_weights(place)) else cfg.model.backbone).init_cfg = init
 
 
 def fetch_initial(cfg: Config) -> None:
-    """Read all weights that the config starts from, or fetch them into the cache that MMEngine reads.
+    """Read all initial weights of the config, or download them to the cache that MMEngine reads.
 
     Raises:
-        WeightsError: if they are missing, cannot be fetched, or are no weights; the message names `init`.
+        WeightsError: if they are missing, cannot be downloaded, or are not weights.
     """
     for place in initial_places(cfg):
         if place.startswith(PREFIX):
@@ -47,10 +49,10 @@ def fetch_initial(cfg: Config) -> None:
 
 
 def check_initial_of(cfg: Config, model: nn.Module) -> None:
-    """Make sure that the weights that our own prefix names are those of this model.
+    """Check that initial weights with our own prefix fit this model.
 
     Raises:
-        WeightsError: if they are another's.
+        WeightsError: if they belong to another model.
     """
     for part in (cfg.model, cfg.model.get("backbone") or {}):
         init = part.get("init_cfg")
@@ -60,7 +62,7 @@ def check_initial_of(cfg: Config, model: nn.Module) -> None:
 
 
 def initial_places(cfg: Config) -> list[str]:
-    """Every path and URL that weights are to come from before training, in the order of the config."""
+    """Path or URL of all initial weights, in the order of the config."""
     places = [] if cfg.get("resume") else [cfg.get("load_from")]
     return list(dict.fromkeys(str(place) for place in [*places, *_pretrained(cfg.model)] if place))
 
@@ -78,12 +80,12 @@ def _pretrained(part: Any) -> Iterator[str | None]:
 
 
 def _fetch(place: str) -> None:
-    """Addresses of MMEngine, such as torchvision://resnet50, are known to it alone."""
+    """Download by MMEngine, which alone resolves addresses such as torchvision://resnet50."""
     name = Path(place).name
     try:
         CheckpointLoader.load_checkpoint(place, map_location="cpu")
     except (URLError, OSError, RuntimeError, ValueError, KeyError, EOFError, ImportError) as error:
         raise WeightsError(
-            f"the initial weights '{place}' cannot be fetched ({type(error).__name__}: {error}); download them where "
-            f"there is a network and say `init` PATH/{name}"
+            f"the initial weights '{place}' cannot be downloaded ({type(error).__name__}: {error}); download them on a "
+            f"machine with network access and set `init` PATH/{name}"
         ) from error

@@ -5,20 +5,19 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import nn
 
-BACKGROUND = 0
+from pseudolabel.records import BACKGROUND, IGNORE
 
 
 @MODELS.register_module()
 class BalancedCrossEntropyLoss(nn.Module):
     """Cross-entropy averaged over background and over foreground separately, then over the two.
 
-    From ImageNet weights the head first learns that nearly everything is background; giving both sides the same weight
-    keeps the first thousand iterations from that. Ignored pixels count on neither side, and a side without pixels
-    counts nothing.
+    Starting from ImageNet weights, the head first learns to predict background nearly everywhere; equal weight for both
+    sides prevents this in the first thousand iterations. Ignored pixels are left out, and a side without pixels adds 0.
 
     Args:
         loss_weight: factor on the loss.
-        loss_name: its name in logs; a name that begins with `loss` takes part in the sum that is minimised.
+        loss_name: its name in logs; only losses whose name begins with `loss` are part of the minimised sum.
     """
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_balanced_ce") -> None:
@@ -27,18 +26,18 @@ class BalancedCrossEntropyLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = 255
+        self, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = IGNORE
     ) -> torch.Tensor:
         """The loss of a batch.
 
         Args:
             logits: float (B, classes, h, w), background at 0.
             labels: int64 (B, h, w); 0 background, 1.. classes, `ignore_index`.
-            weight: float (B, h, w), factor on each pixel's loss, as MMSegmentation's pixel samplers give it.
-            ignore_index: the label that does not count.
+            weight: float (B, h, w), factor on each pixel's loss, from MMSegmentation's pixel samplers.
+            ignore_index: the label of ignored pixels.
 
         Returns:
-            float scalar; zero where no pixel counts.
+            float scalar; zero if all pixels are ignored.
         """
         losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
         if weight is not None:

@@ -1,4 +1,4 @@
-"""MMSegmentation's IoUMetric with DenseCRF before it and palette PNGs after it."""
+"""MMSegmentation's IoUMetric, with optional DenseCRF and with predictions written as palette PNGs."""
 
 import os
 from collections import deque
@@ -25,9 +25,9 @@ from pseudolabel.runtime.workers import open_pool
 from pseudolabel_train.prediction_files import PredictionFiles, prediction_name
 
 PENDING_PER_WORKER = 2
-# What the CRF of one image may end in; the image is too large, or what the model says of it is no number.
+# Errors of the CRF that concern one image only: it is too large, or its logits are not finite.
 OF_ONE_IMAGE = (ValueError, MemoryError, torch.OutOfMemoryError)
-# Of CrfConfig, what bears on probabilities that have a background of their own.
+# Settings of CrfConfig that apply to probabilities with their own background channel.
 CRF_FIELDS = (
     "iterations",
     "gaussian_sxy",
@@ -42,13 +42,13 @@ CRF_FIELDS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's labels on their way to the score.
+    """One image's predicted labels, not scored yet.
 
     Attributes:
-        path: of the image, which names the file that is written.
-        labels: a promise of the labels, (H, W), or of the reason why there are none.
-        truth: int (H, W); None where there is no ground truth.
-        first: the mask value of label 0: 1 where the classes have no background and a mask's 0 says that there is none.
+        path: path of the image, from which the name of the written file follows.
+        labels: future of the labels, int (H, W), or of the exception.
+        truth: int (H, W); None without ground truth.
+        first: the mask value of label 0; 1 if the classes have no background, so that 0 in a mask means no label.
     """
 
     path: str
@@ -57,29 +57,28 @@ class Prediction:
     first: int = 0
 
     def mask(self, labels: np.ndarray) -> np.ndarray:
-        """The labels as mask files number them: uint8 (H, W)."""
+        """The values of the mask file: uint8 (H, W)."""
         return (labels + self.first).astype(np.uint8)
 
 
 @METRICS.register_module()
 class CrfIoUMetric(IoUMetric):
-    """`IoUMetric` that can run DenseCRF on the probabilities first: on the device, or in worker processes behind it.
+    """`IoUMetric` that can run DenseCRF on the probabilities first, on the device or in worker processes.
 
-    At most a few images wait for a worker at any time, so that memory does not grow with the data set and nothing but
-    masks is written to disk. With `output_dir` the predictions are written as palette PNGs in VOC's colours, where
-    `IoUMetric` writes grey ones that the VOC server does not take. An image that the CRF cannot take is not scored and
-    not written; the others are.
+    At most two images per worker are pending, so memory does not grow with the data set, and only masks are written to
+    disk. With `output_dir`, predictions are written as palette PNGs in VOC's colours; `IoUMetric` writes grey PNGs,
+    which the VOC server refuses. An image on which the CRF fails is neither scored nor written; all others are.
 
     Attributes:
-        failures: of the latest evaluation, on all ranks: why an image was not scored, by its name.
+        failures: the images that the latest evaluation did not score, on all ranks: reason by name.
 
     Args:
-        crf: those of `CRF_FIELDS` that differ from the defaults of `pseudolabel.config.CrfConfig`; None leaves the CRF
-            out.
-        workers: processes per rank for the CRF; 0 shares all cores between the ranks.
+        crf: settings of `CRF_FIELDS` that differ from the defaults of `pseudolabel.config.CrfConfig`; None disables
+            the CRF.
+        workers: processes per rank for the CRF; 0 divides all cores among the ranks.
         output_dir: folder for the predictions, `a/img.png` for the image `a/img.jpg` below its `image_folders`.
-        image_folders: where the images lie; `pseudolabel train` and `test` set it.
-        options: those of `IoUMetric`, such as `format_only`.
+        image_folders: folders of the images; `pseudolabel train` and `test` set it.
+        options: options of `IoUMetric`, such as `format_only`.
 
     Raises:
         SettingError: if `crf` has an unknown field or no iterations.
@@ -93,30 +92,32 @@ class CrfIoUMetric(IoUMetric):
         image_folders: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        super().__init__(**options)  # without the folder, which it would create
+        super().__init__(**options)  # without output_dir, because IoUMetric would create it
         self.output_dir, self.image_folders = output_dir, tuple(image_folders)
         self._files = PredictionFiles(output_dir, image_folders) if output_dir else None
         self.crf = _read_crf(crf)
         self._workers = workers or share_of_cores(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         self._pool: ProcessPoolExecutor | None = None
         self._pending: deque[Prediction] = deque()
-        self._failed: dict[str, str] = {}  # on this rank, since the latest evaluation
+        self._failed: dict[str, str] = {}  # on this rank, since the last evaluation
         self.failures: dict[str, str] = {}
 
     def crf_fields(self) -> dict[str, Any]:
-        """The CRF's parameters, for reports; empty without a CRF."""
+        """The CRF's settings, for reports; empty without a CRF."""
         return {} if self.crf is None else {name: getattr(self.crf, name) for name in CRF_FIELDS}
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take a batch: score it, or with a CRF hand it on and score what the workers have finished.
+        """Score a batch; with a CRF, submit it to the workers and score the oldest pending predictions.
 
         Args:
-            data_batch: with `inputs`, the images as the pipeline left them: uint8 (3, H, W), BGR.
-            data_samples: the model's outputs with `pred_sem_seg`, `seg_logits` and, for scores, `gt_sem_seg`.
+            data_batch: `inputs` are the images after the pipeline: uint8 (3, H, W), BGR.
+            data_samples: the model's outputs with `pred_sem_seg`, `seg_logits` and, for scoring, `gt_sem_seg`.
         """
         for image, sample in zip(data_batch["inputs"], data_samples, strict=True):
             truth = None if self.format_only else sample["gt_sem_seg"]["data"].squeeze(0).cpu()
-            labels = promise(partial(_predicted, sample)) if self.crf is None else self._refine(image, sample, self.crf)
+            labels = (
+                finished(partial(_predicted, sample)) if self.crf is None else self._refine(image, sample, self.crf)
+            )
             first = 1 if sample.get("reduce_zero_label") else 0
             self._pending.append(Prediction(sample["img_path"], labels, truth, first))
         self._finish(
@@ -124,12 +125,12 @@ class CrfIoUMetric(IoUMetric):
         )
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Score of the `size` images of all ranks, once the workers are done; see `IoUMetric`.
+        """Scores of the `size` images of all ranks, after the workers have finished; see `IoUMetric`.
 
-        Where the CRF has failed on every image there are no scores.
+        Empty if the CRF failed on every image, or with `format_only`.
         """
         self._finish(len(self._pending))
-        self.failures = {key: said for part in all_gather_object(self._failed) for key, said in part.items()}
+        self.failures = {key: reason for part in all_gather_object(self._failed) for key, reason in part.items()}
         self._failed = {}
         if self._pool is not None:
             self._pool.shutdown()
@@ -145,22 +146,23 @@ class CrfIoUMetric(IoUMetric):
         return super().evaluate(size)
 
     def _refine(self, image: torch.Tensor, sample: dict[str, Any], crf: CrfConfig) -> "Future[np.ndarray]":
-        """Labels from the engine `torch`, at once on the logits' device, or a worker's promise of pydensecrf's."""
+        """Future of the labels: done at once with the engine `torch`, on the logits' device; else from a worker."""
         logits = sample["seg_logits"]["data"]
         if image.shape[-2:] != logits.shape[-2:]:
             raise SettingError(
-                f"DenseCRF needs '{sample['img_path']}' at its own size {tuple(logits.shape[-2:])}, but the test "
-                f"pipeline made it {tuple(image.shape[-2:])}; take Resize out of it, or set test_evaluator.crf=None"
+                f"DenseCRF needs '{sample['img_path']}' at its original size {tuple(logits.shape[-2:])}, but the test "
+                f"pipeline resizes it to {tuple(image.shape[-2:])}; remove Resize from it, or set "
+                "test_evaluator.crf=None"
             )
         if image.dtype != torch.uint8:
             raise SettingError(f"DenseCRF cannot refine '{sample['img_path']}': its image is {image.dtype}, not uint8")
         if not torch.isfinite(logits).all():
-            return promise(_diverged)
+            return finished(_diverged)
         pixels = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).cpu().numpy())
         probabilities = logits.float().softmax(0).cpu().numpy()
         crf = self.crf = resolve_engine(crf, logits.device)  # for the report
         if crf.engine == "torch":
-            return promise(lambda: refine_probabilities(pixels, probabilities, crf, logits.device))
+            return finished(lambda: refine_probabilities(pixels, probabilities, crf, logits.device))
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)
         return self._pool.submit(refine_probabilities, pixels, probabilities, crf)
@@ -178,7 +180,7 @@ class CrfIoUMetric(IoUMetric):
                 self._failed[prediction_name(prediction.path, self.image_folders)] = (
                     f"DenseCRF: {error or type(error).__name__}"
                 )
-                self.results.append((torch.zeros(classes),) * 4)  # nothing to count, but each rank has as many
+                self.results.append((torch.zeros(classes),) * 4)  # no pixels, but the number of results must fit
                 continue
             if prediction.truth is not None:
                 areas = self.intersect_and_union(torch.from_numpy(labels), prediction.truth, classes, self.ignore_index)
@@ -187,8 +189,8 @@ class CrfIoUMetric(IoUMetric):
                 self._files.write(prediction.path, mask_image(prediction.mask(labels)))
 
 
-def promise(work: Callable[[], np.ndarray]) -> "Future[np.ndarray]":
-    """What `work` gives, or the error of this one image that it raises, kept until it is asked for."""
+def finished(work: Callable[[], np.ndarray]) -> "Future[np.ndarray]":
+    """A finished future with the result of `work`, or with its exception if that concerns this image only."""
     future: Future[np.ndarray] = Future()
     try:
         future.set_result(work())
@@ -202,15 +204,15 @@ def _predicted(sample: dict[str, Any]) -> np.ndarray:
 
 
 def _diverged() -> np.ndarray:
-    raise ValueError("the logits are not finite, the training diverged")
+    raise ValueError("the logits are not finite; the training diverged")
 
 
 def _read_crf(fields: dict[str, Any] | None) -> CrfConfig | None:
     if fields is None:
         return None
     if unknown := sorted(set(fields) - set(CRF_FIELDS)):
-        raise SettingError(f"test_evaluator.crf has no field {', '.join(unknown)}; it has {', '.join(CRF_FIELDS)}")
+        raise SettingError(f"test_evaluator.crf has no setting {', '.join(unknown)}; it has {', '.join(CRF_FIELDS)}")
     config = CrfConfig(**fields)
     if config.iterations < 1:
-        raise SettingError(f"test_evaluator.crf.iterations {config.iterations}: set crf=None to go without a CRF")
+        raise SettingError(f"test_evaluator.crf.iterations {config.iterations}: set crf=None to disable the CRF")
     return config

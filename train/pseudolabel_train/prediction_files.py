@@ -1,4 +1,4 @@
-"""The files that a segmenter's predictions are written to: named by the images' paths below their folder."""
+"""Write a segmenter's predictions as palette PNGs, named after the images' paths below their folder."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -14,29 +14,29 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel_train.errors import PredictionNameError
 
-SHARD = ".tar/"  # between a shard and a key, where a sample's path is of both
+SHARD = ".tar/"  # ends the shard's path in the path of a sample, `SHARD.tar/KEY`
 
 
 class PredictionFiles:
     """Palette PNGs in a folder, one per image.
 
     Args:
-        folder: where they go.
-        image_folders: those below which an image's path is its name; elsewhere the file's name alone is.
+        folder: output folder.
+        image_folders: an image below one of them is named by its path there; any other by its file name.
     """
 
     def __init__(self, folder: str, image_folders: Sequence[str] = ()) -> None:
         self.image_folders = tuple(image_folders)
         self._folder = folder
-        self._files: OwnFiles | None = None  # opened on each rank when it writes
+        self._files: OwnFiles | None = None  # opened by each rank when it writes
         self._images: dict[str, str] = {}
 
     def write(self, path: str, mask: Image.Image) -> None:
         """Write the prediction for the image of this path.
 
         Raises:
-            PredictionNameError: if another image's has the same name.
-            OutputError: if it cannot be written, or another's file is there.
+            PredictionNameError: if another image's prediction has the same name.
+            OutputError: if it cannot be written, or would overwrite a file that is not ours.
         """
         name = self.name(path)
         if self._files is None:
@@ -47,11 +47,11 @@ class PredictionFiles:
         self._files.write({name: buffer.getvalue()})
 
     def check(self, paths: Sequence[str]) -> None:
-        """Make sure, before there are predictions, that all of them can be written.
+        """Check, before anything is predicted, that all predictions can be written.
 
         Raises:
-            PredictionNameError: if two have one name.
-            OutputError: if the folder cannot be written, or holds another's file of such a name.
+            PredictionNameError: if two would have the same name.
+            OutputError: if the folder cannot be written, or has a file of such a name that is not ours.
         """
         files = OwnFiles(Folder(self._folder))
         names = [self.name(path) for path in paths]
@@ -61,48 +61,48 @@ class PredictionFiles:
             raise OutputError(obstacle)
 
     def name(self, path: str) -> str:
-        """`a/img.png` for the image `FOLDER/a/img.jpg`, never one that leads out of the folder of predictions.
+        """`a/img.png` for the image `FOLDER/a/img.jpg`; it never leads out of the output folder.
 
         Raises:
-            PredictionNameError: if another image has it.
+            PredictionNameError: if another image has the same name.
         """
         name = f"{prediction_name(path, self.image_folders)}.png"
         other = self._images.setdefault(name, path)
         if other != path:
             raise PredictionNameError(
-                f"the predictions of '{other}' and '{path}' would both be '{name}'; rename one of the images, or let "
-                "their data sets' data_prefix.img_path tell them apart"
+                f"the predictions of '{other}' and '{path}' would both be '{name}'; rename one of the images, or "
+                "give their data sets a different data_prefix.img_path"
             )
         return name
 
 
 def prediction_name(path: str, image_folders: Sequence[str]) -> str:
-    """An image's name: its path below the innermost of the folders, without suffix; a shard's sample goes by its key.
+    """An image's name: its path below the innermost of the folders, without suffix; for a sample of a shard, its key.
 
-    Of a path that lies below none of them, only the last part is taken.
+    For a path below none of the folders, only its last part is used.
     """
     if SHARD in path:
         parts = path.rpartition(SHARD)[2].split("/")
     else:
-        whole = PurePosixPath(path)
-        above = [folder for folder in image_folders if whole.is_relative_to(folder) and whole != PurePosixPath(folder)]
-        inner = max(above, key=lambda folder: len(PurePosixPath(folder).parts), default=str(whole.parent))
-        parts = list(whole.relative_to(inner).with_suffix("").parts)
+        full = PurePosixPath(path)
+        above = [folder for folder in image_folders if full.is_relative_to(folder) and full != PurePosixPath(folder)]
+        inner = max(above, key=lambda folder: len(PurePosixPath(folder).parts), default=str(full.parent))
+        parts = list(full.relative_to(inner).with_suffix("").parts)
     safe = [part for part in parts if part not in ("", ".", "..")]
     return "/".join(safe) or "_"
 
 
 def open_prediction_files(cfg: Config, evaluator: str, dataset: Any) -> None:
-    """Tell the evaluators that write predictions where the images lie, and make sure that they can write.
+    """Give the evaluators that write predictions the images' folders, and check that they can write.
 
     Args:
-        cfg: of the run.
+        cfg: config of the run.
         evaluator: `test_evaluator` or `val_evaluator`.
-        dataset: the one that is to be predicted, opened.
+        dataset: the data set to predict, already built.
 
     Raises:
-        PredictionNameError: if two predictions have one name.
-        OutputError: if the folder cannot be written, or holds another's file of such a name.
+        PredictionNameError: if two predictions would have the same name.
+        OutputError: if the folder cannot be written, or has a file of such a name that is not ours.
     """
     found = cfg.get(evaluator) or []
     for one in found if isinstance(found, list) else [found]:
@@ -114,7 +114,7 @@ def open_prediction_files(cfg: Config, evaluator: str, dataset: Any) -> None:
 
 
 def _image_folders(dataset: Any) -> Iterator[str]:
-    """The folders of images of a data set, and of those inside MMEngine's wrappers."""
+    """The image folders of a data set and of the data sets inside MMEngine's wrappers."""
     for part in getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]:
         if part is not None:
             yield from _image_folders(part)

@@ -1,10 +1,10 @@
-"""Importing this module registers all parts of the package with MMSegmentation, for configs to name them."""
+"""Importing this module registers the parts of this package with MMSegmentation, so that configs can name them."""
 
 import io
 import warnings
 from contextlib import redirect_stdout
 
-# MMSegmentation says on import which of its optional parts are missing; none of them is used here.
+# On import, MMSegmentation prints which of its optional parts are missing; none of them is used here.
 with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
     import mmseg.datasets
@@ -17,10 +17,10 @@ from pseudolabel_train import (
     loading,
     loss,
     metric,
-    pictures,
     report,
     segmentor,
     shard_dataset,
+    visualization,
     weights,
 )
 
@@ -31,9 +31,9 @@ __all__ = [
     "loading",
     "loss",
     "metric",
-    "pictures",
     "report",
     "segmentor",
     "shard_dataset",
+    "visualization",
     "weights",
 ]

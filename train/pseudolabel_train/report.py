@@ -1,4 +1,4 @@
-"""What an mIoU means nothing without: initialisation, training data, scales, CRF, split and numbers of images."""
+"""Report scores together with their conditions: initialisation, training data, scales, CRF, split, image counts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,20 +22,20 @@ UNKNOWN = {"initialisation": "unknown", "trained_on": "unknown"}
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Prints every validation's and test's score with the circumstances, and writes them to `metrics.json`.
+    """Log the score of every validation and test with its conditions, and write both to `metrics.json`.
 
-    The file lies in the work folder and holds the latest `val` and the latest `test`. Checkpoints carry the
-    circumstances of their training along.
+    The file is in the work folder and holds the latest `val` and the latest `test`. The conditions of training are
+    saved in checkpoints.
 
     Args:
-        training: those of the checkpoint that is tested, as `describe_training` gave them.
+        training: conditions of training of the tested checkpoint, from `describe_training`.
     """
 
     def __init__(self, training: Mapping[str, Any] | None = None) -> None:
         self.training = dict(training or UNKNOWN)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say what it was trained on."""
+        """Save the conditions of training in the checkpoint."""
         meta = checkpoint["meta"]
         meta[META] = {**describe_training(runner), "iteration": meta["iter"]}
 
@@ -50,34 +50,34 @@ class ReportHook(Hook):
 
 
 def report(runner: Runner, name: str, metrics: Mapping[str, float], training: Mapping[str, Any]) -> None:
-    """Print and write one report; only the main process does."""
+    """Log and write one report, on the main process only."""
     if not is_main_process():
         return
     scores = {key.rpartition("/")[2]: float(value) for key, value in metrics.items()}
-    circumstances = {**describe_evaluation(runner, name), **training}
+    conditions = {**describe_evaluation(runner, name), **training}
     if "mIoU" in scores:
-        words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in circumstances.items())
+        words = ", ".join(f"{key} {'none' if value is None else value}" for key, value in conditions.items())
         print_log(f"mIoU {scores['mIoU']:.2f} ({words})", logger="current")
     loop = runner.val_loop if name == "val" else runner.test_loop
     if failed := failures(loop.evaluator.metrics):
-        circumstances["failures"] = failed
-    record_metrics(runner.work_dir, name, {**scores, **circumstances}, WORK_DIR)
+        conditions["failures"] = failed
+    record_metrics(runner.work_dir, name, {**scores, **conditions}, WORK_DIR)
 
 
 def check_work_dir(cfg: Config) -> None:
-    """Make sure, before the Runner is built, that nothing in the work folder is written over that is a user's.
+    """Check, before the Runner is built, that no file of the user's in the work folder would be overwritten.
 
     Raises:
-        UserError: if its `metrics.json` is not ours, or the config lies where MMEngine would write the one in effect.
+        UserError: if its `metrics.json` is not ours, or MMEngine's copy of the config would overwrite the config.
     """
     check_metrics(cfg.work_dir, option=WORK_DIR)
     written = Path(cfg.work_dir) / Path(cfg.filename).name
     if written.exists() and written.samefile(cfg.filename):
-        raise UserError(f"MMEngine would write the config in effect over '{cfg.filename}'; choose another {WORK_DIR}")
+        raise UserError(f"MMEngine's copy of the config would overwrite '{cfg.filename}'; choose another {WORK_DIR}")
 
 
 def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
-    """How a `val` or `test` score came about, JSON-ready."""
+    """The conditions of a `val` or `test` score, JSON-serializable."""
     loop = runner.val_loop if name == "val" else runner.test_loop
     test_cfg = runner.cfg.model.get("test_cfg") or {}
     crf = next((metric.crf_fields() for metric in loop.evaluator.metrics if getattr(metric, "crf", None)), None)
@@ -93,12 +93,12 @@ def describe_evaluation(runner: Runner, name: str) -> dict[str, Any]:
 
 
 def failures(metrics: Sequence[Any]) -> dict[str, str]:
-    """Why images were not scored, by name; what any of the metrics tells."""
-    return {key: said for metric in metrics for key, said in getattr(metric, "failures", {}).items()}
+    """The images that a metric did not score: reason by name."""
+    return {key: reason for metric in metrics for key, reason in getattr(metric, "failures", {}).items()}
 
 
 def describe_training(runner: Runner) -> dict[str, Any]:
-    """What the weights are made of so far, JSON-ready."""
+    """The conditions of training so far, JSON-serializable."""
     loader = runner.train_loop.dataloader
     return {
         "initialisation": describe_initialisation(runner.cfg),
@@ -110,13 +110,13 @@ def describe_training(runner: Runner) -> dict[str, Any]:
 
 
 def describe_data(dataset: Dataset) -> str:
-    """The list or the shards that a data set was made from."""
+    """The image list or the shards of a data set."""
     listed = getattr(dataset, "ann_file", "")
     return Path(listed).stem if listed else str(getattr(dataset, "shards", type(dataset).__name__))
 
 
 def describe_initialisation(cfg: Mapping[str, Any]) -> str:
-    """Where the weights came from before training, by the config."""
+    """The initial weights' path or URL in the config, `random` without one."""
     model = cfg["model"]
     parts = [model, model.get("backbone") or {}]
     places = [None if cfg.get("resume") else cfg.get("load_from"), *(part.get("pretrained") for part in parts)]
@@ -125,5 +125,5 @@ def describe_initialisation(cfg: Mapping[str, Any]) -> str:
 
 
 def total_batch(cfg: Mapping[str, Any]) -> int:
-    """Images per step of the optimizer, over all processes and accumulated batches."""
+    """Images per optimizer step, over all processes and accumulated batches."""
     return cfg["train_dataloader"]["batch_size"] * get_world_size() * cfg["optim_wrapper"].get("accumulative_counts", 1)

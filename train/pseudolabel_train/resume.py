@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from."""
+"""Choose the checkpoint from which training resumes."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from pseudolabel_train.weights import LAST, check_file, checkpoints, follow
 
 
 def choose_checkpoint(cfg: Config) -> None:
-    """Let the config resume from the newest checkpoint of its work folder; without one, training begins there.
+    """Let the config resume from the newest checkpoint of its work folder; without one, training starts anew.
 
     Raises:
-        WeightsError: if the newest checkpoint is missing or no checkpoint any more; the message names the one before.
+        WeightsError: if the newest checkpoint is missing or damaged; the message names the previous one.
     """
     cfg.resume = True
     folder = Path(cfg.work_dir)
@@ -22,7 +22,7 @@ def choose_checkpoint(cfg: Config) -> None:
     elif last.is_file():
         cfg.load_from = str(_checked(follow(last), found))
     elif found:
-        raise WeightsError(f"'{folder}' has no {LAST}, which would name its newest checkpoint; {_say(found[0])}")
+        raise WeightsError(f"'{folder}' has no {LAST}, which names the newest checkpoint; {_hint(found[0])}")
 
 
 def _checked(newest: Path, found: list[Path]) -> Path:
@@ -30,9 +30,9 @@ def _checked(newest: Path, found: list[Path]) -> Path:
         return check_file(str(newest))
     except WeightsError as error:
         before = next((path for path in found if path.name != newest.name), None)
-        fix = _say(before) if before else "there is no other, so remove it and train from the start"
+        fix = _hint(before) if before else "there is no other; remove it and train from the start"
         raise WeightsError(f"the newest checkpoint {error}; {fix}") from error
 
 
-def _say(path: Path) -> str:
-    return f"to resume from '{path.name}' say `resume` `cfg_options` load_from={path}"
+def _hint(path: Path) -> str:
+    return f"to resume from '{path.name}' set `resume` `cfg_options` load_from={path}"

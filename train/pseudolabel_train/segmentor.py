@@ -15,15 +15,14 @@ LARGEST = "max"
 
 @MODELS.register_module()
 class MultiScaleSegmentor(EncoderDecoder):
-    """An `EncoderDecoder` with any backbone and head that sees its images at several scales.
+    """An `EncoderDecoder` with any backbone and head that processes its images at several scales.
 
-    `train_cfg.scales` (default 1 alone): the head's loss is computed at each scale and, where there are several, at
-    their element-wise maximum, against labels brought to the logits' resolution by nearest neighbour; the losses are
-    added up.
+    `train_cfg.scales` (default: 1 only): the head's loss is computed at each scale and, with several scales, for their
+    element-wise maximum; labels are resized to the logits' resolution by nearest neighbour. The losses are summed.
 
-    `test_cfg.scales` (default 1 alone) and `test_cfg.flip`: the logits of all scales, of mirrored images too with
-    `flip`, are brought to the resolution of the first and their element-wise maximum is taken. MMSegmentation's
-    `SegTTAModel` would average probabilities instead.
+    `test_cfg.scales` (default: 1 only) and `test_cfg.flip`: the logits of all scales (with `flip`, of mirrored images,
+    too) are resized to the resolution of the first, and their element-wise maximum is taken. MMSegmentation's
+    `SegTTAModel` averages probabilities instead.
     """
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
@@ -44,7 +43,7 @@ class MultiScaleSegmentor(EncoderDecoder):
         if len(scales) > 1:
             logits[LARGEST] = _largest(list(logits.values()))
         for name, values in logits.items():
-            # `accuracy` is a metric of one segmentation, the final one; the others would only lengthen the log.
+            # `accuracy` is reported for the final logits only, to keep the log short.
             found = self.decode_head.loss_by_feat(values, _shrink_labels(data_samples, values.shape[-2:]))
             wanted = {key: value for key, value in found.items() if "loss" in key or name == list(logits)[-1]}
             losses |= add_prefix(wanted, f"decode.{name}")
@@ -78,12 +77,12 @@ def _rescale(images: Tensor, scale: float) -> Tensor:
 def _largest(logits: list[Tensor]) -> Tensor:
     """Element-wise maximum at the resolution of the first."""
     size = logits[0].shape[-2:]
-    brought = [F.interpolate(values, size, mode="bilinear", align_corners=False) for values in logits[1:]]
-    return torch.stack([logits[0], *brought]).amax(0)
+    resized = [F.interpolate(values, size, mode="bilinear", align_corners=False) for values in logits[1:]]
+    return torch.stack([logits[0], *resized]).amax(0)
 
 
 def _shrink_labels(data_samples: Sequence[SegDataSample], size: torch.Size) -> list[SegDataSample]:
-    """Samples with labels at the logits' resolution, each taken from the middle of its cell as Pillow does."""
+    """Samples with labels at the logits' resolution, each taken from the centre of its cell as in Pillow."""
     labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
     shrunk = F.interpolate(labels.float(), size, mode="nearest-exact").to(labels.dtype)
     return [

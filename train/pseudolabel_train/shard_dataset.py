@@ -36,7 +36,7 @@ class ShardDataset(Dataset):
         pipeline: Sequence[dict[str, Any] | Callable] = (),
         test_mode: bool = False,
     ) -> None:
-        self.test_mode, self.vocabulary = test_mode, load_vocabulary(vocabulary)
+        self.shards, self.test_mode, self.vocabulary = shards, test_mode, load_vocabulary(vocabulary)
         self.samples = dataset.ShardDataset(shards, vocabulary)
         check_vocabulary(self.samples.paths, self.vocabulary)
         if self.samples.holds_cams:

@@ -1,4 +1,4 @@
-"""Initial and trained weights, read without running any code that a file may carry."""
+"""Read initial and trained weights, without executing code that a file may contain."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ PREFIX = "weights:"
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 LAST = "last_checkpoint"
 _NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
-# PyTorch's words for what it will not build, whose name is no tensor's or container's.
+# PyTorch's messages about objects that are not tensors or plain containers, which it refuses to build.
 _GLOBAL = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|unrecognized function|but got) (\S*\w)")
 
 # deeplab-pytorch's names for the parts of a residual network, such as `layer3.block1.reduce.conv.weight`.
@@ -38,28 +38,27 @@ def read_weights(place: str) -> StateDict:
     """Read a state dict from a file or URL.
 
     Args:
-        place: path or http(s) URL of a `.safetensors` file or of a file of `torch.save`; such a file may hold tensors,
-            plain containers and MMEngine's logs, nothing that would have to be executed. MMEngine's `last_checkpoint`
-            is followed. URLs are downloaded once, into torch's own cache, and the hash in their name, where there is
-            one, is checked.
+        place: path or http(s) URL of a `.safetensors` file or of a file of `torch.save`; such a file may contain
+            tensors, plain containers and MMEngine's logs, but no code. MMEngine's `last_checkpoint` is followed. URLs
+            are downloaded once, into torch's own cache, and a hash in the file name is checked.
 
     Returns:
         Tensor by parameter name, on the CPU, in MMSegmentation's names where they were deeplab-pytorch's.
 
     Raises:
-        WeightsError: if there is no such file, it cannot be fetched, or it holds anything else.
+        WeightsError: if there is no such file, it cannot be downloaded, or it contains anything else.
     """
     return _unwrap(_read(place), place)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint of a whole segmenter.
+    """A checkpoint of a complete segmenter.
 
     Attributes:
-        place: where it was read.
+        place: its path or URL.
         weights: tensor by parameter name.
-        training: the circumstances that `ReportHook` left in the checkpoint; empty for others' checkpoints.
+        training: the conditions of training that `ReportHook` saved; empty for checkpoints of other programs.
     """
 
     place: str
@@ -68,7 +67,7 @@ class Trained:
 
 
 def read_trained(place: str) -> Trained:
-    """Read a checkpoint as `read_weights` does, with what it says of its training.
+    """Read a checkpoint as `read_weights` does, with the conditions of its training.
 
     Raises:
         WeightsError: if it cannot be read.
@@ -80,42 +79,42 @@ def read_trained(place: str) -> Trained:
 
 
 def load_trained(model: nn.Module, trained: Trained) -> None:
-    """Fill a whole segmenter with trained weights.
+    """Load trained weights into a complete segmenter.
 
     Raises:
-        WeightsError: if they are another model's; the message names what does not fit.
+        WeightsError: if they belong to another model; the message names the parameters.
     """
     weights = trained.weights
     own = model.state_dict()
-    faults = [f"lacks '{name}'" for name in own if name not in weights]
-    faults += [f"has '{name}' besides" for name in weights if name not in own]
-    faults += _misshapen(own, weights)
-    if faults:
-        raise WeightsError(_explain(trained.place, faults, "the config builds another model"))
+    errors = [f"lacks '{name}'" for name in own if name not in weights]
+    errors += [f"has '{name}' besides" for name in weights if name not in own]
+    errors += _wrong_shapes(own, weights)
+    if errors:
+        raise WeightsError(_explain(trained.place, errors, "the config builds another model"))
     model.load_state_dict(weights)
 
 
 def check_initial(model: nn.Module, place: str) -> None:
-    """Make sure that initial weights are those of the model's backbone, or of the whole segmenter.
+    """Check that initial weights fit the model's backbone or the complete segmenter.
 
-    MMEngine's `Pretrained` takes what fits and only logs the rest; another network's weights would go unnoticed.
+    MMEngine's `Pretrained` loads what fits and only logs the rest, so weights of another network would go unnoticed.
 
     Raises:
         WeightsError: if they cannot be read, lack a part of the backbone, or have it in other shapes.
     """
     weights = load_from_weights(place)
     backbone = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.")}
-    if not is_whole(weights):
+    if not is_segmenter(weights):
         weights = {f"backbone.{name}": value for name, value in weights.items()}
     counts = "num_batches_tracked"  # older files do not count batches, and nothing depends on it
-    faults = [f"lacks '{name}'" for name in backbone if name not in weights and not name.endswith(counts)]
-    faults += _misshapen(backbone, weights)
-    if faults:
-        raise WeightsError(_explain(place, faults, "they are another backbone's"))
+    errors = [f"lacks '{name}'" for name in backbone if name not in weights and not name.endswith(counts)]
+    errors += _wrong_shapes(backbone, weights)
+    if errors:
+        raise WeightsError(_explain(place, errors, "they are another backbone's"))
 
 
-def is_whole(weights: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the weights are a whole segmenter's rather than a backbone's."""
+def is_segmenter(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the weights are those of a complete segmenter rather than of a backbone."""
     return any(name.startswith("backbone.") for name in weights)
 
 
@@ -124,7 +123,7 @@ def load_from_weights(filename: str, map_location: str | None = None) -> StateDi
     """MMEngine's `init_cfg=dict(type="Pretrained", checkpoint="weights:PLACE")`; see `read_weights`."""
     place = filename.removeprefix(PREFIX)
     if get_rank() > 0:
-        barrier()  # the first rank downloads, the others find the file in the cache
+        barrier()  # the first rank downloads, the others read the cache
         return read_weights(place)
     try:
         return read_weights(place)
@@ -143,19 +142,19 @@ def _read(place: str) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise WeightsError(f"'{path}' {_explain_pickle(path, error)}") from error
-    except (EOFError, LookupError) as error:  # what old checkpoints end in where they are cut off
-        raise WeightsError(f"'{path}' is cut off or damaged; download or copy it again") from error
+    except (EOFError, LookupError) as error:  # raised for truncated files in the old format
+        raise WeightsError(f"'{path}' is truncated or damaged; download or copy it again") from error
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {error}; download or copy it again") from error
 
 
 def check_file(place: str) -> Path:
-    """The file of weights at a local path, without reading it all.
+    """The file of weights at a local path; only its beginning is read.
 
-    MMEngine's `last_checkpoint`, a text that names a checkpoint, is followed.
+    MMEngine's `last_checkpoint`, a text file that names a checkpoint, is followed.
 
     Raises:
-        WeightsError: if there is none, or it is something else, such as a web page; the message says what.
+        WeightsError: if there is no such file, or it is something else, such as a web page; the message says what.
     """
     path = Path(place).expanduser()
     if path.name == LAST and path.is_file():
@@ -172,17 +171,17 @@ def check_file(place: str) -> Path:
 
 
 def follow(last: Path) -> Path:
-    """The checkpoint that a `last_checkpoint` names; where its folder was moved, the one of that name beside it.
+    """The checkpoint that `last_checkpoint` names; if the folder was moved, the file of that name beside it.
 
     Raises:
-        WeightsError: if it is at neither place; the message lists those that are beside it.
+        WeightsError: if neither exists; the message lists the checkpoints beside it.
     """
     named = Path(last.read_text(errors="replace").strip() or "nothing")
     beside = last.with_name(named.name)
     if found := next((path for path in (named, beside) if path.is_file()), None):
         return found
     others = ", ".join(path.name for path in checkpoints(last.parent)) or "none"
-    raise WeightsError(f"'{last}' names '{named}', which is not there; checkpoints beside it: {others}")
+    raise WeightsError(f"'{last}' names '{named}', which does not exist; checkpoints beside it: {others}")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -192,19 +191,19 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def _explain_pickle(path: Path, error: UnpicklingError) -> str:
-    """Why PyTorch does not take a pickle as weights; it also says so of what is no pickle at all."""
+    """Why PyTorch does not accept a file as weights, whether it is a pickle or not."""
     found = _GLOBAL.findall(str(error))
     try:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             found = torch.serialization.get_unsafe_globals_in_checkpoint(path) or found
-    except (ValueError, RuntimeError, UnpicklingError):  # it lists those of zips alone
+    except (ValueError, RuntimeError, UnpicklingError):  # it only works for zip files
         pass
     if found:
         return (
             f"holds more than weights ({', '.join(sorted(found)[:3])}), and reading it would run code from it; save "
             "the state dict alone, best with safetensors.torch.save_file"
         )
-    return "is no checkpoint, or damaged: it is no file of torch.save or safetensors; download or copy it again"
+    return "is damaged or no checkpoint (neither torch.save nor safetensors); download or copy it again"
 
 
 def _download(url: str) -> object:
@@ -214,11 +213,11 @@ def _download(url: str) -> object:
     except UnpicklingError as error:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / name
         what = (explain(cached) if cached.is_file() else None) or _explain_pickle(cached, error)
-        raise WeightsError(f"'{url}', fetched to '{cached}', {what}") from error
+        raise WeightsError(f"'{url}', downloaded to '{cached}', {what}") from error
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsError(
-            f"the initial weights '{url}' cannot be fetched ({error}); download {name} where there is a network and "
-            f"say `init` PATH/{name}"
+            f"the initial weights '{url}' cannot be downloaded ({error}); download {name} on a machine with network "
+            f"access and set `init` PATH/{name}"
         ) from error
 
 
@@ -236,7 +235,7 @@ def _unwrap(content: object, place: str) -> StateDict:
 
 
 def _rename(name: str) -> str:
-    """MMSegmentation's name of a parameter that may have deeplab-pytorch's."""
+    """A parameter's name in MMSegmentation, given that name or deeplab-pytorch's."""
     if found := _DEEPLAB_STEM.fullmatch(name):
         return f"{found[1]}1.{found[2]}"
     if found := _DEEPLAB_BLOCK.fullmatch(name):
@@ -248,7 +247,7 @@ def _rename(name: str) -> str:
     return name
 
 
-def _misshapen(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> list[str]:
+def _wrong_shapes(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> list[str]:
     return [
         f"has '{name}' {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
         for name, value in own.items()
@@ -256,6 +255,6 @@ def _misshapen(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tens
     ]
 
 
-def _explain(place: str, faults: list[str], cause: str) -> str:
-    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-    return f"the weights '{place}' do not fit, {cause}: the file {'; '.join(faults[:3])}{more}"
+def _explain(place: str, errors: list[str], cause: str) -> str:
+    more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return f"the weights '{place}' do not fit, {cause}: the file {'; '.join(errors[:3])}{more}"
