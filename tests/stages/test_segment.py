@@ -198,7 +198,7 @@ def test_a_users_file_is_not_written_over(scene, tmp_path, names, name):
     options = ("--classes", ",".join(names), "--out", tmp_path, "--model.name", "/nowhere")
     done = call("segment", tmp_path / "photo.jpg" if name != "photo.png" else tmp_path, *SHAPES, *options)
     assert done.is_clean_error()
-    assert f"did not write, or that changed since, and that would be written over: '{name}'" in done.err
+    assert f"did not write, or that changed since, and would overwrite: '{name}'" in done.err
     assert "choose another --out" in done.err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -224,7 +224,7 @@ def test_names_that_cannot_be_used_are_failures_of_their_images(scene, tmp_path,
     assert "2 images segmented, 3 not" in done.last_line
     lines = [line for line in done.err.splitlines() if line.startswith("not segmented")]
     assert [line.count("rename") or line.count("shorten") for line in lines] == [1, 1, 1]
-    for part in ("258 bytes of 255; shorten it", "caf\\xe9.jpg': its name is not UTF-8", "as 'good.png', like"):
+    for part in ("258 bytes of at most 255; shorten it", "caf\\xe9.jpg': its name is not UTF-8", "as 'good.png', like"):
         assert sum(part in line for line in lines) == 1
     assert files(tmp_path / "out") - {MANIFEST} == outputs("good", "new\nline")
 
