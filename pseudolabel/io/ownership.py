@@ -65,8 +65,7 @@ class OwnFiles:
             return f"'{above}' is a link to a place outside '{self.folder.path}'; remove it"
         longest = os.pathconf(above, "PC_NAME_MAX")
         if too_long := [part for part in target.parts if len(os.fsencode(part)) > longest]:
-            size = len(os.fsencode(too_long[0]))
-            return f"the name '{too_long[0]}' is too long: {size} bytes of at most {longest}; shorten it"
+            return f"the name '{too_long[0]}' is too long: {len(os.fsencode(too_long[0]))} bytes of at most {longest}"
         return ""
 
     def check(self, names: Iterable[str]) -> None:

@@ -223,8 +223,8 @@ def test_names_that_cannot_be_used_are_failures_of_their_images(scene, tmp_path,
     assert done.status == 3
     assert "2 images segmented, 3 not" in done.last_line
     lines = [line for line in done.err.splitlines() if line.startswith("not segmented")]
-    assert [line.count("rename") or line.count("shorten") for line in lines] == [1, 1, 1]
-    for part in ("258 bytes of at most 255; shorten it", "caf\\xe9.jpg': its name is not UTF-8", "as 'good.png', like"):
+    assert [line.count("rename") or line.count("too long") for line in lines] == [1, 1, 1]
+    for part in ("258 bytes of at most 255", "caf\\xe9.jpg': its name is not UTF-8", "as 'good.png', like"):
         assert sum(part in line for line in lines) == 1
     assert files(tmp_path / "out") - {MANIFEST} == outputs("good", "new\nline")
 
