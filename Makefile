@@ -1,4 +1,4 @@
-# make demo | test | lint | wheel | clean. Each creates .venv and installs what it needs; the second time is quick.
+# make demo | test | lint | docs | wheel | clean. Each creates .venv and installs what it needs; the second time is quick.
 #
 # Which build of torch gets installed (CPU, CUDA, ROCm) is decided by pip's own settings: point PIP_EXTRA_INDEX_URL or
 # PIP_FIND_LINKS at the builds you want, or install torch into .venv yourself before the first make.
@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PACKAGE := pyproject.toml constraints.txt
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint docs wheel clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.package
@@ -22,17 +22,20 @@ demo: .venv/.package
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
 
-lint: .venv/.dev
+lint: docs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+docs: .venv/.dev
+	@DISABLE_MKDOCS_2_WARNING=true $(PY) -m mkdocs build --quiet --strict
 
 wheel: .venv/.dev
 	@rm -rf build dist
 	@$(PY) -m build
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps: a file in .venv says that a step is done, and is older than what would make it out of date.

@@ -1,48 +1,105 @@
 """Pseudo-masks from images and image-level labels.
 
-Importing it is quick: what it offers is imported when it is asked for, since torch and diffusers take seconds.
+    import pseudolabel as pl
+
+    model = pl.load_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    for result in pl.DiffSegmenter(model)(["dog.jpg", "cat.jpg"], labels=[["dog"], ["cat", "sofa"]]):
+        refined = pl.refine(result.image, result.scores, result.names)
+
+Importing the package is quick: each name is imported when it is first used, since torch and diffusers take seconds.
 """
 
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pseudolabel.config import (
+        CrfConfig,
+        DiffSegConfig,
+        DiffSegmenterConfig,
+        ElboConfig,
+        Experiment,
+        FreeSegDiffConfig,
+    )
+    from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
+    from pseudolabel.experiment_file import open_experiment
+    from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
-    from pseudolabel.records import LabelMap, Sample, ScoreMaps
+    from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
+    from pseudolabel.shards.dataset import ShardDataset
+    from pseudolabel.stages.functions import cams, evaluate, generate
+    from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
+    from pseudolabel.stages.pretrained import load_model
+    from pseudolabel.stages.refine_image import refine
     from pseudolabel.stages.segmenter import Segmenter
+    from pseudolabel.views.segmentation import Segmentation
 
     __version__: str
 
 __all__ = [
     "Context",
+    "CrfConfig",
+    "DiffSeg",
+    "DiffSegConfig",
+    "DiffSegmenter",
+    "DiffSegmenterConfig",
+    "Elbo",
+    "ElboConfig",
+    "Experiment",
+    "Failure",
+    "FreeSegDiff",
+    "FreeSegDiffConfig",
+    "ImageMethod",
     "LabelMap",
     "Method",
+    "ModelError",
     "Sample",
+    "SampleError",
     "ScoreMaps",
+    "Segmentation",
     "Segmenter",
+    "SettingError",
+    "ShardDataset",
+    "UserError",
+    "VocabularyError",
     "__version__",
+    "cams",
+    "evaluate",
+    "generate",
+    "load_model",
+    "load_plugins",
+    "open_experiment",
+    "refine",
     "register_method",
 ]
 
-_HOMES = {
-    "Context": "pseudolabel.methods.registry:Context",
-    "LabelMap": "pseudolabel.records:LabelMap",
-    "Method": "pseudolabel.methods.registry:Method",
-    "Sample": "pseudolabel.records:Sample",
-    "ScoreMaps": "pseudolabel.records:ScoreMaps",
-    "Segmenter": "pseudolabel.stages.segmenter:Segmenter",
-    "register_method": "pseudolabel.methods.registry:register",
+_MODULES = {
+    "config": ("CrfConfig", "DiffSegConfig", "DiffSegmenterConfig", "ElboConfig", "Experiment", "FreeSegDiffConfig"),
+    "errors": ("ModelError", "SampleError", "SettingError", "UserError", "VocabularyError"),
+    "methods.plugins": ("load_plugins",),
+    "methods.registry": ("Context", "Method"),
+    "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
+    "shards.dataset": ("ShardDataset",),
+    "experiment_file": ("open_experiment",),
+    "stages.functions": ("cams", "evaluate", "generate"),
+    "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
+    "stages.pretrained": ("load_model",),
+    "stages.refine_image": ("refine",),
+    "stages.segmenter": ("Segmenter",),
+    "views.segmentation": ("Segmentation",),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # a copy that is not installed has none
         return metadata.version("pseudolabel")
+    if name == "register_method":
+        return import_module("pseudolabel.methods.registry").register
     if name not in _HOMES:
         raise AttributeError(f"module 'pseudolabel' has no attribute '{name}'")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"pseudolabel.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """The typed settings of every stage; the only place with defaults.
 
-An experiment is one YAML file (`configs/pipeline/*.yaml`) that fills `Experiment`; every command takes the whole
-experiment, so that `cams`, `refine` and `evaluate` speak of the same data, model and output folder.
+An experiment is one YAML file (`configs/pipeline/*.yaml`) that fills `Experiment`. Every command takes such a file and
+reads its part of it, so that `cams`, `refine` and `evaluate` use the same data, model and output folder.
 """
 
 from collections.abc import Callable
@@ -19,28 +19,29 @@ class SourceConfig:
     """Where images and image-level labels come from.
 
     Args:
-        kind: how the data are laid out: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
+        kind: the data's layout: `voc` (JPEGImages, ImageSets, Annotations), `table` (CSV, JSONL or Parquet
             with columns such as `image` and `labels`), `folder` (one folder per class) or `shards` (WebDataset tars);
-            and the data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as docs/datasets.md lays them out.
+            or one of the data sets `context`, `coco_object`, `coco_stuff` and `cityscapes` as in docs/datasets.md.
         path: the data set's root folder, the table's file, or a pattern of shards such as `data/*.tar`; fsspec URLs
             work.
         split: name of the image list, such as those in VOC's ImageSets/Segmentation, or the path of a list; for
             `coco_object` also the path of a JSON file; for `table`, `folder` and `shards` a name for reports.
-        labels: `xml` are the labels that come with the images, for `voc` in Annotations, for `coco_object` the classes
-            of the annotated objects, none for `context`, `coco_stuff` and `cityscapes`; `masks` are the classes that
-            the ground truth holds; `none` leaves all labels out; else the path of a label file: JSON, txt or npz of
-            image id (or key, file name or path) to class names, indices or one-hot vectors, COCO's JSON,
-            `FILE.json#LIST+LIST` for the union of named lists in one, JSONL with `key` and `classes`, or a folder of
-            such files, such as the one that `pseudolabel filter` writes.
-        masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images and with the
-            vocabulary's indices for values; data sets that come with masks know where they are.
-        columns: for `table`, the columns of images, labels, keys and masks, such as `image=path,labels=tags`. Not named
-            they are `image` or `file_name`, `labels` or `label`, `key` and `mask`, of which the last two may be absent.
-        key_prefix: for `shards`, `shard` lets every key begin with the name of its shard, for shards that number their
-            samples each from 0.
-        unlabelled: images without labels are recorded and skipped, or get a `background`-only pseudo-mask.
+        labels: `xml` are the labels that come with the images: Annotations of `voc`, the classes of the annotated
+            objects of `coco_object`, none for `context`, `coco_stuff` and `cityscapes`. `masks` are the classes in the
+            ground truth. `none` uses no labels. Else the path of a label file: JSON, txt or npz of image id (or key,
+            file name or path) to class names, indices or one-hot vectors; COCO's JSON; `FILE.json#LIST+LIST` for the
+            union of named lists in one file; JSONL with `key` and `classes`; or a folder of such files, such as the one
+            that `pseudolabel filter` writes.
+        masks: folder of ground-truth masks for scoring and for `labels: masks`, named as the images; their values are
+            the vocabulary's indices. Not needed for data sets that come with masks.
+        columns: for `table`, the columns of images, labels, keys and masks, such as `image=path,labels=tags`. By
+            default `image` or `file_name`, `labels` or `label`, `key` and `mask`; the last two may be absent.
+        key_prefix: for `shards`, `shard` puts the shard's name before every key, for shards that each number their
+            samples from 0.
+        unlabelled: images without labels are recorded and skipped (`skip`), or get a mask of background alone
+            (`background`).
         max_pixels: larger images are recorded and skipped before they are decoded.
-        limit: take only the first so many images of the sorted list; 0 takes all.
+        limit: use only the first so many images of the sorted list; 0 uses all.
     """
 
     kind: Literal["voc", "table", "folder", "shards", "context", "coco_object", "coco_stuff", "cityscapes"] = "voc"
@@ -64,9 +65,10 @@ class ModelConfig:
             model that ships with the package.
         revision: branch, tag or commit on the hub.
         variant: file variant on the hub, such as `fp16`; empty for none.
-        dtype: precision of weights and activations; `auto` is what `accelerate launch --mixed_precision` asks for, else
-            bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
-        image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
+        dtype: precision of weights and activations. `auto` is the precision of `accelerate launch --mixed_precision` if
+            given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
+        image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the
+            checkpoint's own.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.
     """
@@ -81,22 +83,22 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffSegmenterConfig:
-    """The switches of DiffSegmenter (Wang et al. 2023); docs/methods.md says what paper and released code do.
+    """Settings of DiffSegmenter (Wang et al. 2023); docs/methods.md compares paper and released code.
 
     Args:
         timesteps: noise levels at which attention is read, each in one forward pass.
-        level_weights: weight of the cross-attention maps of each downsampling factor (image side / map side), Eq. 5.
+        level_weights: weight of the cross-attention maps of each stride (image side / map side), Eq. 5.
         self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
-            or the downsampling factors given in `self_attention_strides`.
-        self_attention_strides: the factors used where `self_attention` is `strides`.
-        level_norm: min-max normalise each resolution's map `after` upsampling, `before`, or not at all (`none`, as the
-            paper's text has it).
+            or those of `self_attention_strides` (`strides`).
+        self_attention_strides: strides of the self-attention layers for `self_attention: strides`.
+        level_norm: min-max normalise each resolution's map `after` upsampling, `before` it, or not (`none`, as in the
+            paper's text).
         class_tokens: which tokens of a class name are read and emphasised: the `mean` of all of them, the `last` one
             alone, or `last_word` (the released code), which reads the last one and emphasises all of the last word.
         modifiers: `ing_next` averages in a word ending in "ing" right after the class name; `ing_released` does it as
-            the released code, which takes punctuation for a part of words and reads the one token after the name;
+            the released code, which counts punctuation as part of words and reads the one token after the name;
             `none` does not.
-        class_weight: factor on the class tokens' text encoding relative to the empty prompt's; compel's `++` is 1.21.
+        class_weight: weight of the class tokens' text embeddings relative to the empty prompt's; compel's `++` is 1.21.
         timestep_average: `mean_of_products` (Eq. 7 per timestep) or `product_of_means`.
         vae: encode the image to the posterior's `mean` or draw a `sample`.
         noise: draw noise once `per_image` and share it between timesteps, or `per_timestep`.
@@ -117,13 +119,13 @@ class DiffSegmenterConfig:
 
 @dataclass(frozen=True)
 class ElboConfig:
-    """The switches of the ELBO baseline (Eq. 3 of DiffSegmenter): per pixel, the class that denoises best.
+    """Settings of the ELBO baseline (Eq. 3 of DiffSegmenter): per pixel, the class that denoises best.
 
     Args:
-        timesteps: noise levels; the samples take them in turn.
+        timesteps: noise levels; the samples use them in turn.
         samples: draws of noise per image, each at one timestep and shared by all classes.
-        decision: a class's score is its `softmax` share among the image's classes and the empty prompt, which stands
-            for background, or 1 where it is the `argmax` and 0 elsewhere.
+        decision: a class's score is its `softmax` among the image's classes and the empty prompt (background), or 1
+            where it is the `argmax` and 0 elsewhere.
         temperature: divides the log-likelihoods before the softmax.
     """
 
@@ -135,23 +137,25 @@ class ElboConfig:
 
 @dataclass(frozen=True)
 class DiffSegConfig:
-    """The switches of DiffSeg (Tian et al. 2024); docs/methods.md says what paper and released code do.
+    """Settings of DiffSeg (Tian et al. 2024); docs/methods.md compares paper and released code.
 
     Args:
-        timestep: the noise level that the U-Net is told; no noise is added.
-        weights: weight of each self-attention map proportional to its side, with layers averaged `per_resolution`
-            first (the released code) or every layer counting by itself, `per_tensor` (the paper).
+        timestep: timestep input of the U-Net; no noise is added.
+        weights: each self-attention map's weight is proportional to its side: layers are averaged `per_resolution`
+            first (the released code), or each layer is weighted by itself, `per_tensor` (the paper).
         grouping: `merge` is DiffSeg's iterative merging, `kmeans` its K-means baseline on the same vectors.
         anchors: M of the M x M grid of anchor points.
         iterations: passes of merging, the first one over all maps.
-        threshold: tau; two maps are alike where their symmetric KL divergence is smaller.
-        merging: `released` lets a seed average over proposals that others have taken already, `strict` (Algorithm 1)
+        threshold: tau; two maps are merged if their symmetric KL divergence is smaller.
+        merging: `released` lets a seed average over proposals that other seeds already have, `strict` (Algorithm 1)
             does not.
-        precision: number format in which the divergences of the first pass are compared; logarithms keep their floor
-            in both, which the released float16 has not.
-        clusters: number of clusters of K-means; 0 is the number of the image's labels, with background if there is one.
-        fit: `crop` segments the centre square and leaves the rest out (255), `stretch` segments the whole image.
-        semantic: name the masks by cross-attention (Semantic DiffSeg) and merge those of one name.
+        precision: number format in which the divergences of the first pass are compared. Logarithms have a floor in
+            both; in the released float16 they do not.
+        clusters: number of clusters of K-means; 0 is the number of the image's labels, with background if the
+            vocabulary has it.
+        fit: `crop` segments the centre square and ignores the rest (255), `stretch` segments the entire image, resized
+            to a square.
+        semantic: name the masks by cross-attention (Semantic DiffSeg) and merge masks of the same name.
     """
 
     timestep: int = 300
@@ -169,17 +173,17 @@ class DiffSegConfig:
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """Sentences that continue the prompt after the class name.
+    """Captions: sentences that continue the prompt after the class name.
 
     Args:
         source: `none`, or the path of a captions file (JSONL with `key`, `class`, `caption`) or of a folder of such
             files, such as the one that `pseudolabel caption` writes.
         model: hub id or folder of the captioner, such as BLIP, BLIP-2 or GIT, or `shapes`, the small one that ships
             with the package.
-        max_new_tokens: most tokens that a caption adds to the words it goes on from.
-        max_length: most tokens in all, those words and the token that begins a sentence included; the released code
-            stops at 20, which leaves `a photograph of dog` 15 new ones. 0 sets no such limit.
-        beams: width of beam search; 1 takes the likeliest token each time.
+        max_new_tokens: largest number of tokens that are added to a caption's given first words.
+        max_length: largest number of tokens in all, with the given first words and the token that begins a sentence;
+            the released code has 20, which leaves 15 after `a photograph of dog`. 0 is no limit.
+        beams: width of beam search; 1 is greedy decoding.
         batch: captions per forward pass.
     """
 
@@ -193,13 +197,13 @@ class CaptionConfig:
 
 @dataclass(frozen=True)
 class WorkConfig:
-    """How the work is cut and fed; none of it depends on the number of processes.
+    """How the work is divided and fed; nothing depends on the number of processes.
 
     Args:
         unit: samples per work unit; one unit becomes one shard.
         batch: (image, class, timestep) triples per U-Net forward.
-        seed: noise is drawn from (seed, key).
-        workers: processes per rank that run DenseCRF or scoring; 0 shares all cores between the ranks of a machine.
+        seed: an image's noise is drawn from (seed, key).
+        workers: processes per rank that run DenseCRF or scoring; 0 divides all cores among the ranks of a machine.
         loaders: threads per rank that read and decode images ahead of the model.
     """
 
@@ -214,22 +218,22 @@ class WorkConfig:
 class CrfConfig:
     """DenseCRF (Kraehenbuehl and Koltun 2011) over background and the image's classes.
 
-    The defaults are CLIP-ES's for VOC, the preset `clip-es`.
+    The defaults are those of CLIP-ES for VOC, the preset `clip-es`.
 
     Args:
-        iterations: mean-field steps; 0 skips the CRF and takes the largest score (the preset `none`).
-        gaussian_sxy: deviation in pixels of the smoothness kernel.
+        iterations: mean-field steps; 0 skips the CRF and uses the largest score (the preset `none`).
+        gaussian_sxy: sigma in pixels of the smoothness kernel.
         gaussian_weight: weight of the smoothness kernel.
-        bilateral_sxy: deviation in pixels of the appearance kernel.
-        bilateral_srgb: deviation in grey levels of the appearance kernel.
+        bilateral_sxy: spatial sigma in pixels of the appearance kernel.
+        bilateral_srgb: colour sigma in grey levels of the appearance kernel.
         bilateral_weight: weight of the appearance kernel.
         background: score of background: `power` is (1 - largest CAM) ** value, `threshold` is the value itself.
         background_value: exponent or threshold.
         ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
-        image: feed RGB as it is, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
-        engine: `pydensecrf` works on processor cores, one image on each; `torch` on the model's device, many images at
-            once, with the same labels, but for images of more than 4 million pixels, which stay with pydensecrf; `auto`
-            is `torch` on CUDA devices and `pydensecrf` elsewhere.
+        image: the image in the appearance kernel: `rgb`, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
+        engine: `pydensecrf` runs on processor cores, one image on each. `torch` runs on the model's device, many images
+            at once, and gives the same labels; images of more than 4 million pixels still use pydensecrf. `auto` is
+            `torch` on CUDA devices and `pydensecrf` elsewhere.
     """
 
     iterations: int = 10
@@ -247,32 +251,33 @@ class CrfConfig:
 
 @dataclass(frozen=True)
 class FreeSegDiffConfig:
-    """The switches of FreeSeg-Diff (Corradini et al. 2024); docs/methods.md says what paper and released code do.
+    """Settings of FreeSeg-Diff (Corradini et al. 2024); docs/methods.md compares paper and released code.
 
     Args:
-        timestep: the noise level that the U-Net is told.
-        noise: whether noise of that level is added (the released code) or the latent is fed as it is.
+        timestep: timestep input of the U-Net.
+        noise: whether noise of that level is added to the latent (the released code).
         vae: encode the image to the posterior's `mean` or draw a `sample` (the released code).
         features: what is clustered: cross-attention's `queries`, residual blocks' outputs (`resblock`), attention
             blocks' outputs (`attention`), or residual blocks and attention (`both`).
-        backbone: hub id or folder of a vision transformer whose patch tokens are clustered instead of the diffusion
-            model's features (CLIP, ViT, DINOv2); empty for none.
-        strides: downsampling factors (image side / map side) at which features are taken; 32 is 16 x 16 at 512 pixels.
-        side: the features of all layers are enlarged to a square of this side before they are concatenated.
+        backbone: hub id or folder of a vision transformer (CLIP, ViT, DINOv2) whose patch tokens are clustered instead
+            of the diffusion model's features; empty for none.
+        strides: strides (image side / map side) of the layers whose features are used; 32 is 16 x 16 at 512 pixels.
+        side: features of all layers are resized to a square of this side before they are concatenated.
         clusters: K of K-means.
-        restarts: K-means keeps the best of so many starts.
+        restarts: number of K-means runs, of which the best is kept.
         clip: hub id or folder of the CLIP checkpoint that names regions, or `shapes`.
         template: sentence with one `{}` for the class; the released code has the bare name, `{}`.
-        background_words: the vocabulary's words for what is no class, such as grass, compete for regions; ours, the
-            paper has classes only.
-        naming: a region is the candidate class that is nearest of all words, else background (`paper`); or candidates
-            share out the regions by softmax, each class at most one (`released`).
-        enlarge: how clusters get the image's size: each pixel takes the cluster that its centre lies in
-            (`nearest_exact`) or its upper left corner (`nearest`, the released code); torch has both under these names.
+        background_words: whether the vocabulary's words for background, such as grass, compete for regions. This is
+            our addition; the paper has classes only.
+        naming: a region gets the candidate class that is nearest of all words, else background (`paper`); or regions
+            are assigned to candidates by softmax, at most one to each class (`released`).
+        enlarge: how clusters are enlarged to the image's size: each pixel gets the cluster at its centre
+            (`nearest_exact`) or at its upper left corner (`nearest`, the released code), as torch's modes of these
+            names do.
         refinement: DenseCRF over all regions at once (`multi_label`), for each cluster by itself (`per_cluster`, the
-            released code; the first one keeps a pixel that several claim), or `none`.
+            released code; a pixel that several clusters claim gets the first one), or `none`.
         certainty: probability of a pixel's own label in the CRF's input.
-        crf: the CRF's kernels; its background and ignored pixels play no part here.
+        crf: kernels and steps of the CRF; its settings of background and ignored pixels are not used.
     """
 
     timestep: int = 0
@@ -300,22 +305,22 @@ class FreeSegDiffConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Which classes an image may hold, guessed from the image alone (the zero-shot setting).
+    """Prediction of an image's classes from the image alone (the zero-shot setting).
 
-    The predicted classes are the union of what the image and its captions say.
+    The predicted classes are the union of those by the image and those by its captions.
 
     Args:
-        image: classes by CLIP's similarity of image and text: those within `image_threshold` of the best (`relative`,
-            the released code), those whose cosine is larger (`absolute`, the paper's text), or `none`.
+        image: classes by CLIP's similarity of image and text: those of at least `image_threshold` times the largest
+            (`relative`, the released code), those with a cosine above it (`absolute`, the paper's text), or `none`.
         image_threshold: share of the largest similarity, or cosine.
         clip: hub id or folder of the CLIP checkpoint, or `shapes`, the small one that ships with the package.
         template: sentence with one `{}` for the class.
-        nouns: classes by the captions' nouns: cosine of their text states with a class's above `noun_threshold`
-            (`similarity`), spelled as the vocabulary's names and `synonyms`, `both`, FreeSeg-Diff's `nearest` class
-            unless it is farther than the mean class, its released `mean_of_minima`, or `none`.
-        noun_threshold: for `similarity`.
+        nouns: classes by the captions' nouns: those whose text embedding has a cosine above `noun_threshold` with a
+            noun's (`similarity`), those whose name or synonym is a noun (`synonyms`), `both`, FreeSeg-Diff's `nearest`
+            class unless it is farther than the mean class, its released `mean_of_minima`, or `none`.
+        noun_threshold: smallest cosine for `similarity`.
         spacy: name or folder of the spaCy pipeline that finds the nouns, or `shapes`, the small one that ships.
-        prefixes: a caption is written to go on from each of these.
+        prefixes: first words of captions; one caption is generated for each.
     """
 
     image: Literal["relative", "absolute", "none"] = "relative"
@@ -333,8 +338,8 @@ class EvaluateConfig:
     """Scoring against ground truth.
 
     Args:
-        threshold: the fixed background threshold of CAM scores; choose it on other images than the ones scored.
-        threshold_chosen_on: the split on which that threshold was chosen, printed beside the score.
+        threshold: the fixed background threshold of CAM scores; choose it on images other than the scored ones.
+        threshold_chosen_on: the split on which the threshold was chosen, printed beside the score.
         plots: write PNG plots beside the metrics.
     """
 
@@ -351,19 +356,19 @@ class Experiment:
         out: folder of the results: `cams/`, `masks/`, `segments/`, `filter/` and `metrics.json` appear in it; fsspec
             URLs work.
         vocabulary: one that ships (`voc`, `coco`, `context`, `coco27`, `cityscapes27`, `shapes`), the path of a file
-            with the class names (YAML, JSON, or one per line), or the names, such as `dog` or `dog, red car`. Left
-            empty, it is `voc`; for class folders one that ships and knows them all, or their names.
+            with the class names (YAML, JSON, or one per line), or the names, such as `dog` or `dog, red car`. Empty is
+            `voc`; for class folders a shipped one that has all their names, or else the folders' names.
         source: where images and image-level labels come from.
         model: the diffusion model.
-        method: `diffsegmenter`, `elbo`, `diffseg`, `freesegdiff`, or a method that one of `plugins` registers; each has
-            its settings under its own name.
-        plugins: Python files of your own that register methods; docs/examples/own_method.py is one.
-        diffsegmenter: DiffSegmenter's switches.
-        elbo: the ELBO baseline's switches.
-        diffseg: DiffSeg's switches, and its K-means baselines'.
-        freesegdiff: FreeSeg-Diff's switches.
+        method: `diffsegmenter`, `elbo`, `diffseg`, `freesegdiff`, or a method that one of `plugins` registers; its
+            settings have the same name.
+        plugins: Python files of yours that register methods, such as docs/examples/own_method.py.
+        diffsegmenter: settings of DiffSegmenter.
+        elbo: settings of the ELBO baseline.
+        diffseg: settings of DiffSeg and its K-means baselines.
+        freesegdiff: settings of FreeSeg-Diff.
         captions: sentences that continue the prompt.
-        filter: how classes are guessed where nobody has labelled the images.
+        filter: prediction of classes for images without labels.
         work: units, batches and workers.
         crf: DenseCRF's parameters.
         evaluate: how scores are reported.
@@ -388,11 +393,11 @@ class Experiment:
     own_settings: dict[str, Any] = field(default_factory=dict)
 
     def method_settings(self, name: str, default: Callable[[], Any]) -> Any:
-        """The settings of a method, be it one of the package or of a plugin."""
+        """The settings of a method of the package or of a plugin; `default()` if the experiment has none."""
         if name in self.own_settings:
             return self.own_settings[name]
         return getattr(self, name) if name in self.__dataclass_fields__ else default()
 
     def __post_init__(self) -> None:
-        """Raises SettingError where a number makes no sense."""
+        """Check the numbers; raises SettingError."""
         check_numbers(self)

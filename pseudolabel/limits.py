@@ -1,4 +1,4 @@
-"""Which numbers the settings take; those that depend on the model are checked where it is known."""
+"""The ranges of numeric settings; limits that depend on the model are checked when it is loaded."""
 
 import math
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ STEPS = 100  # thresholds are swept in steps of 1 / STEPS
 
 @dataclass(frozen=True)
 class Limits:
-    """A range of finite numbers; of lists and of mappings' values every one lies in it.
+    """A range of finite numbers; for lists and mappings, a range of each of their values.
 
     Attributes:
-        least, most: the smallest and the largest; None for no bound.
+        least, most: the smallest and the largest number; None for no bound.
         above: whether `least` itself is excluded.
-        filled: whether a list or mapping must hold something.
+        filled: whether a list or mapping must not be empty.
         steps: numbers are multiples of 1 / `steps`; 0 for any.
     """
 
@@ -28,7 +28,7 @@ class Limits:
     steps: int = 0
 
     def take(self, value: Any) -> bool:
-        """Whether a setting's value may be so."""
+        """Whether a setting's value is in range."""
         if isinstance(value, (list, tuple, dict)):
             numbers = list(value.values() if isinstance(value, dict) else value)
             return all(map(self._takes, numbers)) and bool(numbers or not self.filled)
@@ -109,16 +109,16 @@ def check_numbers(experiment: Any) -> None:
     """Check every number of an experiment.
 
     Raises:
-        SettingError: naming the first setting that makes no sense, its value, and what it takes.
+        SettingError: names the first setting out of range, its value, and the range.
     """
     for name, value in numbers_of(experiment):
         limits = LIMITS.get(name)
         if limits is not None and not limits.take(value):
-            raise SettingError(f"--{name} {value}: give {limits}")
+            raise SettingError(f"`{name}` {value}: give {limits}")
 
 
 def numbers_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and value of every setting below a dataclass that is a number, or a list or mapping of numbers."""
+    """Name and value of every setting of a dataclass that is a number, or a list or mapping of numbers."""
     for field in fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if is_dataclass(value):

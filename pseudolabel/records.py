@@ -1,7 +1,8 @@
 """The records that travel from step to step: `Sample`, `ScoreMaps`, `LabelMap`, `Failure`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -10,6 +11,22 @@ BACKGROUND = 0
 IGNORE = 255
 Kind = Literal["cams", "masks", "segments"]
 """What shards hold: score maps, label maps of the vocabulary's classes, or label maps that only tell regions apart."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file in memory, which takes far less of it than the pixels.
+
+    Attributes:
+        size: (height, width) of the upright image.
+        decode: gives the upright RGB image.
+        original: the file's bytes if they are an upright RGB JPEG already, else None.
+    """
+
+    size: tuple[int, int]
+    decode: Callable[[], Image.Image]
+    original: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -18,15 +35,34 @@ class Sample:
 
     Attributes:
         key: unique within its source and safe as a tar member name: no dots, no leading slash, no `..`.
-        image: upright RGB image.
+        content: the upright RGB image, or its file.
         classes: sorted vocabulary indices, 1..N; background (0) is never among them.
-        original: the source's bytes where they are an upright RGB JPEG already, else None.
+        view: what a predictor's `view` made of the image while it was decoded; None if it was not asked.
     """
 
     key: str
-    image: Image.Image
+    content: Image.Image | EncodedImage
     classes: tuple[int, ...]
-    original: bytes | None = None
+    view: Any = None
+
+    @property
+    def image(self) -> Image.Image:
+        """Upright RGB image; one that is held as a file is decoded at each call."""
+        return self.content.decode() if isinstance(self.content, EncodedImage) else self.content
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image, without decoding it."""
+        return self.content.size if isinstance(self.content, EncodedImage) else self.content.size[::-1]
+
+    @property
+    def original(self) -> bytes | None:
+        """The source's bytes if they are an upright RGB JPEG already, else None."""
+        return self.content.original if isinstance(self.content, EncodedImage) else None
+
+    def viewed(self, view: Callable[[Image.Image], T]) -> T:
+        """The sample's view; made now if it was not made while the image was decoded."""
+        return view(self.image) if self.view is None else self.view
 
 
 @dataclass(frozen=True)
@@ -54,10 +90,12 @@ class LabelMap:
     Attributes:
         key: the sample's key.
         labels: uint8 (H, W); 0 is background, 1..N are vocabulary classes, 255 is ignored.
+        confidence: float32 (H, W) in [0, 1], the probability of each pixel's label; None where a method has none.
     """
 
     key: str
     labels: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

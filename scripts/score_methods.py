@@ -34,23 +34,27 @@ FILTERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """A line of the table: what is written (`cams`, `masks` or `segments`), with which classes and switches."""
+    """A line of the table: what is written (`cams`, `masks` or `segments`), with which classes and options.
+
+    `switches` are options of the command that writes it, `scoring` are those of `evaluate`.
+    """
 
     name: str
     kind: str
     classes: str = "true"
     switches: tuple[str, ...] = ()
+    scoring: tuple[str, ...] = ()
 
 
 def runs() -> list[Run]:
     diffseg, freeseg = ("--method", "diffseg"), ("--method", "freesegdiff")
     kmeans = (*diffseg, "--diffseg.grouping", "kmeans")
-    elbo = ("--method", "elbo", "--evaluate.threshold", "0.54")
+    elbo, threshold = ("--method", "elbo"), ("--evaluate.threshold", "0.54")
     return [
         Run("DiffSegmenter, weakly supervised", "cams"),
         Run("DiffSegmenter, weakly supervised, t = 100", "cams", switches=T_100),
         *(Run("DiffSegmenter, zero-shot, t = 100", "cams", classes, T_100) for classes in FILTERS),
-        Run("ELBO baseline", "cams", switches=elbo),
+        Run("ELBO baseline", "cams", switches=elbo, scoring=threshold),
         Run("FreeSeg-Diff", "masks", switches=freeseg),
         Run("FreeSeg-Diff", "masks", "nearest (FreeSeg-Diff)", freeseg),
         Run("FreeSeg-Diff", "masks", "image + nouns", freeseg),
@@ -110,13 +114,13 @@ def folder_of(name: str, out: Path) -> Path:
 
 
 def score(line: Run, experiment: list[Any], out: Path) -> dict[str, Any]:
-    options = [*experiment, "--out", out, *line.switches]
+    options = [*experiment, "--out", out]
     if line.classes != "true":
         labels = folder_of(line.classes, out.parent) / "filter"
         options += ["--source.labels", labels, "--source.unlabelled", "background"]
-    printed = run("cams" if line.kind == "cams" else "generate", *options)
+    printed = run("cams" if line.kind == "cams" else "generate", *options, *line.switches)
     summary = next(json.loads(text) for text in printed.splitlines() if text.startswith("{"))
-    run("evaluate", line.kind, *options)
+    run("evaluate", line.kind, *options, *line.scoring)
     metrics = json.loads((out / "metrics.json").read_text())[line.kind]
     metrics.pop("curve", None)
     seconds = round(summary["seconds"] / max(1, summary["samples"]), 3)

@@ -13,7 +13,9 @@ MODELS = LOW | {"sources", "diffusion", "text", "crf"}
 ALLOWED = {
     **dict.fromkeys(BASIS - {"vocabulary_file"}, BASIS),
     "vocabulary_file": LOW,
-    "experiment_file": LOW,
+    "experiment_file": LOW | {"methods", "settings_parser"},
+    "settings_parser": LOW | {"methods"},
+    "options": LOW | {"methods", "settings_parser"},
     "io": LOW,
     "runtime": LOW,
     "shapes": LOW,
@@ -29,7 +31,7 @@ ALLOWED = {
     "papers": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "stages"},
     "pseudolabel_train": LOW | {"crf", "shards"},
 }
-DOORS = {"__init__", "__main__", "cli"}  # which lead to everything
+DOORS = {"__init__", "__main__", "cli", "command_line"}  # which lead to everything
 
 
 def modules() -> list[Path]:

@@ -1,11 +1,13 @@
 """DenseCRF (Kraehenbuehl and Koltun, NIPS 2011) over background and an image's classes, as in CLIP-ES (CVPR 2023)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.crf.engines import CPU, open_mean_field
-from pseudolabel.crf.image import fed_image
+from pseudolabel.crf.engines import CPU, MeanField, open_mean_field
+from pseudolabel.crf.image import fed
 from pseudolabel.crf.scores import choose_labels, with_background
 from pseudolabel.records import BACKGROUND
 
@@ -33,17 +35,41 @@ def refine(
 
     Raises:
         ValueError: if shapes, types or ranges of image and scores are not as stated.
-        SettingError: if a kernel's deviation is not positive.
+        SettingError: if a kernel's sigma is not positive.
     """
     _check(image, scores, classes)
-    if not classes:
-        return np.full(image.shape[:2], BACKGROUND, np.uint8), np.ones(image.shape[:2], np.float32)
-    stacked = with_background(torch.from_numpy(scores), config)
-    marginals = None
-    if config.iterations:
-        marginals = torch.from_numpy(open_mean_field(config, device)(fed_image(image, config), stacked.numpy()))
-    labels, winning = choose_labels(stacked, marginals, classes, config)
+    mean_field = open_mean_field(config, device)
+    [(labels, winning)] = label_images([fed(image, config)], [torch.from_numpy(scores)], [classes], config, mean_field)
     return labels.numpy(), winning.numpy()
+
+
+def label_images(
+    images: Sequence[torch.Tensor],
+    scores: Sequence[torch.Tensor],
+    classes: Sequence[tuple[int, ...]],
+    config: CrfConfig,
+    mean_field: MeanField,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pseudo-masks of images: background's score, mean field, the most probable label.
+
+    Args:
+        images: uint8 (H, W, 3) as DenseCRF is fed them, see `fed`.
+        scores: float32 (C, H, W) in [0, 1] of each image; C is the same for all of them and may be 0.
+        classes: the C vocabulary indices of each image.
+        config: the CRF's parameters.
+        mean_field: of an engine, for tensors of the device that they are on.
+
+    Returns:
+        uint8 (H, W) labels and float32 (H, W) winning probabilities of each image, on the same device.
+    """
+    if not classes[0]:
+        return [(torch.full_like(own, BACKGROUND), torch.ones_like(own).float()) for own in (i[..., 0] for i in images)]
+    stacked = [with_background(own, config) for own in scores]
+    marginals = mean_field(images, stacked) if config.iterations else [None] * len(images)
+    return [
+        choose_labels(own, probabilities, names, config)
+        for own, probabilities, names in zip(stacked, marginals, classes, strict=True)
+    ]
 
 
 def refine_probabilities(
@@ -64,10 +90,11 @@ def refine_probabilities(
 
     Raises:
         ValueError: if shapes, types or ranges are not as stated.
-        SettingError: if a kernel's deviation is not positive.
+        SettingError: if a kernel's sigma is not positive.
     """
     _check(image, probabilities, tuple(range(len(probabilities))))
-    return open_mean_field(config, device)(fed_image(image, config), probabilities).argmax(0).astype(np.uint8)
+    [marginals] = open_mean_field(config, device)([fed(image, config)], [torch.from_numpy(probabilities)])
+    return marginals.argmax(0).byte().numpy()
 
 
 def _check(image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...]) -> None:

@@ -1,6 +1,6 @@
 """Which engine runs DenseCRF's mean field: pydensecrf on processor cores, or torch on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -11,24 +11,24 @@ import torch
 from pseudolabel.config import CrfConfig
 from pseudolabel.errors import SettingError
 
-MeanField = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From an image, uint8 (H, W, 3), and scores, float32 (L, H, W) in [0, 1], to float32 (L, H, W) marginals."""
+MeanField = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], list[torch.Tensor]]
+"""From images, uint8 (H, W, 3), and their scores, float32 (L, H, W) in [0, 1], to marginals, float32 (L, H, W)."""
 
 CPU = torch.device("cpu")
 # Larger images go to pydensecrf whatever the engine: torch takes some 1 KB of the device's memory per pixel.
 LARGEST_ON_DEVICE = 2**22
-DEVIATIONS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
+SIGMAS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
 
 
 def resolve_engine(config: CrfConfig, device: torch.device) -> CrfConfig:
     """The settings with `auto` replaced: torch on CUDA devices, pydensecrf elsewhere.
 
     Raises:
-        SettingError: if a kernel's deviation is not positive.
+        SettingError: if a kernel's sigma is not positive.
     """
-    for name in DEVIATIONS:
+    for name in SIGMAS:
         if not getattr(config, name) > 0:
-            raise SettingError(f"crf.{name} {getattr(config, name)}: a kernel's deviation is larger than 0")
+            raise SettingError(f"crf.{name} {getattr(config, name)}: a kernel's sigma is larger than 0")
     if config.engine != "auto":
         return config
     return replace(config, engine="torch" if device.type == "cuda" else "pydensecrf")
@@ -41,21 +41,36 @@ def crf_settings(config: CrfConfig) -> dict[str, Any]:
 
 @lru_cache(maxsize=2)
 def open_mean_field(config: CrfConfig, device: torch.device) -> MeanField:
-    """The mean field of one image after another; each engine is imported where it is used."""
+    """The mean field of images and scores on the CPU; each engine is imported where it is used.
+
+    Raises:
+        SettingError: if a kernel's sigma is not positive.
+    """
+    on_cores = partial(_on_cores, config=config)
     if resolve_engine(config, device).engine == "pydensecrf":
-        return partial(_on_cores, config=config)
+        return on_cores
     from pseudolabel.crf.torch_engine import TorchCrf
 
-    on_device = TorchCrf(config, device).mean_field
-    return lambda image, scores: on_device(image, scores) if fits_device(image) else _on_cores(image, scores, config)
+    engine = TorchCrf(config, device)
+
+    def on_device(images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if not all(map(fits_device, images)):
+            return on_cores(images, scores)
+        marginals = engine([image.to(device) for image in images], [own.to(device) for own in scores])
+        return [own.cpu() for own in marginals]
+
+    return on_device
 
 
-def fits_device(image: np.ndarray) -> bool:
+def fits_device(image: np.ndarray | torch.Tensor) -> bool:
     """Whether an image, (H, W, 3), is for the engine `torch`."""
     return image.shape[0] * image.shape[1] <= LARGEST_ON_DEVICE
 
 
-def _on_cores(image: np.ndarray, scores: np.ndarray, config: CrfConfig) -> np.ndarray:
+def _on_cores(images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], config: CrfConfig) -> list[torch.Tensor]:
     from pseudolabel.crf.pydensecrf_engine import mean_field
 
-    return mean_field(image, scores, config)
+    return [
+        torch.from_numpy(mean_field(image.numpy(), own.numpy(), config))
+        for image, own in zip(images, scores, strict=True)
+    ]

@@ -11,7 +11,7 @@ STATUS = "crf"
 
 
 @contextmanager
-def crf_failures(device: torch.device, option: str = "--crf.engine") -> Iterator[None]:
+def crf_failures(device: torch.device, option: str = "`crf.engine`") -> Iterator[None]:
     """Turn an error of the CRF, or of what goes into it, into a `SampleError` of status `crf`.
 
     Args:
@@ -26,7 +26,7 @@ def crf_failures(device: torch.device, option: str = "--crf.engine") -> Iterator
         raise crf_failure(error, device, option) from error
 
 
-def crf_failure(error: Exception, device: torch.device, option: str = "--crf.engine") -> SampleError:
+def crf_failure(error: Exception, device: torch.device, option: str = "`crf.engine`") -> SampleError:
     """The failure of the image with which the CRF raised this error; see `crf_failures`."""
     is_too_much = isinstance(error, LatticeOverflowError | torch.OutOfMemoryError)
     where = f" on {device}" if is_too_much else ""

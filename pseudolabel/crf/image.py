@@ -1,15 +1,17 @@
 """The image as DenseCRF is fed it."""
 
 import numpy as np
+import torch
 
 from pseudolabel.config import CrfConfig
 
 MEAN_BGR = np.array([104.008, 116.669, 122.675], np.float32)
 
 
-def fed_image(image: np.ndarray, config: CrfConfig) -> np.ndarray:
-    """The image itself, or `wrapped`, as `config.image` has it: uint8 (H, W, 3) both ways."""
-    return wrapped(image) if config.image == "wrapped" else image
+def fed(image: np.ndarray, config: CrfConfig) -> torch.Tensor:
+    """The image itself, or `wrapped`, as `config.image` has it: uint8 (H, W, 3) both ways, on the CPU."""
+    # A copy, for torch and pydensecrf refuse read-only arrays, such as those that share a Pillow image's memory.
+    return torch.from_numpy(np.array(wrapped(image) if config.image == "wrapped" else image, order="C"))
 
 
 def wrapped(image: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from operator import mul
 
 import torch
 
-from pseudolabel.crf.sparse_rows import Bags, join_bags
+from pseudolabel.crf.sparse_rows import SparseRows, stack_rows
 from pseudolabel.errors import LatticeOverflowError
 
 # On x86 the C++ takes four points at a time and makes up the number with points at the origin. They carry no value, but
@@ -26,30 +26,30 @@ class Lattice:
     """What filters values at N points in d dimensions, by way of the lattice's M vertices near them.
 
     Attributes:
-        splat: M + 1 bags of points: what each vertex gathers. The last is empty; it stands for vertices that are not
-            there, and stays zero all the way.
-        blur: for each of the d + 1 axes M + 1 bags of four vertices: itself twice and its two neighbours.
-        slice: N bags of vertices: the simplex around each point.
+        splat: (M + 1, N) rows: the points that each vertex gathers. The last row is empty; it is for missing
+            vertices, and stays zero.
+        blur: for each of the d + 1 axes (M + 1, M + 1) rows of four entries: the vertex twice and its two neighbours.
+        slice: (N, M + 1) rows: the vertices of the simplex around each point.
     """
 
-    splat: Bags
-    blur: tuple[Bags, ...]
-    slice: Bags
+    splat: SparseRows
+    blur: tuple[SparseRows, ...]
+    slice: SparseRows
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over all points of the same image, weighted by their Gaussian kernel: float32 (N, L) from (N, L)."""
-        values = self.splat.sum(values)
+        values = self.splat.matmul(values)
         for axis in self.blur:
-            values = axis.sum(values)
-        return self.slice.sum(values)
+            values = axis.matmul(values)
+        return self.slice.matmul(values)
 
     def normalised(self, factor: float) -> "Lattice":
         """The kernel times `factor`, and divided by the roots of its sums at both points (symmetric normalisation)."""
-        ones = torch.ones(len(self.slice), 1, device=self.slice.members.device)
+        ones = torch.ones(len(self.slice), 1, device=self.slice.indices.device)
         norm = (self.filter(ones).squeeze(1) + 1e-20).rsqrt()
-        vertices = len(self.slice.members) // len(norm)
+        vertices = len(self.slice.indices) // len(norm)
         return Lattice(
-            self.splat.scaled(norm[self.splat.members]),
+            self.splat.scaled(norm[self.splat.indices]),
             self.blur,
             self.slice.scaled((factor * norm).repeat_interleave(vertices)),
         )
@@ -60,9 +60,9 @@ def join_lattices(lattices: Sequence[Lattice]) -> Lattice:
     points = [len(lattice.slice) for lattice in lattices]
     vertices = [len(lattice.splat) for lattice in lattices]
     return Lattice(
-        splat=join_bags([lattice.splat for lattice in lattices], points),
-        blur=tuple(join_bags(axes, vertices) for axes in zip(*(lattice.blur for lattice in lattices), strict=True)),
-        slice=join_bags([lattice.slice for lattice in lattices], vertices),
+        splat=stack_rows([lattice.splat for lattice in lattices], points),
+        blur=tuple(stack_rows(axes, vertices) for axes in zip(*(lattice.blur for lattice in lattices), strict=True)),
+        slice=stack_rows([lattice.slice for lattice in lattices], vertices),
     )
 
 
@@ -70,7 +70,7 @@ def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
     """The lattice of several images' points, which do not see each other.
 
     Args:
-        images: float32 (n, d) of each image, points scaled so that the kernel's deviation is 1.
+        images: float32 (n, d) of each image, points scaled so that the kernel's sigma is 1.
 
     Raises:
         LatticeOverflowError: if there are too many points, or they lie too far apart.
@@ -78,7 +78,7 @@ def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
     device, dimensions = images[0].device, images[0].shape[1]
     counts = torch.tensor([len(points) for points in images], device=device)
     total = sum(len(points) for points in images)
-    # The most members that bags can have: every point at d + 1 vertices of its own, each four times in a blur.
+    # The most entries that there can be: every point at d + 1 vertices of its own, each four times in a blur.
     if 4 * (total + len(images)) * (dimensions + 1) >= INT32_END:
         raise LatticeOverflowError(f"{total} pixels are too many for one lattice of {dimensions} dimensions")
     incomplete = torch.tensor([number for number, own in enumerate(images) if len(own) % BLOCK], device=device)
@@ -107,7 +107,7 @@ def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     size = dimensions + 1
     elevated = _elevate(points)
     if not elevated.abs().amax() < LARGEST_COORDINATE:  # also where it is not a number
-        raise LatticeOverflowError("the pixels lie too far apart for the kernel's deviations")
+        raise LatticeOverflowError("the pixels lie too far apart for the kernel's sigma")
     per_size = float(torch.tensor(1.0) / size)
     whole = (elevated * per_size).round()
     rounded = whole * size
@@ -130,11 +130,11 @@ def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 def _elevate(points: torch.Tensor) -> torch.Tensor:
     """Points of d dimensions in the plane of d + 1 coordinates that sum to zero: float32 (d + 1, N)."""
     dimensions = len(points)
-    deviation = float(torch.tensor(math.sqrt(2 / 3) * (dimensions + 1)))  # of splat, blur and slice together
+    sigma = float(torch.tensor(math.sqrt(2 / 3) * (dimensions + 1)))  # of splat, blur and slice together
     elevated = []
     total = torch.zeros_like(points[0])
     for axis in range(dimensions, 0, -1):
-        scaled = points[axis - 1] * (1 / math.sqrt((axis + 1) * axis) * deviation)
+        scaled = points[axis - 1] * (1 / math.sqrt((axis + 1) * axis) * sigma)
         elevated.append(total - axis * scaled)
         total = total + scaled
     return torch.stack([total, *reversed(elevated)])
@@ -181,23 +181,23 @@ def _connect(numbers: torch.Tensor, weights: torch.Tensor, steps: list[int], poi
     begins = is_first.nonzero().squeeze(1)
     owners = order // size
     has_value = owners < points
-    splat = Bags(
-        members=torch.where(has_value, owners, 0).int(),
-        offsets=torch.cat([begins, begins.new_full((2,), len(order))]).int(),
-        weights=torch.where(has_value, weights[order], 0.0),
+    splat = SparseRows(
+        indices=torch.where(has_value, owners, 0).int(),
+        indptr=torch.cat([begins, begins.new_full((2,), len(order))]).int(),
+        data=torch.where(has_value, weights[order], 0.0),
     )
     # Each axis doubles the values, which a power of two undoes without rounding; the paper's kernel has another factor.
     scale = 0.5**size / (1 + 0.5 ** (size - 1))
-    slices = Bags(
-        members=vertices[: points * size],
-        offsets=torch.arange(0, points * size + 1, size, dtype=torch.int32, device=numbers.device),
-        weights=weights[: points * size] * scale,
+    slices = SparseRows(
+        indices=vertices[: points * size],
+        indptr=torch.arange(0, points * size + 1, size, dtype=torch.int32, device=numbers.device),
+        data=weights[: points * size] * scale,
     )
     return Lattice(splat, tuple(_neighbours(distinct, step) for step in steps), slices)
 
 
-def _neighbours(distinct: torch.Tensor, step: int) -> Bags:
-    """Bags that blur along one axis with weights 1, 2, 1; `distinct` are the vertices' numbers, ascending."""
+def _neighbours(distinct: torch.Tensor, step: int) -> SparseRows:
+    """Rows that blur along one axis with weights 1, 2, 1; `distinct` are the vertices' numbers, ascending."""
     missing = len(distinct)
     vertices = torch.arange(missing + 1, device=distinct.device)
     columns = [vertices, vertices]
@@ -206,4 +206,4 @@ def _neighbours(distinct: torch.Tensor, step: int) -> Bags:
         found = torch.where(distinct[place] == wanted, place, missing)
         columns.append(torch.cat([found, vertices[-1:]]))
     members = torch.stack(columns, 1).flatten().int()
-    return Bags(members, torch.arange(0, len(members) + 1, 4, dtype=torch.int32, device=distinct.device))
+    return SparseRows(members, torch.arange(0, len(members) + 1, 4, dtype=torch.int32, device=distinct.device))

@@ -11,7 +11,7 @@ def mean_field(image: np.ndarray, scores: np.ndarray, config: CrfConfig) -> np.n
     """Marginals of one image after all iterations.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), writable and contiguous.
         scores: float32 (L, H, W) in [0, 1].
         config: the kernels and the number of iterations.
 
@@ -26,8 +26,7 @@ def mean_field(image: np.ndarray, scores: np.ndarray, config: CrfConfig) -> np.n
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        # A copy, for pydensecrf refuses read-only arrays, such as those that share a Pillow image's memory.
-        rgbim=np.array(image, order="C"),
+        rgbim=image,
         compat=config.bilateral_weight,
     )
     return np.array(crf.inference(config.iterations), np.float32).reshape(scores.shape)

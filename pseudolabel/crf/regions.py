@@ -41,13 +41,13 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarra
     return refine_together(named.image, labels, config.certainty, config.crf, device)
 
 
-def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | str:
+def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | SampleError:
     """What `refine_regions` gives, or why DenseCRF fails on this image."""
     try:
-        with crf_failures(device, "--freesegdiff.crf.engine"):
+        with crf_failures(device, "`freesegdiff.crf.engine`"):
             return refine_regions(named, device)
     except SampleError as error:
-        return str(error)
+        return error
 
 
 def refine_together(

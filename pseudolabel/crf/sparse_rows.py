@@ -9,61 +9,62 @@ import torch.nn.functional as F
 
 
 @dataclass(frozen=True)
-class Bags:
-    """B lists of rows, each to be summed up in its order, so that the same bytes come out each time.
+class SparseRows:
+    """A sparse matrix of B rows in CSR layout; each product is summed in the order of its entries.
+
+    So the same bytes come out each time.
 
     Attributes:
-        members: int32 (K,), numbers of rows, bag by bag.
-        offsets: int32 (B + 1,), where each bag begins in `members`, and K.
-        weights: float32 (K,) of the members, or None where all weigh 1.
+        indices: int32 (K,), columns of the entries, row by row.
+        indptr: int32 (B + 1,), where each row begins in `indices`, and K.
+        data: float32 (K,), the entries, or None where all are 1.
     """
 
-    members: torch.Tensor
-    offsets: torch.Tensor
-    weights: torch.Tensor | None = None
+    indices: torch.Tensor
+    indptr: torch.Tensor
+    data: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.indptr) - 1
 
-    def sum(self, rows: torch.Tensor) -> torch.Tensor:
-        """float32 (B, L) sums of float32 (R, L) rows; zero where a bag is empty."""
-        if rows.is_cuda:
-            return self.sum_listed(rows)
-        weights = self.weights
+    def matmul(self, values: torch.Tensor) -> torch.Tensor:
+        """The product with float32 (R, L) values: float32 (B, L), zero where a row is empty."""
+        if values.is_cuda:
+            return self.matmul_listed(values)
         return F.embedding_bag(
-            self.members, rows, self.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+            self.indices, values, self.indptr, mode="sum", per_sample_weights=self.data, include_last_offset=True
         )
 
-    def scaled(self, factors: torch.Tensor) -> "Bags":
-        """The same bags with each member's weight times its factor, float32 (K,)."""
-        return replace(self, weights=factors if self.weights is None else self.weights * factors)
+    def scaled(self, factors: torch.Tensor) -> "SparseRows":
+        """The same matrix with each entry times its factor, float32 (K,)."""
+        return replace(self, data=factors if self.data is None else self.data * factors)
 
-    def sum_listed(self, rows: torch.Tensor) -> torch.Tensor:
-        """`sum` with the members' rows written out first.
+    def matmul_listed(self, values: torch.Tensor) -> torch.Tensor:
+        """`matmul` with the needed values gathered first.
 
-        It keeps all threads of a CUDA warp busy, where embedding_bag's kernel gives a warp of 32 threads to each bag,
-        and two labels use two of them. One thread adds up a bag's column from its first member to its last.
+        It keeps all threads of a CUDA warp busy, where embedding_bag's kernel gives a warp of 32 threads to each row,
+        and two labels use two of them. One thread adds up a column of a row from its first entry to its last.
         """
-        listed = rows.index_select(0, self.members)
-        if self.weights is not None:
-            listed *= self.weights[:, None]
-        return torch.segment_reduce(listed, "sum", offsets=self.offsets, unsafe=True, initial=0)
+        listed = values.index_select(0, self.indices)
+        if self.data is not None:
+            listed *= self.data[:, None]
+        return torch.segment_reduce(listed, "sum", offsets=self.indptr, unsafe=True, initial=0)
 
 
-def join_bags(bags: Sequence[Bags], rows: Sequence[int]) -> Bags:
-    """Bags over the rows of several tables, put one below another.
+def stack_rows(parts: Sequence[SparseRows], columns: Sequence[int]) -> SparseRows:
+    """The block-diagonal matrix of several.
 
     Args:
-        bags: of each table.
-        rows: how many rows each table has.
+        parts: the blocks.
+        columns: how many columns each block has.
     """
-    first_rows = accumulate(rows, initial=0)
-    first_members = list(accumulate((len(own.members) for own in bags), initial=0))
-    offsets = [own.offsets[:-1] + first for own, first in zip(bags, first_members, strict=False)]
-    end = offsets[0].new_tensor([first_members[-1]])
-    weights = [own.weights for own in bags if own.weights is not None]
-    return Bags(
-        members=torch.cat([own.members + first for own, first in zip(bags, first_rows, strict=False)]),
-        offsets=torch.cat([*offsets, end]),
-        weights=torch.cat(weights) if weights else None,
+    first_columns = accumulate(columns, initial=0)
+    first_entries = list(accumulate((len(own.indices) for own in parts), initial=0))
+    indptr = [own.indptr[:-1] + first for own, first in zip(parts, first_entries, strict=False)]
+    end = indptr[0].new_tensor([first_entries[-1]])
+    data = [own.data for own in parts if own.data is not None]
+    return SparseRows(
+        indices=torch.cat([own.indices + first for own, first in zip(parts, first_columns, strict=False)]),
+        indptr=torch.cat([*indptr, end]),
+        data=torch.cat(data) if data else None,
     )

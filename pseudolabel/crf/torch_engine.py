@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
@@ -27,12 +26,6 @@ class TorchCrf:
         # The smoothness kernel depends on nothing but the image's size.
         self._kept: Callable[[int, int], Lattice] = lru_cache(SIZES_KEPT)(self._build_smoothness)
 
-    def mean_field(self, image: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """One image's marginals: float32 (L, H, W) from uint8 (H, W, 3) and float32 (L, H, W) in [0, 1]."""
-        # Copies, for torch does not take read-only arrays, such as those that share a Pillow image's memory.
-        pixels = torch.from_numpy(np.array(image)).to(self.device)
-        return self([pixels], [torch.from_numpy(np.array(scores)).to(self.device)])[0].cpu().numpy()
-
     @torch.inference_mode()
     def __call__(self, images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Marginals of several images after all iterations.
@@ -45,7 +38,7 @@ class TorchCrf:
             float32 (L, H, W) probabilities of each image, on the device.
 
         Raises:
-            LatticeOverflowError: if the images are too many or too large for the kernels' deviations.
+            LatticeOverflowError: if the images are too many or too large for the kernels' sigmas.
             torch.OutOfMemoryError: if they are too many or too large for the device.
         """
         smoothness = join_lattices([self._smoothness(image.shape[0], image.shape[1]) for image in images])

@@ -1,7 +1,7 @@
-"""Reading feature maps out of a frozen U-Net: queries of cross-attention, outputs of residual and attention blocks."""
+"""Reading feature maps from a frozen U-Net: queries of cross-attention, outputs of residual and attention blocks."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from pseudolabel.diffusion.layers import attention_layers, level
+from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import LastLayerReached
 
 FeatureKind = Literal["queries", "resblock", "attention"]
@@ -34,7 +35,7 @@ class FeatureLayer:
 
 
 def feature_layers(unet: UNet2DConditionModel, vae_stride: int) -> list[FeatureLayer]:
-    """All such layers of a U-Net, in no particular order."""
+    """All feature layers of a U-Net, in no particular order."""
     queries = [
         FeatureLayer(f"{layer.name}.to_q", "queries", layer.stride)
         for layer in attention_layers(unet, vae_stride)
@@ -55,28 +56,36 @@ def _kind(module: nn.Module) -> FeatureKind | None:
     return "attention" if isinstance(module, Transformer2DModel) else None
 
 
-@contextmanager
-def record_features(unet: UNet2DConditionModel, layers: Collection[FeatureLayer]) -> Iterator[list[torch.Tensor]]:
-    """Record while the context lasts; the forward pass ends early, without a result, once it has all of them.
+@torch.inference_mode()
+def read_features(
+    model: DiffusionModel,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor | int,
+    embeddings: torch.Tensor,
+    layers: Collection[FeatureLayer],
+) -> list[torch.Tensor]:
+    """Run the U-Net as far as needed and return the outputs of some of its layers.
 
     Args:
-        unet: the U-Net.
+        model: the diffusion model.
+        latents: (B, c, h, w) noised latents.
+        timesteps: int64 (B,), or one for all latents.
+        embeddings: (B, tokens, width) text embeddings.
         layers: some of its `feature_layers`, at least one.
 
-    Yields:
-        A list that fills with a map (B, channels, h, w) per layer, in the model's dtype and in the forward's order.
+    Returns:
+        One map (B, channels, h, w) per layer, in the model's dtype, in the order in which the U-Net reaches them.
     """
     features: list[torch.Tensor] = []
-    handles = [
-        unet.get_submodule(layer.name).register_forward_hook(_recorder(features, len(layers))) for layer in layers
-    ]
+    hook = _recorder(features, len(layers))
+    handles = [model.unet.get_submodule(layer.name).register_forward_hook(hook) for layer in layers]
     try:
-        yield features
-    except LastLayerReached:
-        pass
+        with suppress(LastLayerReached):
+            model.run_unet(latents, timesteps, embeddings)
     finally:
         for handle in handles:
             handle.remove()
+    return features
 
 
 def _recorder(features: list[torch.Tensor], wanted: int) -> Callable[[nn.Module, Any, Any], None]:
@@ -89,7 +98,7 @@ def _recorder(features: list[torch.Tensor], wanted: int) -> Callable[[nn.Module,
 
 
 def _as_map(output: torch.Tensor) -> torch.Tensor:
-    """(B, channels, h, w), also from queries (B, h * w, channels)."""
+    """(B, channels, h, w) as it is, or from queries (B, h * w, channels)."""
     if output.ndim == 4:
         return output
     side = int(output.shape[1] ** 0.5)

@@ -1,4 +1,4 @@
-"""Latents of images, which are made ready in threads while the device encodes those before."""
+"""Latents of images, whose pixels are prepared in threads while the device encodes earlier ones."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -28,9 +28,9 @@ def encode_ahead(
     Args:
         model: the diffusion model.
         items: any number; they are taken a few batches ahead.
-        view: an item's RGB image.
+        view: an item's RGB image, of any size.
         batch: images that the VAE takes at once.
-        threads: that stretch images ahead.
+        threads: that prepare pixels ahead.
         draw: standard normal (c, h, w) to draw an item's latent from the posterior; None takes the mean.
     """
 

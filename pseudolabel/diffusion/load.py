@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -13,6 +13,7 @@ from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel, Prediction
 from pseudolabel.errors import ModelError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import weights_digest
@@ -24,7 +25,7 @@ DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling o
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
-def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
+def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB) -> DiffusionModel:
     """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
 
     Raises:
@@ -32,7 +33,8 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = resolve(config.name, "diffusion")
-    origin = {} if os.path.isdir(folder) else {"revision": config.revision}
+    origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
+    origin |= hub.options
     weights = {**origin, "use_safetensors": True, "dtype": dtype}
     if config.variant:
         weights["variant"] = config.variant
@@ -55,6 +57,8 @@ def load_model(config: ModelConfig, device: torch.device) -> DiffusionModel:
         alphas_cumprod=scheduler.alphas_cumprod,
         prediction=scheduler.config.prediction_type,
         image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
+        name=config.name,
+        hub=hub,
     )
     _check_parts(config, model)
     _check_size(model)
@@ -83,7 +87,7 @@ def fingerprint(config: ModelConfig) -> str:
 
 def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder) and (others := explain_folder(folder)):
-        return f"cannot load the diffusion model '{config.name}' (--model.name):\n{others}"
+        return f"cannot load the diffusion model '{config.name}' (`model.name`):\n{others}"
     if os.path.isdir(folder):
         hint = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
@@ -91,10 +95,10 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         )
     else:
         hint = (
-            "no such folder here, so it was looked for on the hub: check the name and the network, try --model.variant "
+            "no such folder here, so it was looked for on the hub: check the name and the network, try `model.variant` "
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
-    return f"cannot load the diffusion model '{config.name}' (--model.name): {hint}.\n{type(error).__name__}: {error}"
+    return f"cannot load the diffusion model '{config.name}' (`model.name`): {hint}.\n{type(error).__name__}: {error}"
 
 
 def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:
@@ -109,7 +113,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
     if model.prediction not in get_args(Prediction):
         raise ModelError(
-            f"'{config.name}' (--model.name) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
+            f"'{config.name}' (`model.name`) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
             f"'{model.prediction}', not {' or '.join(get_args(Prediction))}"
         )
     unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer
@@ -122,7 +126,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     for what, (one, other) in fit.items():
         if one != other:
             raise ModelError(
-                f"'{config.name}' (--model.name) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
+                f"'{config.name}' (`model.name`) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
                 f"the {what} differ, {one} and {other}"
             )
 
@@ -131,5 +135,5 @@ def _check_size(model: DiffusionModel) -> None:
     deepest = model.vae_stride * 2 ** (len(model.unet.config.block_out_channels) - 1)
     if model.image_size % deepest:
         raise ModelError(
-            f"--model.image_size {model.image_size} is not a multiple of {deepest}, which this U-Net needs"
+            f"`model.image_size` {model.image_size} is not a multiple of {deepest}, which this U-Net needs"
         )

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
+
 Prediction = Literal["epsilon", "v_prediction"]
 
 
@@ -23,6 +25,8 @@ class DiffusionModel:
         alphas_cumprod: float32 (T,) on the CPU, the share of signal variance left at each timestep.
         prediction: what the U-Net was trained to predict: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) z.
         image_size: side of the square images the U-Net is fed.
+        name: hub id or folder of the checkpoint.
+        hub: access to the hub, for further models that a method needs.
     """
 
     vae: AutoencoderKL
@@ -32,6 +36,12 @@ class DiffusionModel:
     alphas_cumprod: torch.Tensor
     prediction: Prediction
     image_size: int
+    name: str
+    hub: Hub = DEFAULT_HUB
+
+    def __repr__(self) -> str:
+        side, dtype = self.image_size, str(self.dtype).removeprefix("torch.")
+        return f"DiffusionModel('{self.name}', {side} x {side} pixels, {dtype} on {self.device})"
 
     @property
     def device(self) -> torch.device:
@@ -51,10 +61,13 @@ class DiffusionModel:
         side = self.image_size // self.vae_stride
         return (self.unet.config.in_channels, side, side)
 
+    def square(self, image: Image.Image) -> Image.Image:
+        """An RGB image stretched to the model's square, bilinear, antialiased; a square of that size is only copied."""
+        return image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image stretched to the model's square, bilinear, antialiased: float32 (3, size, size) in [-1, 1]."""
-        square = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+        """The `square` of an RGB image as the VAE takes it: float32 (3, size, size) in [-1, 1]."""
+        return torch.from_numpy(np.array(self.square(image))).permute(2, 0, 1).float() / 127.5 - 1
 
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor where a CUDA device fetches it by itself; for other devices as it is."""
@@ -86,6 +99,19 @@ class DiffusionModel:
         signal = self._signal(timesteps)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
+    def run_unet(self, latents: torch.Tensor, timesteps: torch.Tensor | int, embeddings: torch.Tensor) -> torch.Tensor:
+        """Output of the U-Net, which is noise or v by `prediction`: (B, c, h, w) in the model's dtype.
+
+        Args:
+            latents: (B, c, h, w) noised latents.
+            timesteps: int64 (B,), or one for all latents.
+            embeddings: (B, tokens, width) text embeddings.
+        """
+        if isinstance(timesteps, torch.Tensor):
+            timesteps = self.upload(timesteps)
+        latents, embeddings = (self.upload(tensor).to(self.dtype) for tensor in (latents, embeddings))
+        return self.unet(latents, timesteps, embeddings).sample
+
     @torch.inference_mode()
     def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The noise that the U-Net sees in latents.
@@ -99,8 +125,7 @@ class DiffusionModel:
             float32 (B, c, h, w) on the model's device.
         """
         noised = self.upload(noised)
-        embeddings = self.upload(embeddings).to(self.dtype)
-        predicted = self.unet(noised.to(self.dtype), self.upload(timesteps), embeddings).sample.float()
+        predicted = self.run_unet(noised, timesteps, embeddings).float()
         if self.prediction == "epsilon":
             return predicted
         signal = self._signal(timesteps)

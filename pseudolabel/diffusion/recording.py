@@ -1,24 +1,24 @@
-"""Reading attention out of a frozen U-Net: only what a method asks for, only as far as it is needed."""
+"""Reading attention from a frozen U-Net in one forward pass that ends after the last layer that is needed."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from pseudolabel.diffusion.layers import AttentionLayer, attention_layers
+from pseudolabel.diffusion.model import DiffusionModel
 
 
 @dataclass
 class Recording:
-    """Attention of one forward pass over a batch of B latents, by downsampling factor, in the layers' order.
+    """Attention of one forward pass over B latents, by stride, in the order of the layers.
 
     Attributes:
-        cross: float32 (B, h*w) or (B, C, h*w) maps per layer, as the token weights have it: softmax over all tokens
-            (Eq. 4), mean over heads, weighted over tokens.
+        cross: one map per cross-attention layer, float32 (B, h*w), or (B, C, h*w) for token weights (B, C, tokens):
+            softmax over all tokens (DiffSegmenter, Eq. 4), mean over heads, weighted sum over tokens.
         queries_keys: (B, heads, h*w, d) queries and keys per self-attention layer, in the model's dtype.
     """
 
@@ -27,49 +27,57 @@ class Recording:
 
 
 class LastLayerReached(Exception):
-    """Ends a forward pass once nothing further is wanted."""
+    """Raised inside a forward pass to end it after the last layer that is needed."""
 
 
-@contextmanager
-def record_attention(
-    unet: UNet2DConditionModel,
-    vae_stride: int,
-    token_weights: torch.Tensor,
-    cross_strides: Collection[int],
-    self_strides: Collection[int],
-) -> Iterator[Recording]:
-    """Record while the context lasts; the forward pass ends early, without a result, after the last wanted layer.
+@torch.inference_mode()
+def read_attention(
+    model: DiffusionModel,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor | int,
+    embeddings: torch.Tensor,
+    token_weights: torch.Tensor | None = None,
+    cross_strides: Collection[int] = (),
+    self_strides: Collection[int] = (),
+) -> Recording:
+    """Run the U-Net as far as needed and record attention at the given strides.
 
     Args:
-        unet: the U-Net; its attention processors are put back at the end.
-        vae_stride: image side over latent side.
-        token_weights: float32 (B, tokens), or (B, C, tokens) for C maps of each latent; the weight of each token's
-            column in the cross-attention map.
-        cross_strides: downsampling factors whose cross-attention is recorded.
-        self_strides: downsampling factors whose self-attention queries and keys are recorded.
+        model: the diffusion model; its attention processors are restored at the end.
+        latents: (B, c, h, w) noised latents.
+        timesteps: int64 (B,), or one for all latents.
+        embeddings: (B, tokens, width) text embeddings.
+        token_weights: float32 (B, tokens) on the model's device, or (B, C, tokens) for C maps of each latent: how much
+            each token's cross-attention counts in the map. Needed for cross-attention only.
+        cross_strides: strides at which cross-attention is recorded.
+        self_strides: strides at which queries and keys of self-attention are recorded.
 
     Raises:
         ValueError: if the U-Net has no such layer.
     """
-    wanted = _wanted_layers(attention_layers(unet, vae_stride), cross_strides, self_strides)
+    layers = _wanted_layers(attention_layers(model.unet, model.vae_stride), cross_strides, self_strides)
     recording = Recording()
-    # Only these layers are touched: to set all of them takes diffusers a third of the Python time of a forward pass.
-    modules = [unet.get_submodule(layer.name) for layer in wanted]
+    # Only these layers are changed: setting all processors takes a third of the Python time of a forward pass.
+    modules = [model.unet.get_submodule(layer.name) for layer in layers]
     before = [module.get_processor() for module in modules]
-    for module, layer in zip(modules, wanted, strict=True):
-        is_last = layer is wanted[-1]
-        module.set_processor(
-            _RecordCross(recording, layer.stride, token_weights, is_last)
-            if layer.kind == "cross"
-            else _RecordSelf(recording, layer.stride, is_last)
-        )
+    for module, layer in zip(modules, layers, strict=True):
+        module.set_processor(_recorder(recording, layer, token_weights, is_last=layer is layers[-1]))
     try:
-        yield recording
-    except LastLayerReached:
-        pass
+        with suppress(LastLayerReached):
+            model.run_unet(latents, timesteps, embeddings)
     finally:
         for module, processor in zip(modules, before, strict=True):
             module.set_processor(processor)
+    return recording
+
+
+def _recorder(
+    recording: Recording, layer: AttentionLayer, token_weights: torch.Tensor | None, is_last: bool
+) -> "_RecordCross | _RecordSelf":
+    if layer.kind == "self":
+        return _RecordSelf(recording.queries_keys.setdefault(layer.stride, []), is_last)
+    assert token_weights is not None, "cross-attention is recorded as a weighted sum over tokens"
+    return _RecordCross(recording.cross.setdefault(layer.stride, []), token_weights, is_last)
 
 
 def _wanted_layers(
@@ -79,15 +87,15 @@ def _wanted_layers(
         known = sorted({layer.stride for layer in layers if layer.kind == kind})
         missing = sorted(set(strides) - set(known))
         if missing:
-            raise ValueError(f"the U-Net has no {kind}-attention at downsampling factor {missing[0]}; it has {known}")
+            raise ValueError(f"the U-Net has no {kind}-attention at stride {missing[0]}; it has {known}")
     return [layer for layer in layers if layer.stride in (cross_strides if layer.kind == "cross" else self_strides)]
 
 
 class _RecordCross:
-    """Attention processor of a cross-attention layer whose token columns are wanted."""
+    """Attention processor that appends a cross-attention layer's map to `maps`."""
 
-    def __init__(self, recording: Recording, stride: int, token_weights: torch.Tensor, is_last: bool) -> None:
-        self.maps = recording.cross.setdefault(stride, [])
+    def __init__(self, maps: list[torch.Tensor], token_weights: torch.Tensor, is_last: bool) -> None:
+        self.maps = maps
         self.token_weights = token_weights
         self.is_last = is_last
 
@@ -97,7 +105,7 @@ class _RecordCross:
         query, key, value = _project(attn, hidden_states, encoder_hidden_states)
         if attn.upcast_attention:
             query, key = query.float(), key.float()
-        # The 77 columns are few: one softmax serves both the record and the layer's own output.
+        # With 77 tokens the matrix is small: one softmax serves both the map and the layer's own output.
         probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
         self.maps.append(torch.einsum("b...t,bnt->b...n", self.token_weights, probabilities.mean(dim=1)))
         if self.is_last:
@@ -106,10 +114,10 @@ class _RecordCross:
 
 
 class _RecordSelf:
-    """Attention processor of a self-attention layer whose queries and keys are wanted."""
+    """Attention processor that appends a self-attention layer's queries and keys to `queries_keys`."""
 
-    def __init__(self, recording: Recording, stride: int, is_last: bool) -> None:
-        self.queries_keys = recording.queries_keys.setdefault(stride, [])
+    def __init__(self, queries_keys: list[tuple[torch.Tensor, torch.Tensor]], is_last: bool) -> None:
+        self.queries_keys = queries_keys
         self.is_last = is_last
 
     def __call__(

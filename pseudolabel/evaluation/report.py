@@ -257,8 +257,6 @@ def print_report(report: Report | SegmentReport, console: Console) -> None:
     )
     console.print(_headline(report))
     console.print(_class_table(report))
-    for line in report.scope.lines() if report.scope is not None else ():
-        console.print(Text(line), soft_wrap=True)
 
 
 def _headline(report: Report | SegmentReport) -> Table:

@@ -181,9 +181,9 @@ class Folder:
                 "command again: it continues where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return f"'{self.path}' cannot be written ({error.strerror}); choose another --out or change its permissions"
+            return f"'{self.path}' cannot be written ({error.strerror}); choose another `out` or change its permissions"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            return f"'{self.path}' is a file, or lies below one; choose another --out"
+            return f"'{self.path}' is a file, or lies below one; choose another `out`"
         return f"'{self.path}' cannot be used: {error}"
 
 

@@ -31,7 +31,7 @@ _REMEDIES = {
     **dict.fromkeys(HEIF_SUFFIXES, HEIF_REMEDY),
     **dict.fromkeys(_RAW, "camera raw; convert to TIFF or JPEG"),
     ".jxl": "convert to PNG or JPEG",
-    ".tar": "unpack it, or --source.kind shards",
+    ".tar": "unpack it, or `source.kind` shards",
     ".zip": "unpack it",
 }
 # Never opened, because many of them may be stored next to the images.

@@ -182,7 +182,7 @@ def check_size(width: int, height: int, origin: str, max_pixels: int | None) -> 
     """
     if max_pixels is not None and width * height > max_pixels:
         raise SampleError(
-            "too_large", f"{origin}: {width} x {height} pixels; raise --source.max_pixels above {max_pixels} to take it"
+            "too_large", f"{origin}: {width} x {height} pixels; raise `source.max_pixels` above {max_pixels} to take it"
         )
 
 

@@ -2,9 +2,9 @@
 
 import errno
 import json
+import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.folder import Folder
+
+log = logging.getLogger(__name__)
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -43,10 +45,10 @@ def lock_output(folder: Folder, rank: int) -> Iterator[None]:
             if error.errno not in UNSUPPORTED:
                 raise OutputError(f"'{path}' cannot be locked: {error.strerror}") from error
             if rank == 0:
-                print(
-                    f"'{folder.path}' is on a file system without locks ({error.strerror}): make sure that only one "
-                    "run writes there",
-                    file=sys.stderr,
+                log.warning(
+                    "'%s' is on a file system without locks (%s): make sure that only one run writes there",
+                    folder.path,
+                    error.strerror,
                 )
         yield
 
@@ -57,4 +59,4 @@ def _busy(folder: Folder, path: Path) -> str:
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another --out"
+    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another `out`"

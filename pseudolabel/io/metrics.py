@@ -11,7 +11,7 @@ from pseudolabel.io.ownership import OwnFiles
 METRICS = "metrics.json"
 
 
-def check_metrics(out: str, plots: Iterable[str] = (), option: str = "--out") -> None:
+def check_metrics(out: str, plots: Iterable[str] = (), option: str = "`out`") -> None:
     """Check, before computing scores, that they can be recorded.
 
     Args:
@@ -25,7 +25,7 @@ def check_metrics(out: str, plots: Iterable[str] = (), option: str = "--out") ->
     OwnFiles(Folder(out), option=option).check((METRICS, *plots))
 
 
-def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "--out") -> None:
+def record_metrics(out: str, name: str, scores: dict[str, Any], option: str = "`out`") -> None:
     """Store scores in OUT/metrics.json under a name; entries of other commands are kept.
 
     Raises:

@@ -9,7 +9,7 @@ from pseudolabel.errors import OutputError
 MARKER = ".pseudolabel.owner"
 
 
-def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:
+def claim_folder(folder: Path, owner: str, option: str = "`out`") -> None:
     """Create a folder for a program, or check that the same program created it.
 
     Args:
@@ -32,7 +32,7 @@ def claim_folder(folder: Path, owner: str, option: str = "--out") -> None:
         raise OutputError(f"'{folder}' cannot be used: {error}; choose another {option}") from error
 
 
-def clear_folder(folder: Path, owner: str, option: str = "--out") -> None:
+def clear_folder(folder: Path, owner: str, option: str = "`out`") -> None:
     """Claim a folder and remove everything in it.
 
     Raises:

@@ -32,7 +32,7 @@ class OwnFiles:
         option: the option that names the folder, for messages.
     """
 
-    def __init__(self, folder: Folder, rank: int = 0, option: str = "--out") -> None:
+    def __init__(self, folder: Folder, rank: int = 0, option: str = "`out`") -> None:
         self.folder, self.option = folder, option
         self._manifest = f"{MANIFEST}-{rank}" if rank else MANIFEST
         self._hashes: dict[str, set[str]] = {}
@@ -151,13 +151,13 @@ class OwnFiles:
                 continue  # cut off by a kill; its file has not appeared
 
 
-def own_files_beside(target: str, option: str = "--out") -> tuple[OwnFiles, str]:
+def own_files_beside(target: str, option: str = "`out`") -> tuple[OwnFiles, str]:
     """For a command that writes one file: the `OwnFiles` of its folder, and its name there."""
     path, _, name = target.rpartition("/")
     return OwnFiles(Folder(path or ("/" if target.startswith("/") else ".")), option=option), name
 
 
-def write_own(target: str, data: bytes, option: str = "--out") -> None:
+def write_own(target: str, data: bytes, option: str = "`out`") -> None:
     """Write one file, unless it would replace a file that this package did not write.
 
     Raises:

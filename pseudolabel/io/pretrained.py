@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from pseudolabel.errors import ModelError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.runtime.bars import library_bars
 from pseudolabel.runtime.precision import resolve_dtype
@@ -18,7 +19,13 @@ _processors: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 
 def load_pretrained(
-    folder: str, model_class: Any, processor_class: Any, device: torch.device, what: str, setting: str
+    folder: str,
+    model_class: Any,
+    processor_class: Any,
+    device: torch.device,
+    what: str,
+    setting: str,
+    hub: Hub = DEFAULT_HUB,
 ) -> tuple[Any, Any]:
     """Load a frozen model, from safetensors files only, and its processor.
 
@@ -29,7 +36,8 @@ def load_pretrained(
         model_class, processor_class: transformers classes with `from_pretrained`.
         device: the device of the model; its precision is the default of the device.
         what: the kind of checkpoint, such as `a CLIP`, for the message.
-        setting: the option that names it, such as `--filter.clip`, for the message.
+        setting: the setting that names it, such as `filter.clip`, for the message.
+        hub: access to the hub.
 
     Returns:
         The model and the processor.
@@ -37,15 +45,15 @@ def load_pretrained(
     Raises:
         ModelError: if either cannot be loaded.
     """
-    dtype = resolve_dtype("auto", device)
+    dtype, access = resolve_dtype("auto", device), hub.options
     key = (folder, model_class, processor_class, device, dtype)
     model = _models.get(key)
     if model is not None:
         return model, _processors[model]
     try:
         with library_bars():
-            model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype)
-            processor = processor_class.from_pretrained(folder)
+            model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype, **access)
+            processor = processor_class.from_pretrained(folder, **access)
     except (
         OSError,
         ValueError,

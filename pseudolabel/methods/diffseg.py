@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pseudolabel.config import DiffSegConfig
 from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.diffusion.recording import record_attention
+from pseudolabel.diffusion.recording import read_attention
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.precision import full_precision
 
@@ -53,9 +53,8 @@ class AggregatedAttention:
             float32 (G, n * n, n * n), the next G images: row p is a distribution over the n x n positions.
         """
         model = self.model
-        no_text = torch.zeros(len(latents), self.empty.shape[1], device=model.device)
-        with record_attention(model.unet, model.vae_stride, no_text, [], self.self_strides) as recording:
-            self._forward(latents, self.empty.expand(len(latents), -1, -1))
+        no_text = self.empty.expand(len(latents), -1, -1)
+        recording = read_attention(model, latents, self.config.timestep, no_text, self_strides=self.self_strides)
         group = max(1, GROUP // self.side**4)
         for start in range(0, len(latents), group):
             chosen = slice(start, start + group)
@@ -74,16 +73,9 @@ class AggregatedAttention:
         Returns:
             float32 (B, C, side, side), one for each resolution.
         """
-        model, weights = self.model, self.model.upload(weights)
-        with record_attention(model.unet, model.vae_stride, weights, self.cross_strides, []) as recording:
-            self._forward(latents, embeddings)
+        weights = self.model.upload(weights)
+        recording = read_attention(self.model, latents, self.config.timestep, embeddings, weights, self.cross_strides)
         return [_square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
-
-    def _forward(self, latents: torch.Tensor, embeddings: torch.Tensor) -> None:
-        model = self.model
-        model.unet(
-            model.upload(latents).to(model.dtype), self.config.timestep, model.upload(embeddings).to(model.dtype)
-        )
 
 
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:

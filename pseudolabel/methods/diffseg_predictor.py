@@ -40,24 +40,29 @@ class DiffSegPredictor:
     """Segments of samples, or masks of their classes, in batches that never mix two calls."""
 
     def __init__(self, context: Context, config: DiffSegConfig) -> None:
-        self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions or {}
+        self.model, self.vocabulary = context.diffusion, context.vocabulary
+        self.captions = {} if context.captions is None else context.captions
         self.config, self.context = config, context
         self.method = AggregatedAttention(self.model, config)
 
     def settings(self) -> dict[str, Any]:
-        """All that the label maps depend on beside the diffusion model and the labels."""
+        """Everything that the label maps depend on besides the diffusion model and the labels."""
         settings = asdict(self.config)
         if self.config.semantic:
             settings["template"] = self.vocabulary.template
-            if self.captions:  # in which a synonym stands for its class
+            if self.captions:  # in which a synonym counts as its class
                 settings["synonyms"] = [entry.synonyms for entry in self.vocabulary.classes]
         return settings
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | SampleError]]:
-        """Every sample with its label map, or with what is wrong with it, in their order.
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of the image that the model sees, stretched to its square."""
+        return self.model.square(image.crop(self._box(image.height, image.width)))
 
-        Segments have the values 1, 2, ... in the order of their anchors. Where they are named, the sample's classes
-        share the whole image, as in the paper: background is left for images without classes.
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, LabelMap | SampleError]]:
+        """Every sample with its label map, or with its failure, in order.
+
+        Segments have the values 1, 2, ... in the order of their anchors. With `semantic`, they get the sample's
+        classes; as in the paper, only images without classes have background.
         """
         label = self._name if self.config.semantic else self._number
         for batch, latents in encode_ahead(self.model, samples, self._view, self.context.batch, self.context.loaders):
@@ -83,8 +88,7 @@ class DiffSegPredictor:
             except SampleError as error:
                 yield sample.key, error
             if not sample.classes:
-                left, top, right, bottom = self._box(sample.image)
-                yield sample.key, np.full((bottom - top, right - left), BACKGROUND)
+                yield sample.key, np.full(self._size(sample), BACKGROUND)
         if prompted:
             own = torch.stack([one.latent for one in prompted])
             text_maps = self._text_maps(prompted, own)
@@ -100,11 +104,10 @@ class DiffSegPredictor:
         for maps in self.method(latents):
             group = list(islice(samples, len(maps)))
             for sample, proposals in zip(group, self._proposals(maps, group), strict=True):
-                left, top, right, bottom = self._box(sample.image)
-                yield sample, suppress(proposals, (bottom - top, right - left)).unique(return_inverse=True)[1]
+                yield sample, suppress(proposals, self._size(sample)).unique(return_inverse=True)[1]
 
     def _proposals(self, maps: torch.Tensor, group: Sequence[Sample]) -> list[torch.Tensor]:
-        """Maps (P, n, n) for each image, of which the largest is to win each pixel."""
+        """Maps (P, n, n) for each image; each pixel goes to the largest."""
         if self.config.grouping == "merge":
             return merge(maps, self.config)
         return [self._clusters(own, sample) for own, sample in zip(maps, group, strict=True)]
@@ -122,26 +125,31 @@ class DiffSegPredictor:
         return Prompted(sample, latent, prompt.text, class_token_weights(self.model.tokenizer, prompt))
 
     def _text_maps(self, prompted: Sequence[Prompted], latents: torch.Tensor) -> list[torch.Tensor]:
-        """Maps (B, C, side, side) by resolution, with C the most classes of an image and empty maps behind the last."""
+        """Maps (B, C, side, side) by resolution; C is the largest number of classes, and surplus maps are 0."""
         encodings = TextEncodings(self.model, [one.text for one in prompted])
         embeddings = torch.stack([encodings.plain(one.text) for one in prompted])
         weights = pad_sequence([one.weights for one in prompted], batch_first=True)
         return self.method.text_maps(latents, embeddings, weights)
 
     def _view(self, sample: Sample) -> Image.Image:
-        return sample.image.crop(self._box(sample.image))
+        return sample.viewed(self.view)
 
-    def _box(self, image: Image.Image) -> tuple[int, int, int, int]:
-        """What the model sees, in Pillow's order: left, top, right, bottom."""
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The part of an image that the model sees, in Pillow's order: left, top, right, bottom."""
         if self.config.fit == "stretch":
-            return 0, 0, image.width, image.height
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
+            return 0, 0, width, height
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
 
+    def _size(self, sample: Sample) -> tuple[int, int]:
+        """(height, width) of the part that the model sees."""
+        left, top, right, bottom = self._box(*sample.size)
+        return bottom - top, right - left
+
     def _place(self, sample: Sample, labels: np.ndarray) -> LabelMap:
-        """Labels where they belong in the image, 255 around them."""
-        left, top, right, bottom = self._box(sample.image)
-        whole = np.full((sample.image.height, sample.image.width), IGNORE, np.uint8)
-        whole[top:bottom, left:right] = labels
-        return LabelMap(sample.key, whole)
+        """Labels at their place in the image, 255 around them."""
+        left, top, right, bottom = self._box(*sample.size)
+        full = np.full(sample.size, IGNORE, np.uint8)
+        full[top:bottom, left:right] = labels
+        return LabelMap(sample.key, full)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pseudolabel.config import DiffSegmenterConfig
 from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.diffusion.recording import Recording, record_attention
+from pseudolabel.diffusion.recording import Recording, read_attention
 from pseudolabel.errors import SettingError
 from pseudolabel.score_maps import min_max
 
@@ -52,10 +52,7 @@ class CompletedAttention:
         noised = model.add_noise(model.upload(latents).repeat_interleave(count, 0), noise, timesteps)
         embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
         weights = model.upload(weights).float().repeat_interleave(count, 0)
-        with record_attention(
-            model.unet, model.vae_stride, weights, self.cross_strides, self.self_strides
-        ) as recording:
-            model.unet(noised.to(model.dtype), model.upload(timesteps), embeddings)
+        recording = read_attention(model, noised, timesteps, embeddings, weights, self.cross_strides, self.self_strides)
         fused = self._fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)

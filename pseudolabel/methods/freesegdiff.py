@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pseudolabel.config import FreeSegDiffConfig
-from pseudolabel.diffusion.features import FeatureKind, FeatureLayer, feature_layers, record_features
+from pseudolabel.diffusion.features import FeatureKind, FeatureLayer, feature_layers, read_features
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.kmeans import kmeans
@@ -57,9 +57,7 @@ class FeatureClusters:
         if noise is not None:
             latents = model.add_noise(latents, model.upload(noise), timesteps)
         embeddings = self.embeddings.expand(len(latents), -1, -1)
-        with record_features(model.unet, self.layers) as features:
-            model.unet(latents.to(model.dtype), model.upload(timesteps), embeddings)
-        return cluster(features, generators, config)
+        return cluster(read_features(model, latents, timesteps, embeddings, self.layers), generators, config)
 
 
 def cluster(

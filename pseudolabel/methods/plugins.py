@@ -25,7 +25,7 @@ def load_plugins(paths: Iterable[str]) -> None:
 
 def _load(file: Path, given: str) -> None:
     if not file.is_file():
-        raise SettingError(f"--plugins {given}: no such file")
+        raise SettingError(f"`plugins` {given}: no such file")
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     name = f"pseudolabel_plugin_{hashlib.sha256(str(file).encode() + content).hexdigest()[:12]}"
@@ -43,10 +43,10 @@ def _load(file: Path, given: str) -> None:
         del sys.modules[name]
         if isinstance(error, SettingError):
             raise
-        raise SettingError(f"--plugins {given} cannot be run: {type(error).__name__}: {error}") from error
+        raise SettingError(f"`plugins` {given} cannot be run: {type(error).__name__}: {error}") from error
     new = [method for key, method in METHODS.items() if before.get(key) is not method]
     if not new:
         del sys.modules[name]
-        raise SettingError(f"--plugins {given} registers no method; call pseudolabel.register_method(...) in it")
+        raise SettingError(f"`plugins` {given} registers no method; call pseudolabel.register_method(...) in it")
     for method in new:
         register(replace(method, source=digest))

@@ -80,7 +80,7 @@ class Method:
     """A method's entry in the registry.
 
     Attributes:
-        name: as `--method` and an experiment file have it; the settings go under the same name.
+        name: as `method` and an experiment file have it; the settings go under the same name.
         build: makes a predictor of a context and the settings.
         settings: a frozen dataclass whose defaults make sense and whose docstring tells each field under `Args:`.
         produces: what the method writes with some settings: `cams` are class activation maps, still to be refined;
@@ -140,7 +140,7 @@ def find_method(name: str) -> Method:
         return METHODS[name]
     near = difflib.get_close_matches(name, METHODS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"give one of {', '.join(METHODS)}"
-    raise SettingError(f"--method {name}: no such method; {hint}, or name the file that registers it with --plugins")
+    raise SettingError(f"`method` {name}: no such method; {hint}, or name the file that registers it with `plugins`")
 
 
 def chosen_method(experiment: Experiment) -> tuple[Method, Any]:

@@ -1,6 +1,7 @@
 """The papers' tables as runs of the ordinary stages: one folder per row, our figure beside the published one."""
 
 import json
+import logging
 import time
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,6 +31,8 @@ from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.filter import write_classes
 from pseudolabel.stages.label import write_labels
 from pseudolabel.vocabulary import load_vocabulary
+
+log = logging.getLogger(__name__)
 
 TABLES: dict[TableName, Table] = {
     "diffsegmenter-1": diffsegmenter.TABLE_1,
@@ -79,7 +82,7 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
                 line |= {"run": {"images": report.images, **read_scores(report)}, **_describe_method(own)}
                 if report.scope is not None and not report.scope.is_whole:
                     status = FAILED_SAMPLES_EXIT
-                    print("\n".join([f"{row.name} on {row.data}:", *report.scope.lines()]))
+                    log.warning("%s", "\n".join([f"{row.name} on {row.data}:", *report.scope.lines()]))
                 line["data"] = "Shapes" if is_shapes else row.data
         lines.append(line)
     if rank.is_main:

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""How many processor cores this process may use, and how its threads wait for one another."""
 
 import os
 from collections.abc import Iterator
@@ -54,3 +54,12 @@ def _read(path: Path) -> str:
 def share_of_cores(local_count: int) -> int:
     """Processor cores for one of `local_count` processes on this machine, at least one."""
     return max(1, usable_cores() // local_count)
+
+
+def sleep_while_waiting() -> None:
+    """Let OpenMP's threads sleep while they wait, here and in child processes, unless the environment says otherwise.
+
+    By default they spin, which takes the core from the thread that they wait for where processes share cores. OpenMP
+    reads `OMP_WAIT_POLICY` once, so this comes before torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,33 +1,36 @@
-"""Results from the device, one behind the work that it is given."""
+"""Copying results from the device while it works on the next ones."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 
-def fetch(results: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Bring tensors to the CPU, each one only after the work for the next one is queued.
 
-    So a CUDA device has always something to do: Python waits for a result, never the device for Python.
+def fetch(results: Iterable[tuple[T, torch.Tensor]]) -> Iterator[tuple[T, torch.Tensor]]:
+    """Bring the tensors of (item, tensor) pairs to the CPU, each one after the work for the next is queued.
+
+    A CUDA device is thus never idle while Python waits for a result.
     """
-    before: _Copy | None = None
-    for result in results:
+    before: tuple[T, _Copy] | None = None
+    for item, result in results:
         copy = _Copy(result)
         if before is not None:
-            yield before.wait()
-        before = copy
+            yield before[0], before[1].wait()
+        before = item, copy
     if before is not None:
-        yield before.wait()
+        yield before[0], before[1].wait()
 
 
 class _Copy:
-    """A tensor on its way to the CPU."""
+    """A tensor that is being copied to the CPU."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor.to("cpu", non_blocking=tensor.device.type == "cuda")  # into pinned memory
         self._done: torch.cuda.Event | None = None
         if tensor.device.type == "cuda":
-            self._done = torch.cuda.Event(blocking=True)  # waiting sleeps, and leaves its core to the readers
+            self._done = torch.cuda.Event(blocking=True)  # waiting sleeps, which leaves the core to the readers
             self._done.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> torch.Tensor:

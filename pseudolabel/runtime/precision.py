@@ -26,7 +26,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if launched != "no":
         raise SettingError(
             f"accelerate launch --mixed_precision {launched}: frozen models run in no, bf16 or fp16; launch with one "
-            "of these, or give --model.dtype"
+            "of these, or give `model.dtype`"
         )
     if device.type != "cuda":
         return torch.float32

@@ -1,8 +1,8 @@
-"""Reading ahead in threads while the model works."""
+"""Working ahead in threads or processes while the model works."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,18 +10,23 @@ R = TypeVar("R")
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
-    """Map in threads, keeping the order and at most `ahead` results in waiting.
-
-    An exception of `function` is raised where its result would have come.
-    """
-    waiting: deque[Future[R]] = deque()
+    """`map_ahead` in threads of its own."""
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="reader") as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from map_ahead(pool, function, items, ahead)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Map in a pool, in the order of the items; at most `ahead` further items are taken before a result is needed.
+
+    An exception of `function` is raised in place of its result.
+    """
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

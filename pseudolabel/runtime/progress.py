@@ -1,5 +1,6 @@
-"""One progress bar for the whole job: a live bar in a terminal, plain lines elsewhere."""
+"""The progress of a job on standard error: a live bar in a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class ProgressLine:
-    """Counts samples and says how fast they go; see `show_progress`."""
+    """Counts samples and measures their rate; see `show_progress`."""
 
     def __init__(self, title: str, total: int, done: int, failures: int) -> None:
         self.title, self.total = title, total
@@ -22,7 +23,7 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Samples per second since the start of this run."""
+        """Samples per second since this run started."""
         return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     def update(self, done: int, failures: int) -> None:
@@ -32,7 +33,7 @@ class ProgressLine:
             print(self.line(), file=sys.stderr, flush=True)
 
     def restart(self) -> None:
-        """Measure the rate from here; what earlier runs have done does not count."""
+        """Measure the rate from now on, without the samples that earlier runs did."""
         self._first, self._started = self.done, time.monotonic()
 
     def line(self) -> str:
@@ -45,7 +46,7 @@ class ProgressLine:
 
 
 class _Bar(ProgressLine):
-    """A progress that draws itself in a terminal."""
+    """Progress drawn as a bar in a terminal."""
 
     def __init__(self, title: str, total: int, done: int, failures: int, bar: Progress) -> None:
         super().__init__(title, total, done, failures)
@@ -65,9 +66,19 @@ class _Bar(ProgressLine):
 def show_progress(
     title: str, total: int, done: int = 0, failures: int = 0, show: bool = True
 ) -> Iterator[ProgressLine]:
-    """Progress on standard error while the context lasts; silent with `show=False`, as on every rank but the first."""
+    """Progress on standard error while the context lasts.
+
+    Nothing is shown if the package's logger is set to warnings only, as `quiet` does.
+
+    Args:
+        title: printed before the numbers.
+        total: number of samples.
+        done: how many earlier runs did.
+        failures: how many of them failed.
+        show: false on every rank but the first.
+    """
     console = Console(stderr=True)
-    if not show:
+    if not show or logging.getLogger("pseudolabel").level > logging.INFO:
         yield _Silent(title, total, done, failures)
     elif console.is_terminal:
         columns = (

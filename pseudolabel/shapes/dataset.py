@@ -74,7 +74,7 @@ def write_shapes(
         _claim(out, plan)
         _write_scenes(out, plan, on_scene)
     except OSError as error:
-        raise SourceError(f"'{out}' cannot be written: {error.strerror or error}; choose another --out") from error
+        raise SourceError(f"'{out}' cannot be written: {error.strerror or error}; choose another `out`") from error
 
 
 def _claim(out: Path, plan: Plan) -> None:
@@ -88,7 +88,7 @@ def _claim(out: Path, plan: Plan) -> None:
         _write_file(out / MARKER, (json.dumps({"format": _FORMAT, **vars(plan)}) + "\n").encode())
     elif (before := _read_marker(out)) != plan:
         held = f"{before.train} train, {before.val} val, seed {before.seed}"
-        raise SourceError(f"'{out}' holds another Shapes data set ({held}); choose another --out, or remove it")
+        raise SourceError(f"'{out}' holds another Shapes data set ({held}); choose another `out`, or remove it")
     for folder in (_LISTS, *_PLACES.values()):
         (out / folder).mkdir(parents=True, exist_ok=True)
 
@@ -107,7 +107,7 @@ def _write_file(path: Path, data: bytes) -> None:
         if path.is_file() and path.read_bytes() == data:
             return
         raise SourceError(
-            f"'{path}' is not what this data set has there, so it is not written over; choose another --out, or move it"
+            f"'{path}' is not what this data set has there, so it is not written over; choose another `out`, or move it"
         )
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
     try:
@@ -126,7 +126,7 @@ def _read_marker(out: Path) -> Plan:
         return Plan(**marker)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(
-            f"'{out}' holds something else than a Shapes data set; choose another --out, a new or empty folder"
+            f"'{out}' holds something else than a Shapes data set; choose another `out`, a new or empty folder"
         ) from error
 
 

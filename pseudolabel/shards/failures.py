@@ -33,7 +33,7 @@ def find_failures(folder: Folder) -> list[Recorded]:
     captions = [place for place in (folder, folder / "captions") if _caption_files(place)]
     if not any(recorded.values()) and not captions:
         raise NoRecordError(
-            f"no job has recorded anything in '{folder.path}'; give the --out of cams, generate, refine or filter, or "
+            f"no job has recorded anything in '{folder.path}'; give the `out` of cams, generate, refine or filter, or "
             "a folder in it such as 'cams'"
         )
     found: list[Recorded] = []

@@ -19,7 +19,7 @@ SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between looks for what the first rank does
-RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add --retry-failed."
+RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add `retry_failed`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Ledger:
         if settings is not None and "about" not in self._read_run() and self._holds_samples():
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
-                "other things of a run: they can be read, but not added to. Choose another --out, or finish the run "
+                "other things of a run: they can be read, but not added to. Choose another `out`, or finish the run "
                 "with that version"
             )
         return settings
@@ -169,7 +169,7 @@ class Ledger:
         return OutputError(
             f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
             + "\n".join(f"  {line}" for line in differences(before, now))
-            + "\nChoose another --out, or take the settings back, or remove that folder to start anew."
+            + "\nChoose another `out`, or take the settings back, or remove that folder to start anew."
             + hint
         )
 
@@ -187,7 +187,7 @@ class Ledger:
             return {**run, "settings": run["settings"]}
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another --out"
+                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another `out`"
             ) from error
 
     def entry(self, unit: int) -> LedgerEntry | None:

@@ -27,7 +27,7 @@ def check_shard_folder(folder: Folder, kind: str) -> None:
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise NotOursError(
             f"'{folder.path}' holds files that pseudolabel did not write and that would be written over: "
-            f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another --out, or move what is there"
+            f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another `out`, or move what is there"
         )
 
 

@@ -12,8 +12,8 @@ from pseudolabel.vocabulary import Vocabulary
 
 _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 _HINT = (
-    "--source.path needs the folder where leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
-    "https://www.cityscapes-dataset.com/downloads/ are unpacked, and --source.split is train or val"
+    "`source.path` needs the folder where leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of "
+    "https://www.cityscapes-dataset.com/downloads/ are unpacked, and `source.split` is train or val"
 )
 
 # Label ids 7 to 33; those below are void: unlabeled, ego vehicle, rectification border, out of roi, static, dynamic and

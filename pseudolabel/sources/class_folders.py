@@ -49,7 +49,7 @@ def images_below(config: SourceConfig) -> tuple[list[str], LeftOut]:
     """
     if not is_folder(config.path):
         raise SourceError(
-            f"no folder '{printable(config.path)}'; --source.path needs a folder that holds one folder per class"
+            f"no folder '{printable(config.path)}'; `source.path` needs a folder that holds one folder per class"
         )
     return without_own_files(config.path, *find_images(config.path, config.masks))
 
@@ -73,10 +73,10 @@ def find_class_folders(root: str, images: list[str], split: str) -> ClassFolders
         if others.total() == len(images):
             raise SourceError(
                 f"'{printable(root)}' holds the splits {', '.join(sorted(others))}, and none is called '{split}'; "
-                "choose one with --source.split"
+                "choose one with `source.split`"
             )
         images = [image for image, (first, *_) in zip(images, parts, strict=True) if first == split]
-    left_out = LeftOut({f"in {first}/ (--source.split {first})": count for first, count in others.items()})
+    left_out = LeftOut({f"in {first}/ (`source.split` {first})": count for first, count in others.items()})
     listed = ClassFolders(images, level, (), left_out)
     names = {printable(name) for image in images for name in listed.labels(image)}
     return replace(listed, names=tuple(sorted(name for name in names if name.casefold() != BACKGROUND_FOLDER)))
@@ -100,11 +100,11 @@ def vocabulary_of_folders(config: SourceConfig) -> tuple[Vocabulary, str]:
     fitting = next((found for found in shipped if all(found.find(name) is not None for name in names)), None)
     if fitting is not None:
         known = f"it knows all {len(names)} class folders" if names else "there are no class folders"
-        return fitting, f"vocabulary: {fitting.name}, since {known}; --vocabulary chooses another"
+        return fitting, f"vocabulary: {fitting.name}, since {known}; `vocabulary` chooses another"
     typed = vocabulary_of(names)
     classes = tuple(replace(entry, prompt=entry.prompt.replace("_", " ")) for entry in typed.classes)
     chosen = replace(typed, name="folders", classes=classes)
-    return chosen, f"vocabulary: the class folders' names, {shorten(names)}; --vocabulary chooses another"
+    return chosen, f"vocabulary: the class folders' names, {shorten(names)}; `vocabulary` chooses another"
 
 
 def shorten(names: Sequence[str]) -> str:

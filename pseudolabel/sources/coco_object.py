@@ -24,10 +24,10 @@ from pseudolabel.sources.outlines import rasterise
 from pseudolabel.vocabulary import Vocabulary
 
 _NAMED = 3  # paths that a message names
-_FIX_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in --source.path"
+_FIX_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in `source.path`"
 _FIX_ANNOTATIONS = (
-    "unpack http://images.cocodataset.org/annotations/annotations_trainval2017.zip in --source.path, and set "
-    "--source.split to val2017 or train2017"
+    "unpack http://images.cocodataset.org/annotations/annotations_trainval2017.zip in `source.path`, and set "
+    "`source.split` to val2017 or train2017"
 )
 
 _Drawing = tuple[int, int, list[tuple[int, bool, Any]]]

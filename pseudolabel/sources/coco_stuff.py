@@ -16,14 +16,14 @@ from pseudolabel.sources.masks import MaskFiles, MaskFolder, labels_by_value, op
 from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
-_HINT_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in --source.path"
+_HINT_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in `source.path`"
 _HINT_MASKS = (
     "unpack stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff (Downloads) in the folder "
-    "stuffthingmaps of --source.path"
+    "stuffthingmaps of `source.path`"
 )
 _HINT_LIST = (
     "unpack COCOStuff164kCurated.tar.gz from https://www.robots.ox.ac.uk/~xuji/datasets/ as the folder curated of "
-    "--source.path, or set --source.split to val2017 for all of its images"
+    "`source.path`, or set `source.split` to val2017 for all of its images"
 )
 
 # The super-categories of COCO-Stuff's hierarchy by the values of its pixel maps, which are its label numbers minus 1.

@@ -46,7 +46,7 @@ class Columns:
                     there = ", ".join(map(repr, found)) or "none"
                     raise SourceError(
                         f"{origin}: no column {wanted}; found {there}; say which columns there are, such as "
-                        f"--source.columns {_EXAMPLE}"
+                        f"`source.columns` {_EXAMPLE}"
                     )
         return chosen
 
@@ -70,10 +70,10 @@ def parse_columns(text: str) -> dict[str, str]:
         part, equals, column = (word.strip() for word in assignment.partition("="))
         if part not in _NAMES or not equals or not column:
             raise SettingError(
-                f"--source.columns '{text}': '{assignment}' is not PART=COLUMN, such as {_EXAMPLE}; the parts are "
+                f"`source.columns` '{text}': '{assignment}' is not PART=COLUMN, such as {_EXAMPLE}; the parts are "
                 f"{', '.join(_NAMES)}"
             )
         if part in named:
-            raise SettingError(f"--source.columns '{text}' names a column for {part} twice")
+            raise SettingError(f"`source.columns` '{text}' names a column for {part} twice")
         named[part] = column
     return named

@@ -18,7 +18,7 @@ from pseudolabel.sources.split import entries_of, read_split
 from pseudolabel.vocabulary import Vocabulary
 
 _HINT_IMAGES = (
-    "--source.path needs VOC 2010's folder: unpack VOCtrainval_03-May-2010.tar from "
+    "`source.path` needs VOC 2010's folder: unpack VOCtrainval_03-May-2010.tar from "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ and name VOCdevkit/VOC2010"
 )
 _HINT_MASKS = (

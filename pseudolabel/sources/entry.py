@@ -7,6 +7,7 @@ from unicodedata import normalize
 from pseudolabel.errors import SourceError
 from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell
+from pseudolabel.io.tar import is_meta
 
 TWO_IMAGES = "two_images"
 UNDECODABLE_NAME = "undecodable_name"
@@ -62,12 +63,4 @@ def key_of(path: str | Path) -> str:
     if 0 < dot < len(parts[-1]) - 1:
         parts[-1] = parts[-1][:dot]
     key = normalize("NFC", "/".join(parts).replace(".", "_").replace("\0", "\\x00"))
-    return f"-{key}" if is_passed_over(key) else key
-
-
-def is_passed_over(key: str) -> bool:
-    """Whether WebDataset's readers pass over a sample of this key, which lies in a folder such as `__a__`."""
-    if not key.startswith("__"):
-        return False
-    folder, slash, _ = key.partition("/")
-    return bool(slash) and folder.endswith("__")
+    return f"-{key}" if is_meta(f"{key}.jpg") else key

@@ -40,17 +40,17 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
 
 def _no_labels(folders: ClassFolders, config: SourceConfig, vocabulary: Vocabulary) -> str:
     """Why no image can be worked on, where no folder is a class; empty where images without labels are wanted."""
-    elsewhere = "--source.labels FILE takes labels from a file, --source.labels none goes without"
+    elsewhere = "`source.labels` FILE takes labels from a file, `source.labels` none goes without"
     if folders.names:
         return (
             f"no folder in '{printable(config.path)}' is a class of vocabulary '{vocabulary.name}': the folders are "
-            f"{shorten(folders.names)}; the classes are {shorten(vocabulary.names[1:])}. --vocabulary '' takes the "
+            f"{shorten(folders.names)}; the classes are {shorten(vocabulary.names[1:])}. `vocabulary` '' takes the "
             f"folders' names for classes; {elsewhere}"
         )
     if config.unlabelled == "skip":
         return (
             f"no image in '{printable(config.path)}' lies in a folder that names its class, such as "
             f"'{vocabulary.names[1]}/image.jpg'; {elsewhere}, and "
-            "--source.unlabelled background takes all images as background"
+            "`source.unlabelled` background takes all images as background"
         )
     return ""

@@ -30,7 +30,7 @@ LABEL_FIELDS = (
 _ID_FIELDS = ("key", "image", "file_name")
 _MOST_LISTS = 20  # in one file; more objects than these are images
 _HINT = (
-    "set --source.labels to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
+    "set `source.labels` to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
     "files"
 )
 _FIX_COCO = "fix the file, or write an object of image to labels"

@@ -116,7 +116,7 @@ def labels_by_value(names: Mapping[V, str], vocabulary: Vocabulary, own: str) ->
     try:
         labels = vocabulary.labels_of(list(names.values()))
     except VocabularyError as error:
-        raise SourceError(f"{error}; the data set's own classes are --vocabulary {own}") from error
+        raise SourceError(f"{error}; the data set's own classes are `vocabulary` {own}") from error
     return dict(zip(names, labels, strict=True))
 
 
@@ -228,7 +228,7 @@ def open_mask_folder(folder: str, images: str = "", entries: Iterable[Entry] | N
 def find_mask_folder(folder: str, images: str = "", entries: Iterable[Entry] | None = None) -> MaskFolder:
     """The locator of `open_mask_folder`."""
     if not is_folder(folder):
-        raise SourceError(f"no folder '{folder}' of masks; fix --source.masks, or leave it empty to go without")
+        raise SourceError(f"no folder '{folder}' of masks; fix `source.masks`, or leave it empty to go without")
     shared = None if entries is None else _shared_names(entries, bool(images))
     return MaskFolder(folder.rstrip("/") or "/", images, shared=shared)
 

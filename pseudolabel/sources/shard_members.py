@@ -3,23 +3,16 @@
 import posixpath
 import tarfile
 from collections import Counter
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pseudolabel.errors import SourceError
 from pseudolabel.io.files import Location
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.image_formats import HEAD, by_suffix
 from pseudolabel.io.names import printable
+from pseudolabel.io.tar import compression, read_headers
 
 LABEL_SUFFIXES = (".json", ".cls", ".txt")  # in the order in which they are believed
-_BLOCK = 512
-_REST = 1 << 20
-_COMPRESSIONS = {
-    b"\x1f\x8b": ("gzip", "gunzip"),
-    b"BZh": ("bzip2", "bunzip2"),
-    b"\xfd7zXZ": ("xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
-}
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -47,9 +40,7 @@ class Member(NamedTuple):
 
 
 def read_members(path: str) -> tuple[list[Member], Counter[str]]:
-    """Read the headers of a tar, which must be whole: Python's tarfile takes a damaged header for the end.
-
-    Links are followed inside the tar.
+    """List the members of a tar by its headers. Links are followed inside the tar.
 
     Returns:
         The members in their order, and how many are left out by reason.
@@ -62,54 +53,35 @@ def read_members(path: str) -> tuple[list[Member], Counter[str]]:
     links: list[tuple[str, str]] = []
     left_out: Counter[str] = Counter()
     try:
-        with fs.open(name, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
+        with fs.open(name, "rb") as file:
+            for info in read_headers(file):
                 if info.isreg():
-                    members.append(_member(path, tar, info))
+                    members.append(_member(path, file, info))
                 elif info.islnk() or info.issym():
                     folder = posixpath.dirname(info.name) if info.issym() else ""
                     links.append((info.name, posixpath.normpath(posixpath.join(folder, info.linkname))))
                 elif not info.isdir():
                     left_out["pipe or device in a shard"] += 1
-            file.seek(tar.offset)
-            whole = file.read(_BLOCK) == bytes(_BLOCK)
-            more = whole and _holds_more(file)
     except FileNotFoundError as error:
-        raise SourceError(f"no shard '{printable(path)}'; check --source.path") from error
+        raise SourceError(f"no shard '{printable(path)}'; check `source.path`") from error
     except (tarfile.TarError, OSError) as error:
-        raise SourceError(f"shard '{printable(path)}' is not a plain tar ({error}){_explain(path)}") from error
-    if not whole:
-        raise SourceError(
-            f"shard '{printable(path)}' is damaged or cut off at byte {tar.offset}; copy or write it again"
-        )
-    if more:
-        raise SourceError(
-            f"shard '{printable(path)}' goes on after its end at byte {tar.offset}, as tars joined with cat do; keep "
-            "them as shards of their own, or join them with tar -Af"
-        )
+        raise SourceError(f"shard '{printable(path)}' is not a plain tar: {error}{_explain(path)}") from error
     left_out["link to what the shard does not hold"] += _follow(links, members)
     return members, +left_out
 
 
-def _holds_more(file: IO[bytes]) -> bool:
-    """Whether the rest of a tar after its end holds anything but zeros."""
-    while rest := file.read(_REST):
-        if rest.count(0) < len(rest):
-            return True
-    return False
-
-
-def _member(path: str, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+def _member(path: str, file: BinaryIO, info: tarfile.TarInfo) -> Member:
     member = Member(info.name, Location(path, info.offset_data, info.size), b"", info.issparse())
     if member.suffix in LABEL_SUFFIXES:
-        return member._replace(content=_read(tar.extractfile(info), info.size))
+        return member._replace(content=_read(file, info, info.size))
     if member.suffix and by_suffix(member.suffix) is None:
-        return member._replace(content=_read(tar.extractfile(info), HEAD))
+        return member._replace(content=_read(file, info, HEAD))
     return member
 
 
-def _read(file: IO[bytes] | None, size: int) -> bytes:
-    return file.read(size) if file is not None else b""
+def _read(file: BinaryIO, info: tarfile.TarInfo, size: int) -> bytes:
+    file.seek(info.offset_data)
+    return file.read(min(size, info.size))
 
 
 def _follow(links: list[tuple[str, str]], members: list[Member]) -> int:
@@ -130,18 +102,17 @@ def _follow(links: list[tuple[str, str]], members: list[Member]) -> int:
 
 
 def _explain(path: str) -> str:
-    """What a file that is no tar is, as far as its first bytes tell, and what to do."""
+    """What a file that is no tar is, as far as its first bytes show, and the fix."""
     fs, name = open_filesystem(path)
     try:
         head = fs.cat_file(name, start=0, end=HEAD)
     except OSError:
         return ""
-    for magic, (kind, command) in _COMPRESSIONS.items():
-        if head.startswith(magic):
-            return (
-                f": it is compressed with {kind}, where no image can be sought by its place; unpack it to a plain tar "
-                f"with {command}"
-            )
+    if known := compression(head):
+        return (
+            f"; it is compressed with {known[0]}, so that single images cannot be read; unpack it to a plain tar with "
+            f"{known[1]}"
+        )
     if head.startswith(_LFS_POINTER):
-        return ": it is a pointer of Git LFS; fetch the file itself with git lfs pull"
-    return "; copy or write it again"
+        return "; it is a pointer of Git LFS; fetch the file itself with git lfs pull"
+    return ""

@@ -9,13 +9,13 @@ from pseudolabel.io.files import Location
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
 from pseudolabel.io.json_text import decode_json
 from pseudolabel.io.names import is_printable, printable
+from pseudolabel.io.tar import split_name
 from pseudolabel.io.walk import why_left_out
 from pseudolabel.sources.entry import SPARSE, TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
 from pseudolabel.sources.labels import LabelReader, Labels, Problem
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
 
-_NAME = re.compile(r"(?s)((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's: the basename up to its first dot, the rest
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}
 _MASK_WORDS = {
     "mask",
@@ -69,12 +69,12 @@ def list_samples(
     samples: dict[str, Sample] = {}
     repeated: dict[str, Member] = {}
     for member in members:
-        name = _NAME.fullmatch(member.name)
+        name = split_name(member.name)
         reason = next(filter(None, map(why_left_out, _parts(member.name))), "")
         if reason or name is None:
             left_out[reason or "without a suffix"] += 1
             continue
-        stem, suffix = name[1], name[2].lower()
+        stem, suffix = name
         if suffix in samples.setdefault(stem, {}):
             repeated[stem] = member
         samples[stem][suffix] = member
@@ -180,14 +180,14 @@ class _Composed:
             problem = (
                 "unreadable",
                 f"{origin}: no labels; an object with a list under {', '.join(LABEL_FIELDS[:3])} is needed, or "
-                "--source.labels none, or the path of a label file",
+                "`source.labels` none, or the path of a label file",
             )
         unopened = [member for member in self._sample.values() if member.suffix in _UNOPENED]
         if problem is None and not self._labels and unopened:
             problem = (
                 "unreadable",
                 f"{printable(f'{self._path}: {unopened[0].name}')}: labels in {unopened[0].suffix} are not read, since "
-                "pickles can run code; write them as .json, .cls or .txt, or set --source.labels none",
+                "pickles can run code; write them as .json, .cls or .txt, or set `source.labels` none",
             )
         return (), problem
 

@@ -36,7 +36,7 @@ def list_shards(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     if not paths:
         found = f" ({beside})" if beside.total else ""
         raise SourceError(
-            f"no shards match '{config.path}'{found}; --source.path needs a folder of plain .tar files or a pattern"
+            f"no shards match '{config.path}'{found}; `source.path` needs a folder of plain .tar files or a pattern"
         )
     prefixes = _names_of(paths) if config.key_prefix else [""] * len(paths)
     with ThreadPoolExecutor(_THREADS) as pool:  # for remote shards, where headers are waited for

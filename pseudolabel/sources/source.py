@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import NoLabelsError, SampleError, SourceError
@@ -17,7 +20,7 @@ from pseudolabel.io.image_list import stem
 from pseudolabel.io.images import decode_image
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
-from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.records import BACKGROUND, IGNORE, EncodedImage, LabelMap, Sample
 from pseudolabel.sources.cityscapes import list_cityscapes
 from pseudolabel.sources.coco_object import list_coco_object
 from pseudolabel.sources.coco_stuff import list_coco_stuff
@@ -79,8 +82,12 @@ class Source:
         """Whether there are masks at all; single images may still lack one."""
         return self.masks is not None
 
-    def read(self, entry: Entry) -> Sample:
-        """Read one image with its labels.
+    def read(self, entry: Entry, view: Callable[[Image.Image], Any] | None = None) -> Sample:
+        """Read one image with its labels; it is decoded to check it, and kept as the file's bytes.
+
+        Args:
+            entry: one of `entries`.
+            view: takes from the decoded image what is needed of it, for `Sample.view`.
 
         Raises:
             SampleError: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
@@ -89,11 +96,13 @@ class Source:
             raise SampleError(*entry.problem)
         if not entry.classes and not self.background_where_unlabelled:
             raise SampleError(
-                "unlabelled", f"{entry.origin}: no labels; --source.unlabelled background would take it as background"
+                "unlabelled", f"{entry.origin}: no labels; `source.unlabelled` background would take it as background"
             )
         data = read_bytes(Location(entry.path, entry.offset, entry.length, entry.cell))
-        image, original = decode_image(data, _describe(entry), self.max_pixels)
-        return Sample(entry.key, image, entry.classes, original)
+        decode = partial(decode_image, data, _describe(entry), self.max_pixels)
+        image, original = decode()
+        content = EncodedImage(image.size[::-1], lambda: decode()[0], original)
+        return Sample(entry.key, content, entry.classes, view(image) if view is not None else None)
 
     def ground_truth(self, entry: Entry, size: tuple[int, int] | None = None) -> LabelMap | None:
         """Read the ground-truth mask of one image; None where there is none.
@@ -140,11 +149,11 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
     if not config.path:
-        raise SourceError(f"no data given; say where the {config.kind} data are with --source.path")
+        raise SourceError(f"no data given; say where the {config.kind} data are with `source.path`")
     if config.kind not in KINDS:
-        raise SourceError(f"no source kind '{config.kind}'; --source.kind is one of {', '.join(KINDS)}")
+        raise SourceError(f"no source kind '{config.kind}'; `source.kind` is one of {', '.join(KINDS)}")
     if config.limit < 0:
-        raise SourceError(f"--source.limit {config.limit} is negative; 0 takes all images")
+        raise SourceError(f"`source.limit` {config.limit} is negative; 0 takes all images")
     with _without_collection():
         listing = KINDS[config.kind](config, vocabulary)
         entries, left_out = _sort(listing, config), listing.left_out
@@ -180,15 +189,15 @@ def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabu
     if first is not None:
         raise NoLabelsError(
             f"no image of '{config.path}' has labels that fit vocabulary '{vocabulary.name}' ({vocabulary.listed}); "
-            "name the data's own classes with --vocabulary, take labels from elsewhere with --source.labels FILE, or "
-            f"leave them out with --source.labels none. The first: {first}"
+            "name the data's own classes with `vocabulary`, take labels from elsewhere with `source.labels` FILE, or "
+            f"leave them out with `source.labels` none. The first: {first}"
         )
 
 
 def _label_by_masks(source: Source, path: str) -> Source:
     """Take the classes that the ground truth holds for labels."""
     if not source.has_ground_truth:
-        raise SourceError(f"'{path}' has no masks to take labels from; name their folder with --source.masks")
+        raise SourceError(f"'{path}' has no masks to take labels from; name their folder with `source.masks`")
 
     def label(entry: Entry) -> tuple[Entry, bool | None]:
         """The labelled entry, and whether its mask holds no class but ignored pixels; None where it was not read."""
@@ -238,7 +247,7 @@ def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
     if not listing.entries:
         found = f": {listing.left_out}" if listing.left_out.total else ""
         raise SourceError(
-            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check --source.path"
+            f"no images in '{config.path}' (kind {config.kind}, split {config.split}){found}; check `source.path`"
         )
     entries = sorted(listing.entries, key=attrgetter("key"))
     shared = [(before, entry) for before, entry in pairwise(entries) if before.key == entry.key]
@@ -259,14 +268,14 @@ def _remedy_for_keys(config: SourceConfig, one_shard: bool) -> str:
     if config.kind == "shards" and one_shard:
         return "rename the members of one of them, or remove them"
     if config.kind == "shards" and not config.key_prefix:
-        return "if they are different images, tell them apart by their shards with --source.key_prefix shard"
+        return "if they are different images, tell them apart by their shards with `source.key_prefix` shard"
     if config.kind == "table":
         return "give the rows keys of their own in a column named key, or remove one of them"
     if config.kind in ("voc", "context"):
         return "rename or remove one of them: the image, its line in the list, its mask and its annotation"
     if config.kind == "folder":
         return (
-            "where one is the other's mask, move the masks into a folder of their own and name it with --source.masks; "
+            "where one is the other's mask, move the masks into a folder of their own and name it with `source.masks`; "
             "else rename or remove one of them"
         )
     return "rename or remove one of them"

@@ -29,7 +29,7 @@ def read_split(lists: str, split: str, images: str) -> dict[str, ListedImage]:
             path,
             names,
             images.rpartition("/")[2],
-            f"--source.split can be {_names_of_lists(lists)}, or the path of a list",
+            f"`source.split` can be {_names_of_lists(lists)}, or the path of a list",
         )
     except ImageListError as error:
         raise SourceError(str(error)) from error
@@ -37,7 +37,7 @@ def read_split(lists: str, split: str, images: str) -> dict[str, ListedImage]:
         tried = ", ".join(f"'{join(images, name)}' (.jpg, .png, ...)" for name in list(listed)[:_NAMED])
         raise SourceError(
             f"none of the {len(listed)} images of '{path}' is in '{images}', which holds {len(names)} images; tried "
-            f"{tried}; fix --source.path, or name another list with --source.split"
+            f"{tried}; fix `source.path`, or name another list with `source.split`"
         )
     return listed
 

@@ -6,8 +6,9 @@ from unicodedata import category
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SourceError
 from pseudolabel.io.files import Location, is_file, join
+from pseudolabel.io.tar import is_meta
 from pseudolabel.sources.columns import Columns, parse_columns
-from pseudolabel.sources.entry import Entry, is_passed_over, key_of
+from pseudolabel.sources.entry import Entry, key_of
 from pseudolabel.sources.labels import LabelReader
 from pseudolabel.sources.listing import Listing
 from pseudolabel.sources.masks import choose_masks
@@ -99,7 +100,7 @@ def _checked_key(key: str, origin: str) -> str:
         raise SourceError(
             f"{origin}: key {key!a} cannot name a tar member; it may hold no control characters and no surrogates"
         )
-    if is_passed_over(key):
+    if is_meta(f"{key}.jpg"):
         raise SourceError(
             f"{origin}: key '{key}' cannot name a tar member; WebDataset's readers pass over folders such as __a__"
         )

@@ -12,7 +12,7 @@ from pseudolabel.io.json_text import decode_json
 from pseudolabel.io.parquet import Cell, ParquetTable
 from pseudolabel.sources.columns import Columns
 
-_REMEDY = "--source.path needs a table with columns image and labels"
+_REMEDY = "`source.path` needs a table with columns image and labels"
 _DELIMITERS = (",", ";", "\t", "|")
 _NO_LABEL = -1  # in the integers of Hugging Face's ClassLabel
 
@@ -118,7 +118,7 @@ def _read_parquet(path: str, columns: Columns) -> Iterator[Row]:
         if "labels" in chosen and types[chosen["labels"]] in ("struct", "binary", "large_binary"):
             raise SourceError(
                 f"{path}: column '{chosen['labels']}' holds {types[chosen['labels']]} values, no labels; name the "
-                "labels' column with --source.columns labels=COLUMN, or take them from elsewhere"
+                "labels' column with `source.columns` labels=COLUMN, or take them from elsewhere"
             )
         parts = {part: _values_of(table, types, part, column) for part, column in chosen.items()}
         none: Iterator[Any] = iter(lambda: None, 0)

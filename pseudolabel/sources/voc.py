@@ -37,7 +37,7 @@ def list_voc(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
     images = join(root, "JPEGImages")
     if not is_folder(images):
         raise SourceError(
-            f"no folder '{images}'; --source.path needs the folder that holds JPEGImages, such as VOCdevkit/VOC2012"
+            f"no folder '{images}'; `source.path` needs the folder that holds JPEGImages, such as VOCdevkit/VOC2012"
         )
     split = read_split(join(root, "ImageSets/Segmentation"), config.split, images)
     entries = list(entries_of(split, images))
@@ -82,8 +82,8 @@ def _place_of(root: str, folder: str) -> str | None:
 def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
     if not is_folder(folder):
         raise SourceError(
-            f"no folder '{folder}'; take labels from elsewhere: --source.labels masks, or the path of a label file; or "
-            "leave them out: --source.labels none"
+            f"no folder '{folder}'; take labels from elsewhere: `source.labels` masks, or the path of a label file; or "
+            "leave them out: `source.labels` none"
         )
 
     def labels_of(name: str) -> Labels:

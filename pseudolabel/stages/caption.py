@@ -9,6 +9,7 @@ from pseudolabel.config import Experiment
 from pseudolabel.errors import FAILED_SAMPLES_EXIT, SampleError, SettingError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import encode_json
+from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.lock import lock_output
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.reasons import first_by_reason, reason_lines
@@ -38,29 +39,36 @@ class Captioned:
         written: number of captions.
         statuses: how many images failed, by status.
         first_failures: the first of each status.
+        left_out: files that were passed over, by reason.
     """
 
     out: str
     written: int
     statuses: dict[str, int] = field(default_factory=dict)
     first_failures: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Captioned") -> "Captioned":
         firsts = [(status, text) for one in (self, other) for status in one.statuses for text in one.first(status)]
         statuses = dict(Counter(self.statuses) + Counter(other.statuses))
-        return Captioned(self.out, self.written + other.written, statuses, first_by_reason(firsts))
+        written = self.written + other.written
+        return Captioned(self.out, written, statuses, first_by_reason(firsts), self.left_out)
 
     def first(self, status: str) -> list[str]:
         return self.first_failures.get(status, [])
 
-    def report(self) -> int:
-        """Print how many captions were written and the first failures by reason; give the exit status."""
-        for line in reason_lines(self.statuses, self.first_failures):
-            print(line)
+    @property
+    def exit_status(self) -> int:
+        """0 where no image failed."""
+        return FAILED_SAMPLES_EXIT if self.statuses else 0
+
+    def lines(self) -> list[str]:
+        """How many files were left out, the first failures by reason, and how many captions were written."""
+        left_out = [str(LeftOut(self.left_out))] if self.left_out else []
         failed = sum(self.statuses.values())
         rest = f", {failed:,} images failed; fix them and give the same command again" if failed else ""
-        print(escaped(f"captions: {self.written:,} written{rest} -> {self.out}"))
-        return FAILED_SAMPLES_EXIT if failed else 0
+        last = escaped(f"captions: {self.written:,} written{rest} -> {self.out}")
+        return [*left_out, *reason_lines(self.statuses, self.first_failures), last]
 
 
 def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
@@ -77,11 +85,9 @@ def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
     """
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
-        raise SettingError(f"--captions.source '{target}': name the folder that the captions shall be written to")
+        raise SettingError(f"`captions.source` '{target}': name the folder that the captions shall be written to")
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
-    if rank.is_main and source.left_out.total:
-        print(source.left_out)
     folder = Folder(target)
     folder.prepare()
     with lock_output(folder, rank.index):
@@ -96,8 +102,9 @@ def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
         failures = [_failure(entry, *entry.problem) for chunk in share for entry in chunk if entry.problem is not None]
         written = _write_chunks(experiment, rank, source, vocabulary, folder, chunks, known, failures) if chunks else 0
         statuses = dict(Counter(failure.status for failure in failures))
+        left_out = dict(source.left_out.reasons)
         first = first_by_reason((failure.status, f"{failure.key}: {failure.message}") for failure in failures)
-        return _gather(folder, rank, claim, Captioned(target, written, statuses, first))
+        return _gather(folder, rank, claim, Captioned(target, written, statuses, first, left_out))
 
 
 def _gather(folder: Folder, rank: Rank, claim: str, own: Captioned) -> Captioned | None:
@@ -161,7 +168,7 @@ def _write_chunks(
             lines += _caption(captioner, pairs, vocabulary)
             data = "".join(lines).encode()
             name = f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
-            OwnFiles(folder, rank.index, "--captions.source").write({name: data})
+            OwnFiles(folder, rank.index, "`captions.source`").write({name: data})
             written += len(pairs)
     return written
 

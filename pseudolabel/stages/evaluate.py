@@ -129,7 +129,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     source = open_source(replace(experiment.source, labels="none"), vocabulary)  # scores need the masks alone
     if not source.has_ground_truth:
         raise SourceError(
-            f"'{experiment.source.path}' has no ground-truth masks; name their folder with --source.masks"
+            f"'{experiment.source.path}' has no ground-truth masks; name their folder with `source.masks`"
         )
     check_metrics(experiment.out, PLOTS[kind] if experiment.evaluate.plots else ())
     found = find_predictions(kind, Folder(predictions or f"{experiment.out}/{kind}"), source.entries)

@@ -66,15 +66,22 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
 
     def guess(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Guess]]:
         for batch in batched(samples, experiment.work.batch):
-            yield from zip(batch, guesser([sample.image for sample in batch], vocabulary), strict=True)
+            yield from zip(batch, guesser([sample.view for sample in batch], vocabulary), strict=True)
 
     with open_job(folder, KIND, settings, units, keys_of, rank, retry_failed, JSONL, source.left_out, about) as job:
         try:
-            work_through(job, source, experiment.work.loaders, guess, lambda _, found: _encode(found, vocabulary))
+            work_through(
+                job,
+                source,
+                experiment.work.loaders,
+                guess,
+                lambda _, found: _encode(found, vocabulary),
+                view=lambda image: image,
+            )
         except torch.OutOfMemoryError as error:
             raise SettingError(
-                f"out of memory on {rank.device}; give a smaller --captions.batch than {experiment.captions.batch} or "
-                f"--work.batch than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
+                f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch} or "
+                f"`work.batch` than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
                 f"them. ({error})"
             ) from error
         return job.finish()

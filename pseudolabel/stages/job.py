@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-import sys
+import logging
 import threading
 import time
 from collections import Counter
@@ -26,6 +26,8 @@ from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.stages.summary import OK, Summary
 from pseudolabel.stages.units import Unit
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 InputsOf = Callable[[Unit[T], frozenset[str]], str]
@@ -158,7 +160,7 @@ class Job(Generic[T]):
         if is_readable:
             raise OutputError(
                 f"'{folder.path}/{name}' was changed since it was written, so it is not written over; move it away to "
-                "have it made again, or choose another --out"
+                "have it made again, or choose another `out`"
             )
 
     def poll(self, in_progress: int) -> None:
@@ -235,7 +237,7 @@ def open_job(
         ledger = Ledger(folder, kind)
         fingerprint = ledger.start(settings, relabelled=retry_failed, is_main=rank.is_main, about=about)
         if rank.is_main and (changes := ledger.changes(about)):
-            print(f"{kind}: the run goes on with {', '.join(changes)}", file=sys.stderr)
+            log.info("%s: the run goes on with %s", kind, ", ".join(changes))
         claim = rank.open_claim(folder)
         _clear(ledger, packing, rank.assigned(units), retry_failed)
         if retry_failed:

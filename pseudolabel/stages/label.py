@@ -64,11 +64,11 @@ def write_labels(
         on_open()
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
-            work_through(job, source, experiment.work.loaders, predictor, members)
+            work_through(job, source, work.loaders, predictor, members, getattr(predictor, "view", None))
         except torch.OutOfMemoryError as error:
             raise SettingError(
-                f"out of memory on {rank.device} with --work.batch {experiment.work.batch}; give a smaller one, or "
-                f"--model.dtype bfloat16: every finished shard is safe, and the run goes on with it. ({error})"
+                f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "
+                f"`model.dtype` bfloat16: every finished shard is safe, and the run goes on with it. ({error})"
             ) from error
         return job.finish()
 
@@ -150,7 +150,7 @@ def _captions(experiment: Experiment, method: Method, source: Source, vocabulary
     if path == "none":
         return None
     if method.captions == "none":
-        raise SettingError(f"--captions.source {path}: method {method.name} reads no captions; give none")
+        raise SettingError(f"`captions.source` {path}: method {method.name} reads no captions; give none")
     written = load_captions(path)
     captions = match_captions(written, source.entries, vocabulary, path)
     check_images(written, captions, source.entries, path)

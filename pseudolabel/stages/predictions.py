@@ -55,7 +55,7 @@ def find_predictions(kind: Kind, folder: Folder, entries: Sequence[Entry]) -> Pr
     files = [name for name in images if name.lower().endswith(".png") and not name.lower().endswith(OVERLAY)]
     if not files:
         raise SourceError(
-            f"no {_WANTED[kind]} in '{folder.path}'; write them first, or name another folder with --predictions"
+            f"no {_WANTED[kind]} in '{folder.path}'; write them first, or name another folder with `predictions`"
         )
     left_out += LeftOut(Counter(_why_none(name) for name in set(images) - set(files)))
     found, ambiguous = _match(files, entries)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pseudolabel.config import Experiment
 from pseudolabel.crf.engines import crf_settings, resolve_engine
-from pseudolabel.errors import NoCamsError, StoppedError
+from pseudolabel.errors import NoCamsError, SampleError, StoppedError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members, read_tar
 from pseudolabel.records import Failure
@@ -97,7 +97,7 @@ class CamShards:
         settings = self.ledger.settings()
         if settings is None:
             raise NoCamsError(
-                f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this --out first"
+                f"no class activation maps in '{self.ledger.folder.path}'; run 'pseudolabel cams' with this `out` first"
             )
         return settings
 
@@ -147,8 +147,8 @@ def _refine_unit(
     for key, result in refiner(samples):
         if is_stopped():
             raise StoppedError("refinement was stopped; every finished shard is safe")
-        if isinstance(result, str):
-            failures.append(Failure(key, f"{folder.path}/{cams.shard}", "crf", result))
+        if isinstance(result, SampleError):
+            failures.append(Failure(key, f"{folder.path}/{cams.shard}", result.status, str(result)))
         else:
             done[key] = result
         job.poll(len(done) + len(failures))
@@ -159,5 +159,5 @@ def _refine_unit(
 def _explain(cams: CamShards, waiting: Sequence[Unit[int]]) -> str:
     return (
         f"{len(waiting)} CAM shards are not written yet in '{cams.ledger.folder.path}', the first is number "
-        f"{waiting[0].number}; run the same 'pseudolabel cams' again to write the rest, or add --follow"
+        f"{waiting[0].number}; run the same 'pseudolabel cams' again to write the rest, or add `follow`"
     )

@@ -1,4 +1,4 @@
-"""The two ways from a CAM shard's samples to a mask shard's: on processor cores, or on the model's device."""
+"""Refining the samples of a CAM shard into those of a mask shard, on processor cores or on the model's device."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.crf.densecrf import refine
+from pseudolabel.crf.densecrf import label_images, refine
 from pseudolabel.crf.engines import CPU, fits_device
-from pseudolabel.crf.failures import crf_failure, crf_failures
-from pseudolabel.crf.image import fed_image
-from pseudolabel.crf.scores import choose_labels, with_background
+from pseudolabel.crf.failures import STATUS, crf_failure, crf_failures
+from pseudolabel.crf.image import fed
 from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.errors import LatticeOverflowError, SampleError
 from pseudolabel.io.images import decode_image
 from pseudolabel.io.tar import Members
-from pseudolabel.records import BACKGROUND, LabelMap
+from pseudolabel.records import LabelMap
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.runtime.workers import open_pool
 from pseudolabel.score_maps import at_image_size, check_maps, enlarge
 from pseudolabel.shards.sample import CamSample, decode_cams, encode_mask
 
 CamMembers = tuple[str, Members]
-Refined = tuple[str, Members | str]
+Refined = tuple[str, Members | SampleError]
+Encoded = tuple[str, Future[Members | SampleError]]
 Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
-"""From the (key, members) pairs of a CAM shard to the mask shard's, or what is wrong with them, as they get ready."""
+"""From the (key, members) pairs of a CAM shard to the mask shard's, or why there is none, as they become ready."""
 
 # Memory follows the pixels of a batch, some 1 KB each.
 PIXELS_TOGETHER = 2**20
@@ -58,17 +58,17 @@ class PoolRefiner:
         return zip(keys, self.pool.map(self.work, samples), strict=True)
 
 
-def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | str:
-    """Members of the mask shard's sample, or what is wrong with the CAM shard's."""
+def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
+    """Members of the mask shard's sample, or why there is none."""
     decoded = decode(sample)
-    if isinstance(decoded, str):
+    if isinstance(decoded, SampleError):
         return decoded
-    cams, image = decoded.cams, decoded.image
+    maps, image = decoded.cams.scores, decoded.image
     try:
         with crf_failures(CPU):
-            labels, _ = refine(image, at_image_size(cams.scores.maps, cams.scores.size), cams.scores.classes, crf)
+            labels, _ = refine(image, at_image_size(maps.maps, maps.size), maps.classes, crf)
     except SampleError as error:
-        return str(error)
+        return error
     return decoded.encode(labels)
 
 
@@ -88,17 +88,19 @@ class Decoded:
         return encode_mask(self.cams.jpeg, LabelMap(self.key, labels), self.cams.fields)
 
 
-def decode(sample: CamMembers) -> Decoded | str:
-    """The sample, or what is wrong with it."""
+def decode(sample: CamMembers) -> Decoded | SampleError:
+    """The sample of a CAM shard, or why it cannot be refined."""
     key, members = sample
     try:
         cams = decode_cams(key, members)
         image, _ = decode_image(cams.jpeg, key, max_pixels=np.iinfo(np.int64).max)
         check_maps(torch.from_numpy(cams.scores.maps).float())
-        if cams.scores.size != (image.height, image.width):
-            raise ValueError(f"maps for an image of {cams.scores.size}, but it has {(image.height, image.width)}")
-    except (SampleError, ValueError) as error:
-        return str(error)
+    except SampleError as error:
+        return error
+    except ValueError as error:
+        return SampleError(STATUS, str(error))
+    if cams.scores.size != (image.height, image.width):
+        return SampleError(STATUS, f"maps for an image of {cams.scores.size}, but it has {(image.height, image.width)}")
     return Decoded(key, cams, np.asarray(image))
 
 
@@ -115,12 +117,12 @@ class DeviceRefiner:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
-        faults: list[Refined] = []
-        encoded: deque[tuple[str, Future[Members | str]]] = deque()
-        for batch in batches(self._decode(samples, encoded, faults), PIXELS_TOGETHER):
+        failures: list[Refined] = []
+        encoded: deque[Encoded] = deque()
+        for batch in batches(self._decode(samples, encoded, failures), PIXELS_TOGETHER):
             for sample, labels in zip(batch, self._label(batch), strict=True):
-                if isinstance(labels, str):
-                    faults.append((sample.key, labels))
+                if isinstance(labels, SampleError):
+                    failures.append((sample.key, labels))
                 else:
                     encoded.append((sample.key, self.pool.submit(sample.encode, labels)))
             while encoded and encoded[0][1].done():
@@ -128,32 +130,33 @@ class DeviceRefiner:
                 yield key, members.result()
         for key, members in encoded:
             yield key, members.result()
-        yield from faults
+        yield from failures
 
     def _decode(
-        self, samples: Sequence[CamMembers], encoded: deque[tuple[str, Future[Members | str]]], faults: list[Refined]
+        self,
+        samples: Sequence[CamMembers],
+        encoded: deque[Encoded],
+        failures: list[Refined],
     ) -> Iterator[Decoded]:
-        """The samples for the device; promises of what becomes of the others, and what is wrong with some of them."""
+        """The samples for the device; larger ones go to worker processes, and failures to their list."""
         read = prefetch(decode, samples, self.threads, self.threads * AHEAD_PER_THREAD)
         for sample, decoded in zip(samples, read, strict=True):
-            if isinstance(decoded, str):
-                faults.append((sample[0], decoded))
+            if isinstance(decoded, SampleError):
+                failures.append((sample[0], decoded))
             elif fits_device(decoded.image):
                 yield decoded
             else:
                 on_cores = replace(self.crf, engine="pydensecrf")
                 encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
 
-    def _label(self, batch: Sequence[Decoded]) -> Sequence[np.ndarray | str]:
-        """uint8 (H, W) labels of each sample, or what is wrong with it; what is too much at once is done in halves."""
-        if not batch[0].cams.scores.classes:
-            return [np.full(sample.image.shape[:2], BACKGROUND, np.uint8) for sample in batch]
+    def _label(self, batch: Sequence[Decoded]) -> Sequence[np.ndarray | SampleError]:
+        """uint8 (H, W) labels of each sample, or its failure; a batch that is too large is split into halves."""
         try:
             with self._at_work():
                 return self._label_at_once(batch)
         except (LatticeOverflowError, torch.OutOfMemoryError) as error:
             if len(batch) == 1:
-                return [str(crf_failure(error, self.device))]
+                return [crf_failure(error, self.device)]
         half = len(batch) // 2
         return [*self._label(batch[:half]), *self._label(batch[half:])]
 
@@ -168,20 +171,15 @@ class DeviceRefiner:
 
     @torch.inference_mode()
     def _label_at_once(self, batch: Sequence[Decoded]) -> list[np.ndarray]:
-        images = [self._upload(fed_image(sample.image, self.crf)) for sample in batch]
         cams = [sample.cams.scores for sample in batch]
-        scores = [with_background(enlarge(self._upload(own.maps), own.size), self.crf) for own in cams]
-        marginals = self.engine(images, scores) if self.crf.iterations else [None] * len(batch)
-        labels = [
-            choose_labels(own, probabilities, sample.classes, self.crf)[0]
-            for own, probabilities, sample in zip(scores, marginals, cams, strict=True)
-        ]
-        flat = torch.cat([own.flatten() for own in labels]).cpu().numpy()
+        images = [self._upload(fed(sample.image, self.crf)) for sample in batch]
+        scores = [enlarge(self._upload(torch.from_numpy(own.maps)), own.size) for own in cams]
+        labels = label_images(images, scores, [own.classes for own in cams], self.crf, self.engine)
+        flat = torch.cat([own.flatten() for own, _ in labels]).cpu().numpy()
         parts = np.split(flat, np.cumsum([sample.pixels for sample in batch])[:-1])
         return [part.reshape(own.size) for part, own in zip(parts, cams, strict=True)]
 
-    def _upload(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.array(array))  # a copy, for Pillow's memory is read-only
+    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device) if self.stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
 
 

@@ -1,9 +1,11 @@
-"""A rank's way through its samples: read ahead, worked on unit by unit, written."""
+"""The loop of a rank over its samples: read ahead, process unit by unit, write."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from PIL import Image
 
 from pseudolabel.errors import SampleError
 from pseudolabel.io.tar import Members
@@ -15,6 +17,7 @@ from pseudolabel.stages.job import Job
 from pseudolabel.stages.units import Unit
 
 R = TypeVar("R")
+View = Callable[[Image.Image], Any]
 Work = Callable[[Iterable[Sample]], Iterator[tuple[Sample, R | SampleError]]]
 
 READ_AHEAD = 64
@@ -23,7 +26,7 @@ ENCODED_AHEAD = 8
 
 @dataclass(frozen=True)
 class Done:
-    """What has become of a unit's samples: what its shard is to hold, and the failures, both sorted by key."""
+    """The results of a unit: the samples of its shard, and the failures, both sorted by key."""
 
     unit: Unit[Entry]
     samples: list[tuple[str, Members]]
@@ -32,22 +35,28 @@ class Done:
 
 
 def work_through(
-    job: Job[Entry], source: Source, loaders: int, work: Work[R], encode: Callable[[Sample, R], Members]
+    job: Job[Entry],
+    source: Source,
+    loaders: int,
+    work: Work[R],
+    encode: Callable[[Sample, R], Members],
+    view: View | None = None,
 ) -> None:
-    """Do all units of this rank that are not done yet; what cannot be read or worked on is recorded as a failure.
+    """Process all units of this rank that are not done yet; samples that cannot be processed are recorded as failures.
 
-    A unit is written in a thread while the next one is worked on; two at most are finished and not yet written.
+    A unit is written in a thread while the next one is processed; at most two are finished and not yet written.
 
     Args:
-        job: takes the units' shards.
-        source: the entries' images.
-        loaders: threads that read and decode ahead, and as many that encode behind.
-        work: gives every sample with its result, or with what is wrong with it, in their order.
-        encode: the members of a sample in its shard.
+        job: writes the shards of the units.
+        source: reads the images of the entries.
+        loaders: threads that read and decode ahead, and as many that encode results.
+        work: gives every sample with its result or its failure, in order.
+        encode: gives the members of a sample in its shard.
+        view: takes from a decoded image what `work` needs, for `Sample.view`; the image itself is not kept.
     """
     pending = job.choose(job.rank.assigned(job.units))
     entries = (entry for unit in pending for entry in _unfinished(job, unit))
-    read = prefetch(lambda entry: _read(source, entry), entries, loaders, READ_AHEAD)
+    read = prefetch(lambda entry: _read(source, entry, view), entries, loaders, READ_AHEAD)
     units = (_do_unit(job, unit, read, loaders, work, encode) for unit in pending)
     for _ in prefetch(lambda done: job.write(done.unit, done.samples, done.failures, done.began), units, 1, 1):
         pass
@@ -90,14 +99,14 @@ def _do_unit(
 
 
 def _unfinished(job: Job[Entry], unit: Unit[Entry]) -> list[Entry]:
-    """The unit's samples that are not in its shard: all of them where there is none."""
+    """The unit's samples that are not in its shard; all of them if it has none."""
     kept = job.kept(unit)
     missing = {failure.key for failure in kept.failures} if kept is not None else set()
     return [entry for entry in unit.entries if kept is None or entry.key in missing]
 
 
-def _read(source: Source, entry: Entry) -> Sample | Failure:
+def _read(source: Source, entry: Entry, view: View | None) -> Sample | Failure:
     try:
-        return source.read(entry)
+        return source.read(entry, view)
     except SampleError as error:
         return Failure(entry.key, entry.origin, error.status, str(error))

@@ -3,10 +3,10 @@
 import hashlib
 import io
 import json
-import sys
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,19 @@ from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.shipped import NAME
 from pseudolabel.runtime.batching import batched
 from pseudolabel.runtime.progress import ProgressLine, show_progress
+from pseudolabel.runtime.rank import current_rank
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
-from pseudolabel.stages.segmenter import Segmenter
+from pseudolabel.stages.segmenter import TOGETHER, Segmenter
 from pseudolabel.views.segmentation import Segmentation
 
-TOGETHER = 16  # images whose model passes share batches
+log = logging.getLogger(__name__)
+
 MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one says that all are there
 
 ONLY_SHAPES = (
     "note: the small model that ships knows only Shapes; on other images it shows the steps, not sense. For real ones: "
-    "--model.name stable-diffusion-v1-5/stable-diffusion-v1-5"
+    "`model.name` stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
 
 
@@ -55,16 +57,21 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
 
-    def report(self) -> int:
-        """Print what came of the images; give the exit status, 0 where none failed."""
-        for message in self.failures.values():
-            print(f"not segmented: {message}", file=sys.stderr)
-        if self.left_out.total:
-            print(self.left_out)
+    @property
+    def exit_status(self) -> int:
+        """0 where no image failed."""
+        return FAILED_SAMPLES_EXIT if self.failures else 0
+
+    def lines(self) -> list[str]:
+        """How many files were left out, and how many images were segmented."""
+        left_out = [str(self.left_out)] if self.left_out.total else []
         before = f", {self.done_before} left out, done before with these settings" if self.done_before else ""
         images = "1 image" if self.written == 1 else f"{self.written:,} images"
-        print(f"{images} segmented, {len(self.failures)} not{before} -> {self.out}")
-        return FAILED_SAMPLES_EXIT if self.failures else 0
+        return [*left_out, f"{images} segmented, {len(self.failures)} not{before} -> {self.out}"]
+
+    def log_failures(self) -> None:
+        for message in self.failures.values():
+            log.error("not segmented: %s", message)
 
 
 def segment_images(experiment: Experiment, paths: list[str], classes: str | None, sharpen: bool) -> Outcome:
@@ -94,6 +101,7 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
     images = run.drop_impossible(images)
     if images:
         run.work(images, sharpen)
+    run.outcome.log_failures()
     return run.outcome
 
 
@@ -121,7 +129,7 @@ class _Run:
                 self.outcome.done_before += 1
             elif other := self._other_image(name, path):
                 target = f"{self.outcome.out}/{name}{MASK}"
-                message = f"'{shown(path)}': '{target}' is the mask of '{other}'; choose another --out"
+                message = f"'{shown(path)}': '{target}' is the mask of '{other}'; choose another `out`"
                 self.outcome.failures[str(path)] = message
             else:
                 chosen[name] = path
@@ -140,20 +148,22 @@ class _Run:
 
     def work(self, images: Mapping[str, Path], sharpen: bool) -> None:
         if self.experiment.model.name == NAME:
-            print(ONLY_SHAPES, file=sys.stderr)
-        segmenter = Segmenter(self.experiment, sharpen)
+            log.info(ONLY_SHAPES)
+        work = replace(self.experiment.work, workers=self.experiment.work.workers or current_rank().cores())
+        segmenter = Segmenter(replace(self.experiment, work=work), sharpen)
         total = len(images) + len(self.outcome.failures)
         with show_progress("segment", total, failures=len(self.outcome.failures)) as progress:
             for batch in batched(images.items(), TOGETHER):
                 try:
                     self._segment(segmenter, dict(batch), progress)
                 except FullDiskError:
-                    self.outcome.report()
+                    self.outcome.log_failures()
+                    log.info("%s", self.outcome.lines()[-1])
                     raise
                 except torch.OutOfMemoryError as error:
                     raise SettingError(
-                        f"out of memory with --work.batch {self.experiment.work.batch}; give a smaller one, or "
-                        f"--model.dtype bfloat16. What is written stays, and the same command goes on. ({error})"
+                        f"out of memory with `work.batch` {self.experiment.work.batch}; give a smaller one, or "
+                        f"`model.dtype` bfloat16. What is written stays, and the same command goes on. ({error})"
                     ) from error
 
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], progress: ProgressLine) -> None:

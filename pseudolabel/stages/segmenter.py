@@ -1,184 +1,226 @@
-"""Segmenting images one by one from Python, with any of the methods."""
+"""Segmenting images from Python, with any of the methods, and with classes that are given or guessed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import repeat
+from typing import Any, overload
 
-import numpy as np
-from PIL import Image
+import torch
 
-from pseudolabel.config import Experiment, ModelConfig
-from pseudolabel.crf.densecrf import refine
-from pseudolabel.crf.failures import crf_failures
+from pseudolabel.config import Experiment
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SampleError, VocabularyError
-from pseudolabel.experiment_file import load_experiment, resolve_shipped
-from pseudolabel.io.files import Location, read_bytes
-from pseudolabel.io.images import decode_image, upright_rgb
-from pseudolabel.io.names import printable
+from pseudolabel.experiment_file import open_experiment, resolve_shipped
+from pseudolabel.io.hub import Hub
 from pseudolabel.methods.registry import Context, Predictor, chosen_method
-from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
-from pseudolabel.runtime.rank import current_rank
-from pseudolabel.score_maps import at_image_size, label_map
+from pseudolabel.records import Sample
+from pseudolabel.runtime.batching import batched
+from pseudolabel.score_maps import label_map
+from pseudolabel.stages.image_like import ImageLike, is_one_image, predict
+from pseudolabel.stages.image_method import Names, names_per_image, read_samples, result_of, vocabulary_of_labels
+from pseudolabel.stages.pretrained import find_device, model_settings
+from pseudolabel.stages.refine_image import decide, names_found
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
-ImageLike = Image.Image | np.ndarray | str | Path | bytes
-"""An image, or an image file's path (or fsspec URL) or bytes."""
-
-NOISE_KEY = "image"  # noise is drawn by key: an image gets the same mask under whatever name it comes
+TOGETHER = 16  # images whose classes are guessed at once, and that share a vocabulary then
 PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
 
 
 class Segmenter:
-    """A diffusion model that segments images by one method.
+    """Segments images by one method; classes are given, or guessed from the image.
 
         segment = Segmenter.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5", method="diffsegmenter")
-        result = segment(Image.open("photo.jpg"), ["dog", "red car"])
+        result = segment("photo.jpg", ["dog", "red car"])
         result.mask.save("photo.png")
 
     Args:
         experiment: the model, the method and all settings; its source and output folder play no part.
         sharpen: let class activation maps follow the image's edges with DenseCRF (`experiment.crf`). Without it a pixel
             is background where no class scores above `experiment.evaluate.threshold`.
+        device: such as `cuda`; None is the device that Accelerate gives this process.
+        hub: access to the Hugging Face hub; None is the default.
     """
 
-    def __init__(self, experiment: Experiment, sharpen: bool = False) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        sharpen: bool = False,
+        *,
+        device: str | torch.device | None = None,
+        hub: Hub | None = None,
+    ) -> None:
         self.experiment, self.sharpen = experiment, sharpen
         self._method, self._settings = chosen_method(experiment)
-        self._rank = current_rank()
-        self._model = load_model(experiment.model, self._rank.device)
-        self._filter = CategoryFilter(experiment.filter, experiment.captions, self._rank.device)
-        self._predictor: tuple[tuple[Vocabulary, bool], Predictor] | None = None
+        self._device, hub = find_device(device), hub or Hub()
+        self._model = load_model(experiment.model, self._device, hub) if self._method.needs_model else None
+        self._filter = CategoryFilter(experiment.filter, experiment.captions, self._device, hub)
+        self._latest: tuple[tuple[Vocabulary, bool], Predictor] | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str, method: str = "diffsegmenter", sharpen: bool = False) -> "Segmenter":
+    def from_pretrained(
+        cls,
+        name: str,
+        method: str = "diffsegmenter",
+        sharpen: bool = False,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        variant: str | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+    ) -> "Segmenter":
         """Load a model by its name on the hub or its folder, with the method's default settings.
 
         `shapes`, the small model that ships, brings the settings that were chosen for it.
 
+        Args:
+            name: hub id or folder.
+            method: a method of the package, or one that is registered.
+            sharpen: as for `Segmenter`.
+            device, dtype, revision, variant, token, local_files_only: as for `load_model`; the last two also hold for
+                the CLIP and the captioner that guess classes.
+
         Raises:
             ModelError: if it cannot be loaded.
+            SettingError: if there is no such method, or a value makes no sense.
         """
-        is_shipped = resolve_shipped("--config", name) != name
-        experiment = load_experiment(name) if is_shipped else Experiment(model=ModelConfig(name=name))
-        return cls(replace(experiment, method=method), sharpen)
+        is_shipped = resolve_shipped("config", name) != name
+        base = open_experiment(name) if is_shipped else Experiment()
+        settings = model_settings(name, dtype, revision, variant)
+        experiment = open_experiment(replace(base, method=method), settings)
+        return cls(experiment, sharpen, device=device, hub=Hub(token, local_files_only))
 
-    def __call__(self, image: ImageLike, classes: Sequence[str] | str | None = None) -> Segmentation:
-        """Segment one image.
+    def __repr__(self) -> str:
+        sharpened = ", sharpened by DenseCRF" if self.sharpen else ""
+        return f"Segmenter({self.experiment.method!r}, {self._model or self._device}{sharpened})"
+
+    # A path is one image, although it is a sequence of letters.
+    @overload
+    def __call__(self, images: ImageLike, classes: Names | str | None = None) -> Segmentation: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(
+        self, images: Iterable[ImageLike], classes: Sequence[Names] | Names | str | None = None
+    ) -> Iterator[Segmentation]: ...
+
+    def __call__(self, images: Any, classes: Any = None) -> Any:
+        """Segment one image, or several in batches.
 
         Args:
-            image: of any mode, or uint8 (H, W), (H, W, 3) or (H, W, 4), or an image file's path or bytes; set upright
-                by its EXIF orientation, with transparency laid on white.
-            classes: names of what is in it; or a vocabulary's name or file, such as `voc`, of whose classes the
-                category filter picks; or `auto`, which takes the nouns of a caption. None is `auto`, but with DiffSeg
-                it gives regions without names.
+            images: one image or several: PIL images, uint8 (H, W), (H, W, 3) or (H, W, 4), paths, URLs or bytes; set
+                upright by their EXIF orientation, with transparency laid on white.
+            classes: names of what is in the images, or one list of names for each image; or a vocabulary's name or
+                file, such as `voc`, of whose classes the category filter picks; or `auto`, which takes the nouns of a
+                caption. None is `auto`, but with DiffSeg it gives regions without names.
+
+        Returns:
+            The result of the one image, or an iterator over the results in the images' order; class activation maps
+            come as `scores` beside the labels.
 
         Raises:
-            VocabularyError: if there is no such vocabulary.
-            ValueError: if the image cannot be read or segmented so; the message says why.
+            SampleError: if an image cannot be read or segmented; the message says why.
+            VocabularyError: if there is no such vocabulary, or no class is given.
+            SettingError: if there are not as many lists of classes as images.
         """
-        result = next(self.segment({"image": image}, classes))[1]
-        if isinstance(result, SampleError):
-            raise ValueError(str(result))
-        return result
+        if is_one_image(images):
+            given = classes if classes is None or isinstance(classes, str) else [classes]
+            return next(_raised(self._outcomes([images], given)))
+        return _raised(self._outcomes(images if isinstance(images, Sequence) else list(images), classes))
 
     def segment(
-        self, images: Mapping[str, ImageLike], classes: Sequence[str] | str | None = None
+        self, images: Mapping[str, ImageLike], classes: Names | str | None = None
     ) -> Iterator[tuple[str, Segmentation | SampleError]]:
-        """Segment images by name, in batches; each comes with its result or with what is wrong with it."""
-        decoded: dict[str, Image.Image] = {}
-        for name, image in images.items():
-            try:
-                decoded[name] = decode(image, name, self.experiment.source.max_pixels)
-            except SampleError as error:
-                yield name, error
-        if not decoded:
-            return
-        names_wanted = classes is not None or self._method.name_segments is None
-        vocabulary, found = self._choose(decoded, classes) if names_wanted else (load_vocabulary("voc"), {})
-        samples = [Sample(NOISE_KEY, image, found.get(name, ())) for name, image in decoded.items()]
-        outcomes = self._predictor_of(vocabulary, names_wanted)(samples)
-        for name, (sample, outcome) in zip(decoded, outcomes, strict=True):
-            if isinstance(outcome, SampleError):
-                yield name, outcome
-                continue
-            try:
-                result = self._finish(sample, outcome, vocabulary if names_wanted else None)
-            except SampleError as error:
-                yield name, error
-            else:
-                yield name, result
+        """Segment images by name, in batches; each comes with its result, or with the reason why there is none."""
+        yield from zip(images, self._outcomes(list(images.values()), classes), strict=True)
 
-    def _choose(
-        self, images: dict[str, Image.Image], classes: Sequence[str] | str | None
-    ) -> tuple[Vocabulary, dict[str, tuple[int, ...]]]:
-        """The vocabulary, and the classes of each image by key."""
+    def _outcomes(self, images: Sequence[ImageLike], classes: Any) -> Iterator[Segmentation | SampleError]:
+        max_pixels = self.experiment.source.max_pixels
+        names = _given_names(classes, len(images))
+        if classes is None and self._method.name_segments is not None:
+            yield from self._predict(read_samples(images, repeat(()), max_pixels=max_pixels), None)
+        elif names is not None:
+            vocabulary = vocabulary_of_labels(names)
+            found = [tuple(sorted({*map(vocabulary.index, own)})) for own in names]
+            yield from self._predict(read_samples(images, found, max_pixels=max_pixels), vocabulary)
+        else:
+            for batch in batched(images, TOGETHER):
+                read = read_samples(batch, repeat(()), max_pixels=max_pixels)
+                yield from self._guess_and_predict(list(read), classes)
+
+    def _guess_and_predict(
+        self, items: Sequence[Sample | SampleError], classes: str | None
+    ) -> Iterator[Segmentation | SampleError]:
+        samples = [item for item in items if isinstance(item, Sample)]
+        images = [sample.image for sample in samples]
         if classes is None or classes == "auto":
-            return self._choose_nouns(images)
-        names = typed_names(classes) if isinstance(classes, str) else classes
-        if names is not None:
-            if not names:
-                raise VocabularyError("no class is given; name what is in the image, or say auto")
-            vocabulary = vocabulary_of(names)
-            return vocabulary, dict.fromkeys(images, tuple(range(1, len(vocabulary) + 1)))
-        vocabulary = load_vocabulary(str(classes))
-        guesses = self._filter(list(images.values()), vocabulary)
-        return vocabulary, {key: guess.classes for key, guess in zip(images, guesses, strict=True)}
+            vocabulary, found = self._nouns(images) if images else (load_vocabulary("voc"), [])
+        else:
+            vocabulary = load_vocabulary(classes)
+            found = [guess.classes for guess in self._filter(images, vocabulary)] if images else []
+        labelled = iter([replace(sample, classes=own) for sample, own in zip(samples, found, strict=True)])
+        yield from self._predict([next(labelled) if isinstance(item, Sample) else item for item in items], vocabulary)
 
-    def _choose_nouns(self, images: dict[str, Image.Image]) -> tuple[Vocabulary, dict[str, tuple[int, ...]]]:
-        nouns = dict(zip(images, self._filter.nouns(list(images.values())), strict=True))
-        things = {key: [noun for noun in found if noun not in PICTURE_WORDS] for key, found in nouns.items()}
-        names = sorted({name for found in things.values() for name in found})
+    def _nouns(self, images: Sequence[Any]) -> tuple[Vocabulary, list[tuple[int, ...]]]:
+        """A vocabulary of the nouns of all captions, and each image's own among them."""
+        nouns = [[noun for noun in found if noun not in PICTURE_WORDS] for found in self._filter.nouns(images)]
+        names = sorted({name for found in nouns for name in found})
         if not names:
-            return load_vocabulary("voc"), {}
+            return load_vocabulary("voc"), [()] * len(images)
         vocabulary = vocabulary_of(names)
-        return vocabulary, {key: tuple(sorted(map(vocabulary.index, found))) for key, found in things.items()}
+        return vocabulary, [tuple(sorted(map(vocabulary.index, found))) for found in nouns]
 
-    def _predictor_of(self, vocabulary: Vocabulary, with_names: bool) -> Predictor:
+    def _predict(
+        self, items: Iterable[Sample | SampleError], vocabulary: Vocabulary | None
+    ) -> Iterator[Segmentation | SampleError]:
+        """Results in the items' order; without a vocabulary, of regions without names."""
+        for found in predict(self._predictor_of(vocabulary), items):
+            try:
+                yield self._decide(result_of(found, vocabulary))
+            except SampleError as error:
+                yield error
+
+    def _predictor_of(self, vocabulary: Vocabulary | None) -> Predictor:
         """The method's predictor; only the latest is kept, for each batch of guessed classes has its own vocabulary."""
-        key = (vocabulary, with_names)
-        if self._predictor is None or self._predictor[0] != key:
+        key = (vocabulary or load_vocabulary("voc"), vocabulary is not None)
+        if self._latest is None or self._latest[0] != key:
             settings, work = self._settings, self.experiment.work
             if self._method.name_segments is not None:
-                settings = self._method.name_segments(settings, with_names)
-            workers = work.workers or self._rank.cores()
-            model, device = self._model, self._rank.device
-            context = Context(device, vocabulary, model, None, work.batch, work.seed, work.loaders, workers)
+                settings = self._method.name_segments(settings, vocabulary is not None)
+            # No worker processes unless asked for: they would run a script that calls this without a main guard again.
+            workers = work.workers or 1
+            context = Context(self._device, key[0], self._model, None, work.batch, work.seed, work.loaders, workers)
             # The former one lives until this one is made, so that they share the models that both need.
-            self._predictor = key, self._method.build(context, settings)
-        return self._predictor[1]
+            self._latest = key, self._method.build(context, settings)
+        return self._latest[1]
 
-    def _finish(self, sample: Sample, outcome: ScoreMaps | LabelMap, vocabulary: Vocabulary | None) -> Segmentation:
-        labels = outcome.labels if isinstance(outcome, LabelMap) else self._labels(sample, outcome)
-        found = [int(label) for label in np.unique(labels) if label not in (BACKGROUND, IGNORE)]
-        names = {label: vocabulary.names[label] if vocabulary is not None else f"region {label}" for label in found}
-        return Segmentation(sample.image, labels, names)
-
-    def _labels(self, sample: Sample, cams: ScoreMaps) -> np.ndarray:
-        scores = at_image_size(cams.maps, cams.size)
-        if not self.sharpen:
-            return label_map(scores, cams.classes, self.experiment.evaluate.threshold)
-        crf = replace(self.experiment.crf, ignore_below=0.0)  # every pixel of a mask that is asked for has a label
-        with crf_failures(self._model.device):
-            return refine(np.asarray(sample.image), scores, cams.classes, crf, self._model.device)[0]
+    def _decide(self, result: Segmentation) -> Segmentation:
+        """The result with labels, where there are scores alone."""
+        if result.labels is not None or result.scores is None:
+            return result
+        if self.sharpen:
+            crf = replace(self.experiment.crf, ignore_below=0.0)  # every pixel gets a label
+            return decide(result, crf, self._device)
+        labels = label_map(result.scores, tuple(result.names), self.experiment.evaluate.threshold)
+        return replace(result, labels=labels, names=names_found(labels, result.names))
 
 
-def decode(image: ImageLike, origin: str, max_pixels: int) -> Image.Image:
-    """Any image as upright 8-bit RGB.
+def _given_names(classes: Any, count: int) -> list[Names] | None:
+    """The class names of each image; None where they are to be guessed."""
+    names = None if classes is None or classes == "auto" else classes
+    if isinstance(names, str):
+        names = typed_names(names)
+    if names is None:
+        return None
+    if not len(names) or any(not isinstance(own, str) and not len(own) for own in names):
+        raise VocabularyError("no class is given; name what is in the image, or say auto")
+    return names_per_image(names, count)
 
-    Raises:
-        SampleError: if it cannot be read, or is too large.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image, origin, max_pixels)
-    if isinstance(image, bytes):
-        return decode_image(image, origin, max_pixels)[0]
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise SampleError("unreadable", f"an array {image.dtype} {image.shape}; give uint8 (H, W) or (H, W, 3)")
-        return upright_rgb(Image.fromarray(image), origin, max_pixels)
-    if not isinstance(image, (str, Path)):
-        raise SampleError("unreadable", f"a {type(image).__name__}; give a PIL image, an array, a path or bytes")
-    return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]
+
+def _raised(outcomes: Iterable[Segmentation | SampleError]) -> Iterator[Segmentation]:
+    for outcome in outcomes:
+        if isinstance(outcome, SampleError):
+            raise outcome
+        yield outcome

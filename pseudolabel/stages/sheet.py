@@ -1,8 +1,8 @@
 """A contact sheet of what a run has written: image, ground truth, CAM, pseudo-mask or segments."""
 
 import io
+import logging
 import os
-import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,8 +24,10 @@ from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.views.contact_sheet import ContactRow, contact_sheet
 from pseudolabel.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
+
 KINDS = ("cams", "masks", "segments")
-OPTION = "--out-file"
+OPTION = "`out_file`"
 
 
 def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
@@ -42,7 +44,7 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
         NotOursError: if `out` is there and this package did not write it.
     """
     if rows < 1:
-        raise SettingError(f"--rows {rows}: give at least 1")
+        raise SettingError(f"`rows` {rows}: give at least 1")
     files, name = own_files_beside(os.path.expanduser(out), OPTION)
     if not name:
         raise SettingError(f"{OPTION} '{out}' names a folder; give the PNG to write, such as '{out}sheet.png'")
@@ -51,7 +53,7 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
     kind = next((kind for kind in KINDS if _shards(experiment, kind)), None)
     if kind is None:
         raise UserError(
-            f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this --out first"
+            f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this `out` first"
         )
     source = open_source(replace(experiment.source, labels="none"), vocabulary)
     drawn = _draw_rows(experiment, kind, source, rows)
@@ -76,11 +78,11 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
         try:
             drawn.append(_row(key, kind, members, own, source, entries.get(key)))
         except (SampleError, KeyError) as error:
-            print(f"left out of the sheet: '{key}': {error}", file=sys.stderr)
+            log.warning("left out of the sheet: '%s': %s", key, error)
     if not drawn:
         raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn; run 'pseudolabel verify' on it")
     if kind == "cams" and all(row.mask is None for row in drawn):
-        print(f"no masks in '{experiment.out}/masks'; 'pseudolabel refine' makes them", file=sys.stderr)
+        log.info("no masks in '%s/masks'; 'pseudolabel refine' makes them", experiment.out)
     return drawn
 
 
@@ -130,7 +132,7 @@ def _check_labels(rows: list[ContactRow], vocabulary: Vocabulary, experiment: Ex
     if (largest := max(found - {IGNORE}, default=0)) > len(vocabulary):
         raise SettingError(
             f"masks of '{experiment.out}' or its ground truth hold label {largest}, but vocabulary "
-            f"'{vocabulary.name}' has {len(vocabulary)} classes; give the run's own --vocabulary"
+            f"'{vocabulary.name}' has {len(vocabulary)} classes; give the run's own `vocabulary`"
         )
 
 

@@ -48,36 +48,29 @@ class Summary:
         """0 where every sample was done or skipped by choice, and at least one was done."""
         return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
 
+    def lines(self) -> list[str]:
+        """The last lines of a command, for programs as JSON and for people."""
+        fields = {name: value for name, value in asdict(self).items() if name != "first_failures"}
+        lines = [escaped(json.dumps(fields, ensure_ascii=False))]
+        if self.left_out:
+            lines.append(escaped(str(LeftOut(self.left_out))))
+        unfinished = {status: count for status, count in self.statuses.items() if status != OK}
+        if self.samples:
+            unfinished.pop(SKIPPED, None)
+        return [*lines, *reason_lines(unfinished, self.first_failures), escaped(self._last_line())]
 
-def report(summary: Summary | None) -> int:
-    """Print the summary as the last lines, for programs as JSON and for people; give the exit status."""
-    if summary is None:
-        return 0
-    fields = {name: value for name, value in asdict(summary).items() if name != "first_failures"}
-    print(escaped(json.dumps(fields, ensure_ascii=False)))
-    if summary.left_out:
-        print(escaped(str(LeftOut(summary.left_out))))
-    unfinished = {status: count for status, count in summary.statuses.items() if status != OK}
-    if summary.samples:
-        unfinished.pop(SKIPPED, None)
-    for line in reason_lines(unfinished, summary.first_failures):
-        print(line)
-    print(escaped(_last_line(summary)))
-    return summary.exit_status
-
-
-def _last_line(summary: Summary) -> str:
-    skipped = summary.statuses.get(SKIPPED, 0)
-    left_out = f", {skipped:,} without labels left out" if skipped else ""
-    listing = f"pseudolabel failures {shlex.quote(summary.out)}"
-    if not summary.samples:
-        return (
-            f"{summary.kind}: none of {sum(summary.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
-            "that and add --retry-failed, or run again with other settings: the folder is free for them."
-        )
-    if summary.failed:
-        return (
-            f"{summary.kind}: {summary.samples} samples done, {summary.failed} failed{left_out}; '{listing}' lists "
-            "them. Fix them and add --retry-failed."
-        )
-    return f"{summary.kind}: all {summary.samples} samples done{left_out} -> {summary.out}"
+    def _last_line(self) -> str:
+        skipped = self.statuses.get(SKIPPED, 0)
+        left_out = f", {skipped:,} without labels left out" if skipped else ""
+        listing = f"pseudolabel failures {shlex.quote(self.out)}"
+        if not self.samples:
+            return (
+                f"{self.kind}: none of {sum(self.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
+                "that and add `retry_failed`, or run again with other settings: the folder is free for them."
+            )
+        if self.failed:
+            return (
+                f"{self.kind}: {self.samples} samples done, {self.failed} failed{left_out}; '{listing}' lists "
+                "them. Fix them and add `retry_failed`."
+            )
+        return f"{self.kind}: all {self.samples} samples done{left_out} -> {self.out}"

@@ -27,7 +27,7 @@ def cut_units(entries: Sequence[Entry], size: int) -> list[Unit[Entry]]:
         SettingError: if `size` is not positive.
     """
     if size < 1:
-        raise SettingError(f"--work.unit {size}: a unit holds at least one sample")
+        raise SettingError(f"`work.unit` {size}: a unit holds at least one sample")
     return [Unit(start // size, entries[start : start + size]) for start in range(0, len(entries), size)]
 
 

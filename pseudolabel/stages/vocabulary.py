@@ -1,10 +1,12 @@
 """The vocabulary of an experiment, be it given or chosen."""
 
-import sys
+import logging
 
 from pseudolabel.config import Experiment
 from pseudolabel.sources.class_folders import vocabulary_of_folders
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
+
+log = logging.getLogger(__name__)
 
 
 def choose_vocabulary(experiment: Experiment, say: bool = False) -> Vocabulary:
@@ -12,7 +14,7 @@ def choose_vocabulary(experiment: Experiment, say: bool = False) -> Vocabulary:
 
     Args:
         experiment: its source and its vocabulary's name.
-        say: print how it was chosen.
+        say: log how it was chosen.
 
     Raises:
         VocabularyError: as `load_vocabulary` does.
@@ -25,5 +27,5 @@ def choose_vocabulary(experiment: Experiment, say: bool = False) -> Vocabulary:
         return load_vocabulary("voc")
     vocabulary, how = vocabulary_of_folders(experiment.source)
     if say:
-        print(how, file=sys.stderr)
+        log.info("%s", how)
     return vocabulary

@@ -6,6 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 
 from pseudolabel.config import CaptionConfig
 from pseudolabel.errors import ModelError, SettingError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.pretrained import load_pretrained
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
@@ -16,7 +17,7 @@ from pseudolabel.runtime.precision import resolve_dtype
 class Captioner:
     """A frozen captioner on one device."""
 
-    def __init__(self, config: CaptionConfig, device: torch.device) -> None:
+    def __init__(self, config: CaptionConfig, device: torch.device, hub: Hub = DEFAULT_HUB) -> None:
         """Load the checkpoint, safetensors only.
 
         Raises:
@@ -31,9 +32,9 @@ class Captioner:
             if value < least:
                 raise SettingError(f"captions.{setting} {value}: give at least {least}")
         self.config = config
-        self.folder, setting = resolve(config.model, "captioner"), "--captions.model"
+        self.folder, setting = resolve(config.model, "captioner"), "`captions.model`"
         self.model, self.processor = load_pretrained(
-            self.folder, AutoModelForImageTextToText, AutoProcessor, device, "an image captioning", setting
+            self.folder, AutoModelForImageTextToText, AutoProcessor, device, "an image captioning", setting, hub
         )
         if not isinstance(self.processor, ProcessorMixin):
             raise ModelError(

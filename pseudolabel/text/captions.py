@@ -12,7 +12,7 @@ from pseudolabel.vocabulary import Vocabulary
 Captions = dict[tuple[str, str], str]
 """Captions by (key, class name); the name is empty where a caption is of the image as a whole."""
 
-HINT = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with --captions.source"
+HINT = "name a JSONL file of {key, class, caption} lines, or a folder of such files, with `captions.source`"
 _FIELDS = ("key", "class", "caption")
 _TEXT = {
     "key": "write the image's key, name or path in quotes",
@@ -106,8 +106,8 @@ def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Voc
         key, name = missing[0]
         whole = ""
         if (key, "") in captions:
-            whole = "captions with an empty class are of the whole image, which --method diffseg alone takes; "
+            whole = "captions with an empty class are of the whole image, which `method` diffseg alone takes; "
         raise SourceError(
             f"'{source}' lacks {len(missing)} of {len(pairs)} captions, the first for class '{name}' of '{key}'; "
-            f"{whole}'pseudolabel caption' writes those that are missing, --captions.source none does without"
+            f"{whole}'pseudolabel caption' writes those that are missing, `captions.source` none does without"
         )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pseudolabel.config import CaptionConfig, FilterConfig
 from pseudolabel.errors import SettingError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.class_rules import (
     Classes,
@@ -63,17 +64,20 @@ class CategoryFilter:
         config: the rules and the names of CLIP and of the spaCy pipeline.
         captions: the captioner.
         device: where CLIP and the captioner run.
+        hub: access to the hub.
 
     Raises:
         SettingError: if the settings leave nothing to go by, or the template has no place for the class.
     """
 
-    def __init__(self, config: FilterConfig, captions: CaptionConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: FilterConfig, captions: CaptionConfig, device: torch.device, hub: Hub = DEFAULT_HUB
+    ) -> None:
         if config.image == config.nouns == "none":
-            raise SettingError("--filter.image none and --filter.nouns none leave nothing to tell classes by")
+            raise SettingError("`filter.image` none and `filter.nouns` none leave nothing to tell classes by")
         if problem := template_problem(config.template):
-            raise SettingError(f"--filter.template {problem}")
-        self.config, self.captions, self.device = config, captions, device
+            raise SettingError(f"`filter.template` {problem}")
+        self.config, self.captions, self.device, self.hub = config, captions, device, hub
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
         """A guess for each RGB image; CLIP sees them all in one forward pass.
@@ -122,11 +126,11 @@ class CategoryFilter:
 
     @cached_property
     def _clip(self) -> ClipScorer:
-        return ClipScorer(self.config.clip, self.device, "--filter.clip")
+        return ClipScorer(self.config.clip, self.device, "`filter.clip`", self.hub)
 
     @cached_property
     def _captioner(self) -> Captioner:
-        return Captioner(self.captions, self.device)
+        return Captioner(self.captions, self.device, self.hub)
 
     @cached_property
     def _pipeline(self) -> "Language":

@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import BatchEncoding, CLIPModel, CLIPProcessor
 
 from pseudolabel.errors import ModelError
+from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.pretrained import load_pretrained
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weights import weights_digest
@@ -18,19 +19,20 @@ TEXT_BATCH = 64
 class ClipScorer:
     """A frozen CLIP on one device; every sentence is encoded once."""
 
-    def __init__(self, name: str, device: torch.device, setting: str) -> None:
+    def __init__(self, name: str, device: torch.device, setting: str, hub: Hub = DEFAULT_HUB) -> None:
         """Load the checkpoint, safetensors only.
 
         Args:
             name: hub id or folder, or `shapes`.
             device: where it runs.
-            setting: the option that names it, such as `--filter.clip`, for messages.
+            setting: the setting that names it, such as `filter.clip`, for messages.
+            hub: access to the hub.
 
         Raises:
             ModelError: if it cannot be loaded.
         """
         self.folder = folder = resolve(name, "clip")
-        self.model, self.processor = load_pretrained(folder, CLIPModel, CLIPProcessor, device, "a CLIP", setting)
+        self.model, self.processor = load_pretrained(folder, CLIPModel, CLIPProcessor, device, "a CLIP", setting, hub)
         known, wanted = len(self.processor.tokenizer), self.model.config.text_config.vocab_size
         if known != wanted:  # without its files, a tokenizer is empty and every word unknown to it
             raise ModelError(

@@ -26,13 +26,13 @@ def load_pipeline(name: str) -> "Language":
     except ImportError as error:
         raise ModelError(
             f"captions' nouns need spaCy ({error}): pip install 'pseudolabel[open-vocabulary]', or go without them: "
-            "--filter.nouns none"
+            "`filter.nouns` none"
         ) from error
     try:
         return spacy.load(resolve(name, "nouns"), exclude=["ner"])
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"cannot load the spaCy pipeline '{name}' (--filter.spacy): python -m spacy download {name}, or name the "
+            f"cannot load the spaCy pipeline '{name}' (`filter.spacy`): python -m spacy download {name}, or name the "
             f"folder of one.\n{type(error).__name__}: {error}"
         ) from error
 
@@ -57,7 +57,7 @@ def find_nouns(pipeline: "Language", sentences: Iterable[str]) -> list[list[str]
 def _runs(doc: "Doc") -> Iterator[Sequence["Token"]]:
     if len(doc) and not doc.has_annotation("POS"):
         raise ModelError(
-            "the spaCy pipeline (--filter.spacy) does not tell parts of speech; choose one with a tagger or a "
+            "the spaCy pipeline (`filter.spacy`) does not tell parts of speech; choose one with a tagger or a "
             "morphologizer, such as en_core_web_sm"
         )
     starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()

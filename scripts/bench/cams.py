@@ -1,55 +1,48 @@
-"""Seconds and memory of DiffSegmenter: ours against the released way, on the architecture of Stable Diffusion v1.5.
+"""Seconds and memory of DiffSegmenter: ours and the released code's, on Stable Diffusion v1.5's architecture.
 
-    python scripts/bench/cams.py                                    # both ways, one image, 2 classes, 4 timesteps
-    python scripts/bench/cams.py --model shapes --json cams.json    # a quick look with the shipped model
-    python scripts/bench/cams.py --device cuda --dtype bfloat16 --batches 4,8,16,32    # ours alone, images per second
+    python -m scripts.bench cams                                    # both, one image, 2 classes, 4 timesteps
+    python -m scripts.bench cams --model shapes --json cams.json    # the small model that ships
+    python -m scripts.bench cams --device cuda --dtype bfloat16 --batches 4,8,16,32    # ours alone, images per second
 
-Weights are random: neither time nor memory depends on them, and both ways are held to the same maps. Each way runs in
-a process of its own. Memory is the peak above what the loaded weights take.
+Weights are random: neither time nor memory depends on them, and both must give the same maps. Each runs in a process
+of its own. Memory is the peak above what the loaded weights take.
 """
 
 import argparse
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from meter import Clock, Peak, in_own_process, machine, matmul_rate, versions, whole_numbers
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
-from ways import ours, released
 
-from pseudolabel.config import DiffSegmenterConfig, ModelConfig, WorkConfig
+from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.shapes.world import draw_scene
-from pseudolabel.vocabulary import load_vocabulary
-from tests.plain.architectures import stable_diffusion_v15
 
+from .measure import Clock, Peak, in_own_process, matmul_rate
+from .options import PROMPTS, Dtype, checkpoint, whole_numbers
+from .report import MIB, table
+from .ways import ours, released
+
+COMMON = ("model", "classes", "image-size", "dtype", "device", "threads", "batch", "repeat", "seed")
 PARTS = {"vae": "VAE", "text": "text", "unet": "U-Net", "propagation": "propagation"}
-NAMES = [entry.prompt for entry in load_vocabulary("shapes").classes]
 ROUNDS = 3  # U-Net batches of one size in a throughput run
-MIB = 2**20
-WIDTH = 110  # of the tables, also where the output is no terminal
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both ways do; `model` is `shapes` or a checkpoint folder."""
+    """What both do; `model` is `shapes` or a checkpoint folder."""
 
     model: str
     images: int
     classes: int
     timesteps: list[int]
     image_size: int
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Dtype
     device: str
     threads: int
     batch: int
@@ -57,64 +50,42 @@ class Task:
     seed: int
 
 
-def main() -> None:
-    args = parse_arguments()
-    settings = {key: value for key, value in vars(args).items() if key not in ("json", "batches")}
-    with TemporaryDirectory() as folder:
-        weights = str(stable_diffusion_v15(Path(folder))) if args.model == "sd15" else args.model
-        task = Task(**settings | {"model": weights, "images": 1})
-        report = throughput(task, args.batches) if args.batches else comparison(task)
-    report["settings"] = settings
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="sd15", help="sd15, shapes, or a checkpoint's folder")
-    parser.add_argument("--classes", type=int, choices=range(1, len(NAMES) + 1), default=2, help="classes per image")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timesteps", type=whole_numbers, default=[1, 50, 100, 150], help="with commas")
-    parser.add_argument("--image-size", type=int, default=0, help="side in pixels; 0 is the model's own")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch", type=int, default=WorkConfig.batch, help="triples per U-Net forward of ours")
     parser.add_argument("--batches", type=whole_numbers, default=[], help="with commas: images/s of ours at each")
-    parser.add_argument("--repeat", type=int, default=1, help="runs, of which the fastest counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
 
 
-# Both ways, side by side.
+def measure(args: argparse.Namespace) -> dict:
+    settings = {name: value for name, value in vars(args).items() if name in Task.__annotations__}
+    with checkpoint(args.model) as model:
+        task = Task(**settings | {"model": model, "images": 1})
+        return in_own_process(throughput, task, args.batches) if args.batches else compare(task)
 
 
-def comparison(task: Task) -> dict[str, object]:
-    old, new = (in_own_process(measure, task, way) for way in ("released", "ours"))
-    difference = float(np.abs(old["maps"] - new["maps"]).max())
-    report = {
+def tables(report: dict) -> list[str]:
+    return [throughput_table(report) if "batches" in report else comparison_table(report)]
+
+
+# Both, side by side.
+
+
+def compare(task: Task) -> dict:
+    old, new = (in_own_process(measure_one, task, way) for way in ("released", "ours"))
+    old_maps, new_maps = old.pop("maps"), new.pop("maps")
+    return {
         "speedup": old["seconds"] / new["seconds"],
         "memory_ratio": old["peak_bytes"] / max(1, new["peak_bytes"]),
-        "max_abs_diff": difference,
-        "map_range": [float(old["maps"].min()), float(old["maps"].max())],
-        "released": figures(old),
-        "ours": figures(new),
-        "machine": new["machine"],
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
+        "max_abs_diff": float(np.abs(old_maps - new_maps).max()),
+        "map_range": [float(old_maps.min()), float(old_maps.max())],
+        "released": old,
+        "ours": new,
     }
-    Console(width=WIDTH).print(comparison_table(task, old, new, difference))
-    return report
 
 
-def figures(result: dict) -> dict[str, object]:
-    return {name: result[name] for name in ("seconds", "cpu_seconds", "parts", "peak_bytes")}
-
-
-def measure(task: Task, way: str) -> dict:
+def measure_one(task: Task, way: str) -> dict:
     """The fastest of the runs with its maps, and the mean CPU time and the peak over all runs.
 
-    Other work on the machine stretches the seconds, and CPU seconds less so.
+    Other work on the machine changes CPU seconds less than seconds.
     """
     model, device = prepare(task)
     if device.type == "cuda":  # the first run on a GPU also sets up its libraries
@@ -129,7 +100,6 @@ def measure(task: Task, way: str) -> dict:
         "parts": parts,
         "peak_bytes": peak.bytes(),
         "maps": maps.cpu().numpy(),
-        "machine": machine(device),
     }
 
 
@@ -153,7 +123,7 @@ def run(task: Task, model: DiffusionModel, way: str) -> tuple[float, dict[str, f
     images = [draw_scene(np.random.default_rng([task.seed, number])).image for number in range(task.images)]
     generator = torch.Generator().manual_seed(task.seed)
     noise = torch.randn(task.images, 1, *model.latent_shape, generator=generator)
-    clock, names = Clock(model.device), NAMES[: task.classes]
+    clock, names = Clock(model.device), PROMPTS[: task.classes]
     started = time.perf_counter()
     if way == "ours":
         maps = ours(model, config, images, names, noise, clock, task.batch)
@@ -162,33 +132,28 @@ def run(task: Task, model: DiffusionModel, way: str) -> tuple[float, dict[str, f
     return time.perf_counter() - started, clock.seconds, maps
 
 
-def comparison_table(task: Task, old: dict, new: dict, difference: float) -> Table:
-    shape = f"1 image, {task.classes} classes, {len(task.timesteps)} timesteps"
-    table = Table(
-        title=f"{shape}, {task.dtype} on {task.device}", caption=f"largest difference between the maps {difference:.1e}"
-    )
-    table.add_column("")
-    for column in ("released way", "ours", "ratio"):
-        table.add_column(column, justify="right")
+def comparison_table(report: dict) -> str:
+    settings, old, new = report["settings"], report["released"], report["ours"]
     rows = [(f"{title}, s", old["parts"][part], new["parts"][part]) for part, title in PARTS.items()]
     rows.append(("all, s", old["seconds"], new["seconds"]))
     rows.append(("all, CPU s", old["cpu_seconds"], new["cpu_seconds"]))
     rows.append(("peak above the weights, MiB", old["peak_bytes"] / MIB, new["peak_bytes"] / MIB))
-    for title, before, after in rows:
-        table.add_row(title, f"{before:.3g}", f"{after:.3g}", f"{before / after:.2f}" if after else "")
-    return table
+    return table(
+        f"1 image, {settings['classes']} classes, {len(settings['timesteps'])} timesteps, "
+        f"{settings['dtype']} on {settings['device']}",
+        ["", "released way", "ours", "ratio"],
+        [
+            [title, f"{before:.3g}", f"{after:.3g}", f"{before / after:.2f}" if after else ""]
+            for title, before, after in rows
+        ],
+        f"Largest difference between the maps: {report['max_abs_diff']:.1e}.",
+    )
 
 
 # Ours alone, at several batch sizes.
 
 
-def throughput(task: Task, batches: list[int]) -> dict[str, object]:
-    report = in_own_process(measure_throughput, task, batches)
-    Console(width=WIDTH).print(throughput_table(task, report))
-    return report
-
-
-def measure_throughput(task: Task, batches: list[int]) -> dict:
+def throughput(task: Task, batches: list[int]) -> dict:
     model, device = prepare(task)
     unet_flop, vae_flop = count_flop(model)
     return {
@@ -196,9 +161,6 @@ def measure_throughput(task: Task, batches: list[int]) -> dict:
         "unet_flop": unet_flop,
         "vae_flop": vae_flop,
         "batches": [one_batch_size(replace(task, batch=batch), model, unet_flop, vae_flop) for batch in batches],
-        "machine": machine(device),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -229,7 +191,7 @@ def images_for(pairs: int, classes: int) -> int:
 
 
 def count_flop(model: DiffusionModel) -> tuple[int, int]:
-    """Of a whole U-Net forward and a VAE encoding, counted on shapes alone; ours leaves out the U-Net's last part."""
+    """Of a complete U-Net forward and a VAE encoding, counted on shapes alone; ours stops before the U-Net's end."""
     width, (channels, side, _) = model.unet.config.cross_attention_dim, model.latent_shape
     with torch.device("meta"), torch.no_grad():
         unet, vae = UNet2DConditionModel.from_config(model.unet.config), AutoencoderKL.from_config(model.vae.config)
@@ -240,25 +202,21 @@ def count_flop(model: DiffusionModel) -> tuple[int, int]:
     return unet_count.get_total_flops(), vae_count.get_total_flops()
 
 
-def throughput_table(task: Task, report: dict) -> Table:
-    rate = report["matmul_flops"]
-    flop = f"{report['unet_flop'] / 1e12:.3g} TFLOP per U-Net forward, {report['vae_flop'] / 1e12:.3g} per VAE encoding"
-    table = Table(
-        title=f"{task.classes} classes, {len(task.timesteps)} timesteps, {task.dtype} on {report['machine']['device']}",
-        caption=f"{flop}; a matrix product reaches {rate / 1e12:.3g} TFLOP/s",
-    )
-    shares = [f"{title} %" for title in PARTS.values()]
-    for column in ("batch", "images/s", *shares, "TFLOP/s", "of matmul %", "peak, MiB"):
-        table.add_column(column, justify="right")
+def throughput_table(report: dict) -> str:
+    rate, settings = report["matmul_flops"], report["settings"]
+    rows = []
     for row in report["batches"]:
         if row.get("out_of_memory"):
-            table.add_row(str(row["batch"]), "out of memory")
+            rows.append([row["batch"], "out of memory", *[""] * (len(PARTS) + 3)])
             continue
         share = [f"{100 * row['share'][part]:.1f}" for part in PARTS]
         speed = [f"{row['flops'] / 1e12:.3g}", f"{100 * row['flops'] / rate:.0f}", f"{row['peak_bytes'] / MIB:.0f}"]
-        table.add_row(str(row["batch"]), f"{row['images_per_second']:.3g}", *share, *speed)
-    return table
-
-
-if __name__ == "__main__":
-    main()
+        rows.append([row["batch"], f"{row['images_per_second']:.3g}", *share, *speed])
+    return table(
+        f"{settings['classes']} classes, {len(settings['timesteps'])} timesteps, {settings['dtype']} on "
+        f"{report['machine']['device']}",
+        ["batch", "images/s", *(f"{title} %" for title in PARTS.values()), "TFLOP/s", "of matmul %", "peak, MiB"],
+        rows,
+        f"{report['unet_flop'] / 1e12:.3g} TFLOP per U-Net forward, {report['vae_flop'] / 1e12:.3g} per VAE encoding; "
+        f"a matrix product reaches {rate / 1e12:.3g} TFLOP/s.",
+    )

@@ -1,8 +1,8 @@
-"""DenseCRF by both engines: images per second against image size and number of labels, and whether the masks agree.
+"""DenseCRF by both engines: images per second by image size and number of labels, and whether the masks agree.
 
-    python scripts/bench/crf.py                                   # one core each, Shapes scenes
-    python scripts/bench/crf.py --sample data/voc --json crf.json # images in VOC's layout, and the agreement on each
-    python scripts/bench/crf.py --device cuda                     # pydensecrf on one core beside torch on the device
+    python -m scripts.bench crf                                   # one core each, Shapes scenes
+    python -m scripts.bench crf --sample data/voc --json crf.json # images in VOC's layout, and the agreement on each
+    python -m scripts.bench crf --device cuda                     # pydensecrf on one core beside torch on the device
 
 Scores are smooth random maps, as many as there are labels. pydensecrf takes one image after the other on one core;
 torch takes all images of a size at once. Both are timed in this process, one after the other.
@@ -17,11 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from meter import Peak, machine, synchronize, versions, whole_numbers
 from PIL import Image
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.pydensecrf_engine import mean_field
@@ -29,11 +25,14 @@ from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.shapes.world import draw_scene
 
+from .measure import Peak, synchronize
+from .options import whole_numbers
+from .report import MIB, table
+
+COMMON = ("device", "seed")
 PRESETS = {"clip-es": CrfConfig(), "shapes": load_experiment("shapes").crf}
 LABELS = range(2, 22)
 COARSE = 12  # side of the random maps before they are enlarged
-WIDTH = 110  # of the tables, also where the output is no terminal
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -66,44 +65,32 @@ class Agreement:
     largest_difference: float
 
 
-def main() -> None:
-    args = parse_arguments()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    speeds = [
-        measure(preset, args, size, labels, device)
-        for preset in PRESETS
-        for size in args.sizes
-        for labels in args.labels
-    ]
-    console = Console(width=WIDTH)
-    console.print(speed_table(speeds, device, args.threads))
-    agreements = [agree(preset, args, device) for preset in PRESETS] if args.agreement else []
-    if agreements:
-        console.print(agreement_table(agreements, args.sample))
-    if args.json:
-        report = {
-            "speed": [asdict(one) | {"ratio": one.ratio} for one in speeds],
-            "agreement": [asdict(one) for one in agreements],
-            "machine": machine(device),
-            "versions": versions(),
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="where the torch engine works")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
     parser.add_argument("--sizes", type=sizes, default="128x128,375x500", help="heights and widths, with commas")
     parser.add_argument("--labels", type=whole_numbers, default="2,3,5,21", help="with commas, background included")
     parser.add_argument("--images", type=int, default=4, help="per size, and scenes compared without --sample")
-    parser.add_argument("--sample", type=Path, help="folder in VOC's layout, whose images are taken")
+    parser.add_argument("--sample", type=Path, help="folder in VOC's layout, whose images are used")
     parser.add_argument("--no-agreement", dest="agreement", action="store_false", help="do not compare the masks")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> dict:
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    speeds = [
+        time_both(preset, args, size, labels, device)
+        for preset in PRESETS
+        for size in args.sizes
+        for labels in args.labels
+    ]
+    return {
+        "speed": [asdict(one) | {"ratio": one.ratio} for one in speeds],
+        "agreement": [asdict(agree(preset, args, device)) for preset in PRESETS] if args.agreement else [],
+    }
+
+
+def tables(report: dict) -> list[str]:
+    return [speed_table(report), *([agreement_table(report)] if report["agreement"] else [])]
 
 
 def sizes(text: str) -> list[tuple[int, int]]:
@@ -111,7 +98,7 @@ def sizes(text: str) -> list[tuple[int, int]]:
     return [(height, width) for height, width in pairs]
 
 
-def pictures(args: argparse.Namespace) -> Iterator[Image.Image]:
+def load_images(args: argparse.Namespace) -> Iterator[Image.Image]:
     """The sample's images, or Shapes scenes without end."""
     if args.sample is not None:
         for path in sorted((args.sample / "JPEGImages").glob("*.jpg")):
@@ -127,11 +114,11 @@ def draw_scores(rng: np.random.Generator, labels: int, size: tuple[int, int]) ->
     return F.interpolate(coarse, size, mode="bilinear", align_corners=False)[0].numpy()
 
 
-def measure(preset: str, args: argparse.Namespace, size: tuple[int, int], labels: int, device: torch.device) -> Speed:
+def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labels: int, device: torch.device) -> Speed:
     config, rng = PRESETS[preset], np.random.default_rng(args.seed)
     images = [
-        np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR))
-        for picture, _ in zip(pictures(args), range(args.images), strict=False)
+        np.array(image.resize(size[::-1], Image.Resampling.BILINEAR))
+        for image, _ in zip(load_images(args), range(args.images), strict=False)
     ]
     scores = [draw_scores(rng, labels, size) for _ in images]
     crf = TorchCrf(config, device)
@@ -156,12 +143,14 @@ def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreem
     config, rng, crf = PRESETS[preset], np.random.default_rng(args.seed), TorchCrf(PRESETS[preset], device)
     pixels = equal = equal_masks = 0
     worst, largest, count = 1.0, 0.0, 0
-    for picture in pictures(args):
+    for loaded in load_images(args):
         if args.sample is None and count == args.images:
             break
-        image = np.array(picture)
+        image = np.array(loaded)
         scores = draw_scores(rng, LABELS[count % len(LABELS)], image.shape[:2])
-        expected, found = mean_field(image, scores, config), crf.mean_field(image, scores)
+        expected = mean_field(image, scores, config)
+        [marginals] = crf([torch.from_numpy(image).to(device)], [torch.from_numpy(scores).to(device)])
+        found = marginals.cpu().numpy()
         same = expected.argmax(0) == found.argmax(0)
         sure = [marginals.max(0) >= np.float32(config.ignore_below) for marginals in (expected, found)]
         count, pixels, equal = count + 1, pixels + same.size, equal + int(same.sum())
@@ -170,27 +159,35 @@ def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreem
     return Agreement(preset, count, pixels, equal / pixels, equal_masks / pixels, worst, largest)
 
 
-def speed_table(speeds: list[Speed], device: torch.device, threads: int) -> Table:
-    where = f"{threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
-    table = Table(title=f"DenseCRF, images per second: pydensecrf on one core, torch on {where}")
-    for column in ("preset", "size", "labels", "pydensecrf", "torch", "torch / pydensecrf", "torch's peak, MiB"):
-        table.add_column(column, justify="right")
-    for one in speeds:
-        rates = (f"{1 / one.pydensecrf:.2f}", f"{1 / one.torch:.2f}", f"{one.ratio:.2f}", f"{one.peak_bytes / MIB:.0f}")
-        table.add_row(one.preset, f"{one.height} x {one.width}", str(one.labels), *rates)
-    return table
+def speed_table(report: dict) -> str:
+    device, threads = report["settings"]["device"], report["settings"]["threads"]
+    where = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else device
+    return table(
+        f"DenseCRF, images per second: pydensecrf on one core, torch on {where}",
+        ["preset", "size", "labels", "pydensecrf", "torch", "torch / pydensecrf", "torch's peak, MiB"],
+        [
+            [
+                *(one["preset"], f"{one['height']} x {one['width']}", one["labels"]),
+                *(f"{1 / one['pydensecrf']:.2f}", f"{1 / one['torch']:.2f}"),
+                *(f"{one['ratio']:.2f}", f"{one['peak_bytes'] / MIB:.0f}"),
+            ]
+            for one in report["speed"]
+        ],
+    )
 
 
-def agreement_table(agreements: list[Agreement], sample: Path | None) -> Table:
+def agreement_table(report: dict) -> str:
+    sample = report["settings"]["sample"]
     images = "Shapes scenes" if sample is None else f"images of {sample.name}"
-    table = Table(title=f"Pixels in which both engines agree, in %, on {images}, {LABELS[0]} to {LABELS[-1]} labels")
-    for column in ("preset", "images", "labels", "masks with 255", "labels, worst image", "largest difference of Q"):
-        table.add_column(column, justify="right")
-    for one in agreements:
-        shares = (f"{100 * share:.4f}" for share in (one.equal_labels, one.equal_masks, one.worst_image))
-        table.add_row(one.preset, str(one.images), *shares, f"{one.largest_difference:.1e}")
-    return table
-
-
-if __name__ == "__main__":
-    main()
+    return table(
+        f"Pixels in which both engines agree, in %, on {images}, {LABELS[0]} to {LABELS[-1]} labels",
+        ["preset", "images", "labels", "masks with 255", "labels, worst image", "largest difference of Q"],
+        [
+            [
+                *(one["preset"], one["images"]),
+                *(f"{100 * one[share]:.4f}" for share in ("equal_labels", "equal_masks", "worst_image")),
+                f"{one['largest_difference']:.1e}",
+            ]
+            for one in report["agreement"]
+        ],
+    )

@@ -1,7 +1,7 @@
 """How cost grows: with processes, samples, classes, pixels and the size of units; on the CPU, with the shipped model.
 
-    python scripts/bench/growth.py --json growth.json
-    python scripts/bench/growth.py --samples 16 --ranks 1 2 --sizes 256         # a quick look
+    python -m scripts.bench growth --json growth.json
+    python -m scripts.bench growth --samples 16 --ranks 1 2 --sizes 256         # a small run
 
 Every figure is that of the real stages, with one thread per process. Processes share the machine's cores, so more of
 them than cores gain nothing. Memory is that of a process of its own above what its imports take.
@@ -15,21 +15,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from meter import Peak, machine, versions
-from report_file import free_file, write_report
-from restart import MIB, RANK, WIDTH
-from rich.console import Console
-from rich.table import Table
-from scale import ENVIRONMENT, LAUNCHER, finished
 
 from pseudolabel.config import Experiment
 from pseudolabel.experiment_file import load_experiment
@@ -37,36 +28,39 @@ from pseudolabel.shapes.world import SIZE, draw_scene
 from pseudolabel.stages.label import write_labels
 from pseudolabel.vocabulary import load_vocabulary
 
+from .commands import ONE_THREAD, launch
+from .measure import Peak, in_own_process
+from .report import MIB, table
+from .restart import RANK
+from .scale import finished
+
+COMMON = ()
 NAMES = [entry.name for entry in load_vocabulary("shapes").classes]
 UNIT, CLASSES = 16, 2  # where nothing else is said
 IMAGES = 16  # drawn of each size, and listed over and over
 
 
-def main() -> None:
-    args = parse_arguments()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        draw_images(folder, [SIZE, *args.sizes])
-        report: dict = {"settings": {**vars(args), "json": None}}
-        if "processes" in args.parts:
-            report["processes"] = [run_ranks(folder, ranks, args.samples) for ranks in args.ranks]
-        if "memory" in args.parts:
-            report["memory"] = measure_memory(folder, args.samples, args.sizes)
-    report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-    for part in args.parts:
-        Console(width=WIDTH).print(TABLES[part](report))
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--samples", type=int, default=64, help="per process, and the fewest whose memory is measured")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="numbers of processes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of images in pixels")
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> dict:
+    report: dict = {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        draw_images(folder, [SIZE, *args.sizes])
+        if "processes" in args.parts:
+            report["processes"] = [run_ranks(folder, ranks, args.samples) for ranks in args.ranks]
+        if "memory" in args.parts:
+            report["memory"] = measure_memory(folder, args.samples, args.sizes)
+    return report
+
+
+def tables(report: dict) -> list[str]:
+    return [show(report) for part, show in TABLES.items() if part in report]
 
 
 # The data.
@@ -95,13 +89,12 @@ def write_table(folder: Path, samples: int, classes: int, size: int) -> Path:
 
 def run_ranks(folder: Path, ranks: int, samples: int) -> dict:
     out, table = folder / f"ranks-{ranks}", write_table(folder, ranks * samples, CLASSES, SIZE)
-    launcher = f"{LAUNCHER} --num_processes {ranks} --main_process_port 0" if ranks > 1 else ""
     options = f"--config shapes --source.kind table --work.unit {UNIT} --work.workers 1"
-    line = [sys.executable, *shlex.split(f"{launcher} -m pseudolabel cams {options}")]
+    line = [sys.executable, *shlex.split(f"{launch(ranks)} -m pseudolabel cams {options}")]
     began, cpu_began = time.time(), cpu_seconds()
     subprocess.run(
         [*line, "--source.path", str(table), "--out", str(out)],
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **ONE_THREAD},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         check=True,
@@ -127,29 +120,21 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def process_table(report: dict) -> Table:
-    cores = report["machine"]["cores"]
-    table = Table(title=f"{report['settings']['samples']} images per process on {cores} cores")
-    for heading in (
-        "processes",
-        "images/s",
-        "to one process",
-        "per process",
-        "per core",
-        "first shard, s",
-        "all, s",
-        "CPU s each",
-    ):
-        table.add_column(heading, justify="right")
+def process_table(report: dict) -> str:
+    cores, rows = report["machine"]["cores"], []
     one = report["processes"][0]["images_per_second"] / report["processes"][0]["ranks"]
     for row in report["processes"]:
-        gain = row["images_per_second"] / one
-        table.add_row(
-            *(str(row["ranks"]), f"{row['images_per_second']:.1f}", f"{gain:.2f}", f"{gain / row['ranks']:.0%}"),
-            *(f"{gain / min(row['ranks'], cores):.0%}", f"{row['first_shard']:.1f}", f"{row['seconds']:.1f}"),
-            f"{row['cpu_seconds'] / row['ranks']:.1f}",
+        ranks, gain = row["ranks"], row["images_per_second"] / one
+        rows.append(
+            [
+                *(ranks, f"{row['images_per_second']:.1f}", f"{gain:.2f}", f"{gain / ranks:.0%}"),
+                *(f"{gain / min(ranks, cores):.0%}", f"{row['first_shard']:.1f}", f"{row['seconds']:.1f}"),
+                f"{row['cpu_seconds'] / ranks:.1f}",
+            ]
         )
-    return table
+    heads = ["processes", "images/s", "to one process", "per process", "per core", "first shard, s", "all, s"]
+    title = f"{report['settings']['samples']} images per process on {cores} cores"
+    return table(title, [*heads, "CPU s each"], rows)
 
 
 # Memory.
@@ -178,14 +163,6 @@ def measure_peak(folder: Path, samples: int, classes: int, size: int, unit: int)
     return in_own_process(label_all, experiment)
 
 
-def in_own_process(function: Callable[[Experiment], dict], experiment: Experiment) -> dict:
-    """In a process forked from one that has imported everything and done nothing."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(function, experiment).result()
-
-
 def label_all(experiment: Experiment) -> dict:
     torch.set_num_threads(1)
     peak, began = Peak(RANK.device), time.perf_counter()
@@ -193,18 +170,14 @@ def label_all(experiment: Experiment) -> dict:
     return {"peak_bytes": peak.bytes(), "seconds": time.perf_counter() - began}
 
 
-def memory_table(report: dict) -> Table:
-    table = Table(title="peak of cams above imports")
-    for heading in ("changed", "samples", "classes per image", "image side", "unit", "peak, MiB", "s"):
-        table.add_column(heading, justify="right" if heading != "changed" else "left")
-    for row in report["memory"]:
-        settings = (str(row[name]) for name in ("samples", "classes", "size", "unit"))
-        table.add_row(row["changed"], *settings, f"{row['peak_bytes'] / MIB:.0f}", f"{row['seconds']:.1f}")
-    return table
+def memory_table(report: dict) -> str:
+    settings = ("changed", "samples", "classes", "size", "unit")
+    rows = [
+        [*(row[name] for name in settings), f"{row['peak_bytes'] / MIB:.0f}", f"{row['seconds']:.1f}"]
+        for row in report["memory"]
+    ]
+    heads = ["changed", "samples", "classes per image", "image side", "unit", "peak, MiB", "s"]
+    return table("Peak of cams above imports", heads, rows)
 
 
 TABLES = {"processes": process_table, "memory": memory_table}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
-"""Images per second that training can load: pseudo-mask shards against loose files of the same samples.
+"""Images per second that training can load: pseudo-mask shards beside loose files of the same samples.
 
-    python scripts/bench/loading.py                                 # 500 x 375 pixels from the procedural world
-    python scripts/bench/loading.py --voc VOCdevkit/VOC2012         # real images with their masks
-    python scripts/bench/loading.py --images 40 --batch 4 --workers 0 --json loading.json    # a quick look
+    python -m scripts.bench loading                                 # 500 x 375 pixels from the procedural world
+    python -m scripts.bench loading --voc VOCdevkit/VOC2012         # real images with their masks
+    python -m scripts.bench loading --images 40 --batch 4 --workers 0 --json loading.json    # a small run
 
 All read one epoch from a warm page cache, so that the software is compared and not a disk. Every measurement runs in a
 process of its own, the readers take turns, and of several rounds the best counts.
@@ -20,14 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mmcv
-import mmengine
 import numpy as np
 import torch
-from meter import Peak, machine, versions, whole_numbers
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from report_file import free_file, write_report
 from torch.utils.data import DataLoader
 
 import pseudolabel_train.register  # noqa: F401  (what the configs below name)
@@ -35,10 +31,15 @@ from pseudolabel.io.tar import write_tar
 from pseudolabel.records import LabelMap
 from pseudolabel.runtime.batching import batched
 from pseudolabel.shapes.world import draw_scene
+from pseudolabel.shards.index import load_index
 from pseudolabel.shards.sample import JPEG_QUALITY, encode_mask
-from pseudolabel_train.shard_index import load_index
 
-READERS = ("files", "ShardDataset", "ShardStream")
+from .measure import Peak
+from .options import whole_numbers
+from .report import MIB, table
+
+COMMON = ("seed",)
+READERS = ("files", "ShardDataset")
 PIPELINES = ("decode", "train")
 SIZE = (500, 375)  # width and height that most VOC images have
 SHARD = 256
@@ -50,7 +51,6 @@ AUGMENT = [
     {"type": "RandomFlip", "prob": 0.5},
 ]
 PACK = [{"type": "PackSegInputs"}]
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -76,38 +76,27 @@ class Figures:
     worker_bytes: int
 
 
-def main() -> None:
-    args = parse_arguments()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--voc", type=Path, help="folder with JPEGImages and SegmentationClass")
+    parser.add_argument("--images", type=int, default=400, help="at most so many")
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--workers", type=whole_numbers, default=[0, 1, 2], help="with commas")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the best counts")
+
+
+def measure(args: argparse.Namespace) -> dict:
     with TemporaryDirectory() as name:
         folder = Path(name)
         count = write_samples(folder, args.images, args.voc, args.seed)
         indexing = time_indexing(folder)
         warm_up(folder)
         figures = [
-            best
+            asdict(best)
             for pipeline in PIPELINES
             for workers in args.workers
             for best in measure_in_turn(folder, pipeline, workers, args)
         ]
-    print(table(figures))
-    print(f"\nIndexing the shards, which is done once: {1e6 * indexing / count:.0f} us per image.")
-    if args.json:
-        report = {"images": count, "indexing_seconds": indexing, "figures": [asdict(one) for one in figures]}
-        report |= {"machine": machine(torch.device("cpu")), "date": time.strftime("%Y-%m-%d")}
-        report["versions"] = {**versions(), "mmcv": mmcv.__version__, "mmengine": mmengine.__version__}
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voc", type=Path, help="folder with JPEGImages and SegmentationClass")
-    parser.add_argument("--images", type=int, default=400, help="at most so many")
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--workers", type=whole_numbers, default=[0, 1, 2], help="with commas")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the best counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
+    return {"images": count, "indexing_seconds": indexing, "figures": figures}
 
 
 # The same samples, as files and as shards.
@@ -161,7 +150,7 @@ def warm_up(folder: Path) -> None:
 
 def measure_in_turn(folder: Path, pipeline: str, workers: int, args: argparse.Namespace) -> list[Figures]:
     rounds = [
-        [in_own_process(measure, folder, reader, pipeline, workers, args.batch) for reader in READERS]
+        [in_own_process(read_epoch, folder, reader, pipeline, workers, args.batch) for reader in READERS]
         for _ in range(args.repeat)
     ]
     return [best_of([one[index] for one in rounds]) for index in range(len(READERS))]
@@ -179,7 +168,7 @@ def in_own_process(function: Callable, *arguments: object) -> Figures:
         return pool.submit(function, *arguments).result()
 
 
-def measure(folder: Path, reader: str, pipeline: str, workers: int, batch: int) -> Figures:
+def read_epoch(folder: Path, reader: str, pipeline: str, workers: int, batch: int) -> Figures:
     torch.set_num_threads(1)
     peak, cpu_before, started = Peak(torch.device("cpu")), cpu_seconds(), time.perf_counter()
     loader = make_loader(folder, reader, pipeline, workers, batch)
@@ -191,7 +180,7 @@ def measure(folder: Path, reader: str, pipeline: str, workers: int, batch: int) 
     seconds = time.perf_counter() - started - first_batch
     peak_bytes = peak.bytes()
     del iterator, loader  # ends the workers, whose time and memory count from then on
-    worker_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    worker_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 if workers else 0
     cpu = (cpu_seconds() - cpu_before) / (images + rest)
     return Figures(reader, pipeline, workers, rest / seconds, cpu, first_batch, peak_bytes, worker_bytes)
 
@@ -209,9 +198,8 @@ def make_loader(folder: Path, reader: str, pipeline: str, workers: int, batch: i
     dataset = {
         "files": {"type": "mmseg.BaseSegDataset", "data_prefix": prefix, "pipeline": steps},
         "ShardDataset": {"type": "mmseg.ShardDataset", **masks},
-        "ShardStream": {"type": "mmseg.ShardStream", **masks, "samples": counts(folder), "batch_size": batch},
     }[reader]
-    sampler = None if reader == "ShardStream" else {"type": "InfiniteSampler", "shuffle": True}
+    sampler = {"type": "InfiniteSampler", "shuffle": True}
     config = {"dataset": dataset, "sampler": sampler, "batch_size": batch, "num_workers": workers}
     with DefaultScope.overwrite_default_scope("mmseg"):
         return Runner.build_dataloader(config, seed=0)
@@ -221,21 +209,19 @@ def counts(folder: Path) -> list[int]:
     return [len(load_index(str(path))) for path in sorted((folder / "masks").glob("*.tar"))]
 
 
-def table(figures: list[Figures]) -> str:
-    """Markdown."""
-    head = (
-        "| pipeline | workers | reader | images/s | to files | CPU ms/image | first batch, s | peak above start, MiB |"
-    )
-    lines = [f"{head} largest worker, MiB |", f"|---|---:|---|{'---:|' * 6}"]
-    files = {(one.pipeline, one.workers): one for one in figures if one.reader == "files"}
+def tables(report: dict) -> list[str]:
+    figures, rows = report["figures"], []
+    files = {(one["pipeline"], one["workers"]): one for one in figures if one["reader"] == "files"}
     for one in figures:
-        ratio = one.images_per_second / files[one.pipeline, one.workers].images_per_second
-        worker = f"{one.worker_bytes / MIB:.0f}" if one.workers else ""
-        cells = [one.pipeline, one.workers, one.reader, f"{one.images_per_second:.0f}", f"{ratio:.2f}"]
-        cells += [f"{1e3 * one.cpu_seconds:.2f}", f"{one.first_batch:.2f}", f"{one.peak_bytes / MIB:.0f}", worker]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()
+        ratio = one["images_per_second"] / files[one["pipeline"], one["workers"]]["images_per_second"]
+        rows.append(
+            [
+                *(one["pipeline"], one["workers"], one["reader"], f"{one['images_per_second']:.0f}", f"{ratio:.2f}"),
+                *(f"{1e3 * one['cpu_seconds']:.2f}", f"{one['first_batch']:.2f}", f"{one['peak_bytes'] / MIB:.0f}"),
+                f"{one['worker_bytes'] / MIB:.0f}" if one["workers"] else "",
+            ]
+        )
+    heads = ["pipeline", "workers", "reader", "images/s", "to files", "CPU ms/image", "first batch, s"]
+    heads += ["peak above start, MiB", "largest worker, MiB"]
+    seconds = 1e6 * report["indexing_seconds"] / report["images"]
+    return [table("One epoch", heads, rows, f"Indexing the shards, which is done once: {seconds:.0f} us per image.")]

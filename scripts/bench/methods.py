@@ -1,37 +1,29 @@
-"""Seconds and memory of what methods do after the U-Net: ours against the plain loop and the released way.
+"""Seconds and memory of what DiffSeg does after the U-Net: ours beside the plain loop and the way of the released code.
 
-    python scripts/bench/methods.py diffseg                    # the attention of Stable Diffusion v1.5, made up
-    python scripts/bench/methods.py diffseg --side 16          # a quick look at smaller maps
-    python scripts/bench/methods.py diffseg --device cuda --against released
+    python -m scripts.bench methods                    # attention as Stable Diffusion v1.5's, made up
+    python -m scripts.bench methods --side 16          # smaller maps
+    python -m scripts.bench methods --device cuda --against released
 
-All ways get the same queries and keys and are held to the same masks. Each runs in a process of its own; memory is the
-peak above what the queries and keys take.
+All get the same queries and keys and must give the same masks. Each runs in a process of its own; memory is the peak
+above what the queries and keys take.
 """
 
 import argparse
-import sys
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from meter import Clock, Peak, in_own_process, machine, versions
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 
 from pseudolabel.config import DiffSegConfig
 from pseudolabel.methods.diffseg import aggregate, anchor_positions, merge, suppress
-
-# The plain loop is the reference that the tests hold ours against; there is one implementation of it.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from cams import MIB, WIDTH
-
-from tests.plain import diffseg as plain
+from tests.plain import diffseg as plain  # the reference that the tests compare ours with
 from tests.plain.diffsegmenter import Matrix
 
+from .measure import Clock, Peak, in_own_process
+from .report import MIB, table
+
+COMMON = ("device", "threads", "repeat", "seed")
 OTHERS = {"released": "released way", "loop": "plain loop"}
 PARTS = {"aggregation": "softmax, aggregation", "merging": "merging", "suppression": "suppression"}
 # Side over the highest resolution's, layers, and width of a head, as in the U-Net of Stable Diffusion v1.5.
@@ -55,31 +47,25 @@ class Task:
     seed: int
 
 
-def main() -> None:
-    args = parse_arguments()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--side", type=int, default=64, help="of the highest resolution")
+    parser.add_argument("--output", type=int, default=512, help="side of the masks in pixels")
+    parser.add_argument("--anchors", type=int, default=DiffSegConfig.anchors)
+    parser.add_argument("--threshold", type=float, default=DiffSegConfig.threshold)
+    parser.add_argument("--against", nargs="*", choices=OTHERS, default=list(OTHERS))
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """The figures, and how many pixels the others label differently from ours."""
     task = Task(**{name: value for name, value in vars(args).items() if name in Task.__annotations__})
-    results = {way: in_own_process(measure, task, way) for way in ["ours", *args.against]}
-    report = diffseg_report(task, results)
-    Console(width=WIDTH).print(diffseg_table(task, results, report))
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    methods = parser.add_subparsers(dest="method", required=True)
-    diffseg = methods.add_parser("diffseg", help="aggregation, merging and suppression of DiffSeg")
-    diffseg.add_argument("--side", type=int, default=64, help="of the highest resolution")
-    diffseg.add_argument("--output", type=int, default=512, help="side of the masks in pixels")
-    diffseg.add_argument("--anchors", type=int, default=DiffSegConfig.anchors)
-    diffseg.add_argument("--threshold", type=float, default=DiffSegConfig.threshold)
-    diffseg.add_argument("--against", nargs="*", choices=OTHERS, default=list(OTHERS))
-    diffseg.add_argument("--device", default="cpu")
-    diffseg.add_argument("--threads", type=int, default=torch.get_num_threads())
-    diffseg.add_argument("--repeat", type=int, default=1, help="runs, of which the fastest counts")
-    diffseg.add_argument("--seed", type=int, default=0)
-    diffseg.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
+    results = {way: in_own_process(measure_one, task, way) for way in ["ours", *args.against]}
+    labels = {way: result.pop("labels") for way, result in results.items()}
+    return {
+        **results,
+        "segments": len(np.unique(labels["ours"])),
+        "speedup": {way: results[way]["seconds"] / results["ours"]["seconds"] for way in args.against},
+        "different_pixels": {way: int((labels[way] != labels["ours"]).sum()) for way in args.against},
+    }
 
 
 Levels = list[list[tuple[torch.Tensor, torch.Tensor]]]
@@ -103,10 +89,10 @@ def make_up(task: Task) -> Levels:
     return levels
 
 
-def measure(task: Task, way: str) -> dict:
+def measure_one(task: Task, way: str) -> dict:
     """The fastest of the runs with its mask, and the mean CPU time and the peak over all runs.
 
-    Other work on the machine stretches the seconds, and CPU seconds less so.
+    Other work on the machine changes CPU seconds less than seconds.
     """
     torch.set_num_threads(task.threads)
     device, levels = torch.device(task.device), make_up(task)
@@ -119,7 +105,6 @@ def measure(task: Task, way: str) -> dict:
         "parts": parts,
         "peak_bytes": peak.bytes(),
         "labels": labels,
-        "machine": machine(device),
     }
 
 
@@ -148,7 +133,7 @@ def run(way: str, levels: Levels, config: DiffSegConfig, task: Task) -> tuple[fl
 
 
 def attention(query: torch.Tensor, key: torch.Tensor) -> np.ndarray:
-    """The mean over heads of a layer's whole softmax matrices: (h, w, h, w)."""
+    """The mean over heads of a layer's complete softmax matrices: (h, w, h, w)."""
     probabilities = (query[0] @ key[0].mT / query.shape[-1] ** 0.5).softmax(-1)
     return plain.tensor_4d(Matrix(False, 0, probabilities))
 
@@ -178,45 +163,24 @@ def elementwise(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return ((one * difference).sum(-1) - (other * difference).sum(-1)) / 2
 
 
-def diffseg_report(task: Task, results: dict[str, dict]) -> dict[str, object]:
-    """The figures, and how many pixels another way labels otherwise than ours."""
-    new, others = results["ours"], {way: result for way, result in results.items() if way != "ours"}
-    keys = ("seconds", "cpu_seconds", "parts", "peak_bytes")
-    figures = {way: {key: result[key] for key in keys} for way, result in results.items()}
-    return {
-        **figures,
-        "segments": len(np.unique(new["labels"])),
-        "speedup": {way: old["seconds"] / new["seconds"] for way, old in others.items()},
-        "different_pixels": {way: int((old["labels"] != new["labels"]).sum()) for way, old in others.items()},
-        "settings": asdict(task),
-        "machine": new["machine"],
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def diffseg_table(task: Task, results: dict[str, dict], report: dict) -> Table:
+def tables(report: dict) -> list[str]:
+    settings = report["settings"]
+    ways = ["ours", *settings["against"]]
+    heads = [head for way in ways for head in ([way] if way == "ours" else [OTHERS[way], "ratio"])]
+    values = {f"{title}, s": [report[way]["parts"][part] for way in ways] for part, title in PARTS.items()}
+    values["all, s"] = [report[way]["seconds"] for way in ways]
+    values["all, CPU s"] = [report[way]["cpu_seconds"] for way in ways]
+    values["peak, MiB"] = [report[way]["peak_bytes"] / MIB for way in ways]
+    rows = []
+    for title, (ours, *others) in values.items():
+        cells = [text for value in others for text in (f"{value:.3g}", f"{value / ours:.1f}" if ours else "")]
+        rows.append([title, f"{ours:.3g}", *cells])
     different = ", ".join(f"{count} from the {OTHERS[way]}'s" for way, count in report["different_pixels"].items())
-    table = Table(
-        title=f"DiffSeg after the U-Net: 1 image, maps of {task.side} x {task.side}, on {task.device}",
-        caption=f"{report['segments']} segments; pixels that differ: {different or 'not compared'}",
-    )
-    table.add_column("")
-    for way in results:
-        table.add_column(OTHERS.get(way, way), justify="right")
-        if way != "ours":
-            table.add_column("ratio", justify="right")
-    rows = {f"{title}, s": {way: one["parts"][part] for way, one in results.items()} for part, title in PARTS.items()}
-    rows["all, s"] = {way: one["seconds"] for way, one in results.items()}
-    rows["all, CPU s"] = {way: one["cpu_seconds"] for way, one in results.items()}
-    rows["peak, MiB"] = {way: one["peak_bytes"] / MIB for way, one in results.items()}
-    for title, values in rows.items():
-        cells = [
-            [f"{value:.3g}"] + [f"{value / values['ours']:.1f}"] * (way != "ours") for way, value in values.items()
-        ]
-        table.add_row(title, *(cell for group in cells for cell in group))
-    return table
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        table(
+            f"DiffSeg after the U-Net: 1 image, maps of {settings['side']} x {settings['side']}, {settings['device']}",
+            ["", *heads],
+            rows,
+            f"{report['segments']} segments; pixels that differ: {different or 'not compared'}.",
+        )
+    ]

@@ -1,7 +1,7 @@
 """Seconds and memory until a job of a million listed samples, stopped before its last unit, is at work again.
 
-    python scripts/bench/restart.py --json restart.json               # 1,000,000 samples, 3,906 of 3,907 units finished
-    python scripts/bench/restart.py --samples 100000
+    python -m scripts.bench restart --json restart.json               # 1,000,000 samples, 3,906 of 3,907 units finished
+    python -m scripts.bench restart --samples 100000
 
 Writes a table that names ten real images over and over, and an output folder whose units the real stages have finished,
 with one small sample in each shard. Then the stages start again, each in a process of its own, up to the moment when
@@ -21,10 +21,6 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 import torch
-from meter import Peak, in_own_process, machine, versions
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 
 from pseudolabel.config import Experiment
 from pseudolabel.errors import NoCamsError
@@ -40,42 +36,32 @@ from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.vocabulary import load_vocabulary
 
+from .measure import Peak, in_own_process
+from .report import MIB, table
+
+COMMON = ()
 IMAGES = 10
 SMALL = 8  # pixels of the images in the finished shards
-STATIONS = {"open_source": "listing", "load_model": "model", "run_settings": "fingerprint"}
+STEPS = {"open_source": "listing", "load_model": "model", "run_settings": "fingerprint"}
 RANK = Rank(0, 1, 1, torch.device("cpu"))
-MIB = 2**20
-WIDTH = 110
 
 
 class AtWorkError(Exception):
     """Raised where the work on the first unit would begin."""
 
 
-def main() -> None:
-    args = parse_arguments()
-    report = measure_restart(args.samples, args.unit)
-    report |= {"machine": machine(torch.device("cpu")), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-    Console(width=WIDTH).print(restart_table(report))
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--unit", type=int, default=256)
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
 
 
-def measure_restart(samples: int, unit: int) -> dict:
+def measure(args: argparse.Namespace) -> dict:
     """Build the job in a temporary folder and restart both stages."""
     with TemporaryDirectory() as name:
-        experiment = write_job(Path(name), samples, unit)
+        experiment = write_job(Path(name), args.samples, args.unit)
         return {
-            "samples": samples,
-            "units": -(-samples // unit),
+            "samples": args.samples,
+            "units": -(-args.samples // args.unit),
             "cams": in_own_process(restart_cams, experiment),
             "masks": in_own_process(restart_masks, experiment),
         }
@@ -141,10 +127,10 @@ def restart_cams(experiment: Experiment) -> dict:
         marks.mark("choice")
         raise AtWorkError
 
-    def follow(name: str, station: Callable) -> Callable:
+    def follow(name: str, step: Callable) -> Callable:
         def followed(*arguments: object) -> object:
-            result = station(*arguments)
-            marks.mark(STATIONS[name])
+            result = step(*arguments)
+            marks.mark(STEPS[name])
             if name == "open_source":
                 listed.append(process.memory_info().rss - before)
             return result
@@ -152,7 +138,7 @@ def restart_cams(experiment: Experiment) -> dict:
         return followed
 
     with ExitStack() as stack:
-        for name in STATIONS:
+        for name in STEPS:
             stack.enter_context(patch.object(label, name, follow(name, getattr(label, name))))
         stack.enter_context(patch.object(label, "work_through", begin))
         with suppress(AtWorkError):
@@ -193,18 +179,10 @@ def restart_masks(experiment: Experiment) -> dict:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak.bytes()}
 
 
-def restart_table(report: dict) -> Table:
+def tables(report: dict) -> list[str]:
     cams, masks = report["cams"], report["masks"]
-    table = Table(title=f"restart at {report['samples']:,} samples in {report['units']:,} units")
-    for heading in ("", "s", "CPU s"):
-        table.add_column(heading, justify="right" if heading else "left")
-    rows = {**cams["parts"], "all, CAMs": cams, "masks, beside it": masks}
-    for name, row in rows.items():
-        table.add_row(name, f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}")
-    table.add_row("peak above imports, MiB", f"{cams['peak_bytes'] / MIB:.0f}", "")
-    table.add_row("bytes per listed sample", f"{cams['list_bytes'] / report['samples']:.0f}", "")
-    return table
-
-
-if __name__ == "__main__":
-    main()
+    parts = {**cams["parts"], "all, CAMs": cams, "masks, beside it": masks}
+    rows = [[name, f"{part['seconds']:.2f}", f"{part['cpu_seconds']:.2f}"] for name, part in parts.items()]
+    rows.append(["peak above imports, MiB", f"{cams['peak_bytes'] / MIB:.0f}", ""])
+    rows.append(["bytes per listed sample", f"{cams['list_bytes'] / report['samples']:.0f}", ""])
+    return [table(f"Restart at {report['samples']:,} samples in {report['units']:,} units", ["", "s", "CPU s"], rows)]

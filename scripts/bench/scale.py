@@ -1,11 +1,11 @@
 """Thousands of Shapes images through `generate`, killed and started again: does it hold, and what does it cost?
 
-    python scripts/bench/scale.py --json scale.json                   # 20,000 images, about an hour on two cores
-    python scripts/bench/scale.py --work runs/look --images 400 --unit 8                       # a quick look
+    python -m scripts.bench scale --json scale.json                   # 20,000 images, about an hour on two cores
+    python -m scripts.bench scale --work runs/look --images 400 --unit 8                       # a small run
 
 Draws the images, starts the real command, kills all its processes when a third and two thirds of the mask shards are
 there, starts it again with another number of processes, verifies every shard and sums up the ledgers. On the CPU, one
-thread per process, whatever else the machine has. When it was stopped, the same command goes on where it was.
+thread per process, whatever else the machine has. A benchmark that was stopped resumes with the same command.
 """
 
 import argparse
@@ -24,11 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
-from meter import machine, versions
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.folder import Folder
@@ -36,14 +31,14 @@ from pseudolabel.io.own_folder import claim_folder
 from pseudolabel.shapes.dataset import MARKER
 from pseudolabel.shards.ledger import INDEX, Ledger, LedgerEntry, entry_name
 
+from .commands import ONE_THREAD, launch
+from .report import table
+
+COMMON = ()
 KINDS = ("cams", "masks")
 RANKS = (2, 1)  # of the starts, in turn
-LAUNCHER = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"
-# One thread per process, whatever the number of processes: the sums, and so the bytes, come out alike.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-LOOK_EVERY_SECONDS = 0.2
+POLL_SECONDS = 0.2
 LINE_EVERY_SECONDS = 30.0
-WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -75,43 +70,33 @@ class Start:
     largest_process: int
 
 
-def main() -> None:
-    args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("scale: stopped; the same command goes on"))
-    drawing = draw_images(args.work / "data", args.images, args.seed)
-    starts = run_to_the_end(args)
-    out = args.work / "out"
-    report = {
-        "settings": {**vars(args), "work": str(args.work), "json": None},
-        "drawing_seconds": drawing,
-        "starts": [asdict(start) for start in starts],
-        "done_twice": {kind: done_twice(out, kind, starts) for kind in KINDS},
-        "verify_seconds": {kind: verify(out / kind) for kind in KINDS},
-        "ledgers": {kind: sum_up(out, kind) for kind in KINDS},
-        "machine": machine(torch.device("cpu")),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    for table in tables(report):
-        Console(width=WIDTH).print(table)
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/scale"), help="folder of the data and the results")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--unit", type=int, default=64, help="samples per shard")
     parser.add_argument("--kills", type=int, default=2, help="at equal parts of the mask shards")
     parser.add_argument("--seed", type=int, default=20231, help="of the images")
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    arguments = parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> dict:
     try:
-        claim_folder(arguments.work, "scale.py", "--work")
+        claim_folder(args.work, "scale.py", "--work")
     except OutputError as error:
-        parser.error(str(error))
-    return arguments
+        sys.exit(f"scale: {error}")
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("scale: stopped; the same command resumes"))
+    try:
+        drawing = draw_images(args.work / "data", args.images, args.seed)
+        starts = run_to_the_end(args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    out = args.work / "out"
+    return {
+        "drawing_seconds": drawing,
+        "starts": [asdict(start) for start in starts],
+        "done_twice": {kind: done_twice(out, kind, starts) for kind in KINDS},
+        "verify_seconds": {kind: verify(out / kind) for kind in KINDS},
+        "ledgers": {kind: sum_up(out, kind) for kind in KINDS},
+    }
 
 
 def say(line: str) -> None:
@@ -138,7 +123,7 @@ def draw_images(data: Path, images: int, seed: int) -> float | None:
 
 
 def run_to_the_end(args: argparse.Namespace) -> list[Start]:
-    """Start, kill and start again until the masks are whole; earlier calls' starts are in the folder."""
+    """Start, kill and start again until the masks are complete; earlier calls' starts are in the folder."""
     notes = args.work / "starts.json"
     starts = [Start(**fields) for fields in json.loads(notes.read_text())] if notes.exists() else []
     shards = -(-args.images // args.unit)
@@ -156,14 +141,14 @@ def start_once(args: argparse.Namespace, ranks: int, shards: int, targets: list[
     target = next((target for target in targets if target > len(before["masks"])), shards)
     options = ["--config", "shapes", "--source.path", str(args.work / "data"), "--source.split", "train"]
     options += ["--work.unit", str(args.unit), "--out", str(out)]
-    line = [*shlex.split(f"{LAUNCHER} --num_processes {ranks} --main_process_port 0" if ranks > 1 else "")]
+    line = [*shlex.split(launch(ranks))]
     line += ["-m", "pseudolabel", "generate", *options]
     say(f"$ {shlex.join(['python', *line])}")
     began, clock = time.time(), time.monotonic()
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, *line],
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ONE_THREAD},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -195,7 +180,7 @@ def start_once(args: argparse.Namespace, ranks: int, shards: int, targets: list[
 
 
 def watch(process: subprocess.Popen[bytes], out: Path, target: int | None, shards: int) -> int:
-    """Wait until the command ends or the target is reached, telling how far it is; the largest process's bytes."""
+    """Wait until the command ends or the target is reached, printing the progress; the largest process's bytes."""
     largest, said = 0, time.monotonic()
     while process.poll() is None:
         done = {kind: len(Ledger(Folder(str(out / kind)), kind).units()) for kind in KINDS}
@@ -205,7 +190,7 @@ def watch(process: subprocess.Popen[bytes], out: Path, target: int | None, shard
         if time.monotonic() - said >= LINE_EVERY_SECONDS:
             said = time.monotonic()
             say(", ".join(f"{kind} {done[kind]}/{shards} shards" for kind in KINDS))
-        time.sleep(LOOK_EVERY_SECONDS)
+        time.sleep(POLL_SECONDS)
     return largest
 
 
@@ -275,7 +260,7 @@ def verify(folder: Path) -> float:
     if subprocess.run(
         [sys.executable, "-m", "pseudolabel", "verify", str(folder)], stdin=subprocess.DEVNULL
     ).returncode:
-        sys.exit(f"scale: '{folder}' is not sound")
+        sys.exit(f"scale: '{folder}' is not valid")
     return time.monotonic() - began
 
 
@@ -314,28 +299,27 @@ def member_bytes(shards: list[Path], samples: int) -> dict[str, float]:
     return {name: size / samples for name, size in sizes.items()}
 
 
-def tables(report: dict) -> list[Table]:
-    starts = Table(title=f"starts; shards done twice: {sum(report['done_twice'].values())}")
-    for heading in ("ranks", "end", "s", "mask shards", "samples/s", "ready, s", "first CAMs, s", "first masks, s"):
-        starts.add_column(heading, justify="right")
-    for heading in ("lost, s", "largest process, MiB"):
-        starts.add_column(heading, justify="right")
+def tables(report: dict) -> list[str]:
+    starts = []
     for start in report["starts"]:
         first = [f"{start['first_shard'][kind]:.1f}" if kind in start["first_shard"] else "" for kind in KINDS]
         rate = start["samples"] / start["seconds"]
-        starts.add_row(
-            *(str(start["ranks"]), "killed" if start["killed"] else "whole", f"{start['seconds']:.0f}"),
-            *(str(start["shards"]["masks"]), f"{rate:.2f}", f"{start['ready']:.1f}", *first),
-            *(f"{start['lost']:.1f}", f"{start['largest_process'] / 2**20:.0f}"),
+        starts.append(
+            [
+                *(start["ranks"], "killed" if start["killed"] else "complete", f"{start['seconds']:.0f}"),
+                *(start["shards"]["masks"], f"{rate:.2f}", f"{start['ready']:.1f}", *first),
+                *(f"{start['lost']:.1f}", f"{start['largest_process'] / 2**20:.0f}"),
+            ]
         )
-    ledgers = Table(title="ledgers")
-    for heading in ("", *KINDS):
-        ledgers.add_column(heading, justify="right" if heading else "left")
+    heads = ["ranks", "end", "s", "mask shards", "samples/s", "ready, s", "first CAMs, s", "first masks, s", "lost, s"]
     figures = [flat(report["ledgers"][kind]) for kind in KINDS]
-    for name in dict.fromkeys(name for figure in figures for name in figure):
-        ledgers.add_row(name, *(f"{figure.get(name, 0):,.2f}".removesuffix(".00") for figure in figures))
-    ledgers.add_row("verify, s", *(f"{report['verify_seconds'][kind]:.1f}" for kind in KINDS))
-    return [starts, ledgers]
+    ledgers = [
+        [name, *(f"{figure.get(name, 0):,.2f}".removesuffix(".00") for figure in figures)]
+        for name in dict.fromkeys(name for figure in figures for name in figure)
+    ]
+    ledgers.append(["verify, s", *(f"{report['verify_seconds'][kind]:.1f}" for kind in KINDS)])
+    title = f"Starts; shards done twice: {sum(report['done_twice'].values())}"
+    return [table(title, [*heads, "largest process, MiB"], starts), table("Ledgers", ["", *KINDS], ledgers)]
 
 
 def flat(ledger: dict) -> dict[str, float]:
@@ -346,7 +330,3 @@ def flat(ledger: dict) -> dict[str, float]:
             {f"{name}.{part}": number for part, number in value.items()} if isinstance(value, dict) else {name: value}
         )
     return found
-
-
-if __name__ == "__main__":
-    main()

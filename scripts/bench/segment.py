@@ -1,34 +1,23 @@
-"""Seconds per image of every method, ours against a plain version of it, on the architecture of Stable Diffusion v1.5.
+"""Seconds per image of every method, ours beside a plain version of it, on Stable Diffusion v1.5's architecture.
 
-    python scripts/bench/segment.py                                   # every method, both ways, one image, 2 classes
-    python scripts/bench/segment.py --model shapes --json segment.json       # a quick look with the shipped models
-    python scripts/bench/segment.py --device cuda --methods diffseg freesegdiff
+    python -m scripts.bench segment                                   # every method, both ways, one image, 2 classes
+    python -m scripts.bench segment --model shapes --json segment.json       # the small models that ship
+    python -m scripts.bench segment --device cuda --methods diffseg freesegdiff
 
-Weights are random: time does not depend on them. The plain versions are the references that the tests hold ours
-against: one class, one timestep, one region at a time, full matrices, the whole U-Net. ELBO's time is that of the
+Weights are random: time does not depend on them. The plain versions are the references that the tests compare ours
+with: one class, one timestep, one region at a time, full matrices, the complete U-Net. ELBO's time is that of the
 samples given with --samples; it grows in proportion to them. CLIP's time is that of the small one that ships.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
 
 import numpy as np
 import torch
-from meter import machine, versions
 from PIL import Image
-from report_file import free_file, write_report
-from rich.console import Console
-from rich.table import Table
 from transformers import CLIPModel, CLIPProcessor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from cams import NAMES, WIDTH
 
 from pseudolabel.config import Experiment, ModelConfig
 from pseudolabel.diffusion.load import load_model
@@ -41,93 +30,58 @@ from pseudolabel.records import LabelMap, Sample, ScoreMaps
 from pseudolabel.shapes.world import draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain import diffseg, diffsegmenter, elbo, freesegdiff
-from tests.plain.architectures import stable_diffusion_v15
 
+from .options import PROMPTS, checkpoint
+from .report import table
+
+COMMON = ("model", "classes", "device", "threads", "seed")
 TIMESTEP = 100  # DiffSegmenter's in the zero-shot setting
 
 
-@dataclass(frozen=True)
-class Task:
-    """One image by one method; `model` is `shapes` or a checkpoint folder."""
-
-    method: str
-    model: str
-    classes: int
-    samples: int
-    device: str
-    threads: int
-    seed: int
-
-
-def main() -> None:
-    args = parse_arguments()
-    with TemporaryDirectory() as folder:
-        model = str(stable_diffusion_v15(Path(folder))) if args.model == "sd15" else args.model
-        rows = {}
-        for method in args.methods:
-            task = Task(method, model, args.classes, args.samples, args.device, args.threads, args.seed)
-            rows[method] = {way: measure(task, way) for way in args.ways}
-            print(f"{method}: " + ", ".join(f"{way} {row['seconds']:.1f} s" for way, row in rows[method].items()))
-    report = {
-        "settings": {**vars(args), "json": None},
-        "seconds": {method: {way: row["seconds"] for way, row in ways.items()} for method, ways in rows.items()},
-        "machine": machine(torch.device(args.device)),
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    Console(width=WIDTH).print(table(rows))
-    if args.json:
-        write_report(args.json, report)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["sd15", NAME], default="sd15")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--classes", type=int, choices=range(1, len(NAMES) + 1), default=2, help="classes of the image")
     parser.add_argument("--samples", type=int, default=2, help="of ELBO")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=free_file, help="file for the figures")
-    return parser.parse_args()
 
 
-def table(rows: dict[str, dict[str, dict]]) -> Table:
-    shown = Table(title="one image, seconds after loading")
-    for heading in ("method", "plain", "ours", "ratio"):
-        shown.add_column(heading, justify="left" if heading == "method" else "right")
-    for method, ways in rows.items():
-        seconds = {way: row["seconds"] for way, row in ways.items()}
+def measure(args: argparse.Namespace) -> dict:
+    torch.set_num_threads(args.threads)
+    with checkpoint(args.model) as model:
+        experiment = choose_settings(args, model)
+        loaded = load_model(experiment.model, torch.device(args.device))
+        seconds = {
+            method: {way: time_one(args, WAYS[way](method, experiment, loaded), loaded.image_size) for way in args.ways}
+            for method in args.methods
+        }
+    return {"seconds": seconds}
+
+
+def tables(report: dict) -> list[str]:
+    rows = []
+    for method, seconds in report["seconds"].items():
         ratio = f"{seconds['plain'] / seconds['ours']:.1f}" if len(seconds) == len(WAYS) else ""
-        shown.add_row(method, *(f"{seconds[way]:.2f}" if way in seconds else "" for way in WAYS), ratio)
-    return shown
+        rows.append([method, *(f"{seconds[way]:.2f}" if way in seconds else "" for way in WAYS), ratio])
+    return [table("One image, seconds after loading", ["method", *WAYS, "ratio"], rows)]
 
 
-def measure(task: Task, way: str) -> dict:
+def time_one(args: argparse.Namespace, run: "Run", side: int) -> float:
     """Seconds of one image, the models being loaded."""
-    torch.set_num_threads(task.threads)
-    experiment = settings(task)
-    model = load_model(experiment.model, torch.device(task.device))
-    image = draw_scene(np.random.default_rng(task.seed), model.image_size).image
-    sample = Sample("image", image, tuple(range(1, task.classes + 1)))
-    run = WAYS[way](task.method, experiment, model)
+    image = draw_scene(np.random.default_rng(args.seed), side).image
+    sample = Sample("image", image, tuple(range(1, args.classes + 1)))
     started = time.perf_counter()
     run(sample)
-    if task.device != "cpu":
+    if args.device != "cpu":
         torch.accelerator.synchronize()
-    return {"seconds": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
-def settings(task: Task) -> Experiment:
-    """The method's defaults on Stable Diffusion, or on Shapes those that were chosen for it."""
-    experiment = load_experiment(NAME) if task.model == NAME else Experiment(model=ModelConfig(name=task.model))
+def choose_settings(args: argparse.Namespace, model: str) -> Experiment:
+    """The methods' defaults on Stable Diffusion, or on Shapes those that were chosen for it."""
+    experiment = load_experiment(NAME) if model == NAME else Experiment(model=ModelConfig(name=model))
     return replace(
         experiment,
-        method=task.method,
         diffsegmenter=replace(experiment.diffsegmenter, timesteps=[TIMESTEP]),
-        elbo=replace(experiment.elbo, samples=task.samples),
+        elbo=replace(experiment.elbo, samples=args.samples),
         freesegdiff=replace(experiment.freesegdiff, clip=NAME),
     )
 
@@ -161,7 +115,7 @@ def plain_diffsegmenter(experiment: Experiment, model: DiffusionModel) -> Run:
     noise = draw_noise(0, "noise", "image", 1, model.latent_shape)
 
     def run(sample: Sample) -> object:
-        sentences = [diffsegmenter.write_sentence("a photograph of {}", NAMES[index - 1]) for index in sample.classes]
+        sentences = [diffsegmenter.write_sentence("a photograph of {}", PROMPTS[index - 1]) for index in sample.classes]
         config = experiment.diffsegmenter
         return diffsegmenter.score_maps(model, config, sample.image, sentences, noise, guidance_pair=True)
 
@@ -172,7 +126,7 @@ def plain_elbo(experiment: Experiment, model: DiffusionModel) -> Run:
     noise = draw_noise(0, "noise", "image", experiment.elbo.samples, model.latent_shape)
 
     def run(sample: Sample) -> object:
-        prompts = ["", *(f"a photograph of {NAMES[index - 1]}" for index in sample.classes)]
+        prompts = ["", *(f"a photograph of {PROMPTS[index - 1]}" for index in sample.classes)]
         return elbo.log_likelihoods(model, model.prediction, experiment.elbo, sample.image, prompts, noise)
 
     return run
@@ -200,13 +154,9 @@ def plain_freesegdiff(experiment: Experiment, model: DiffusionModel) -> Run:
         clusters = freesegdiff.cluster(features, starts).reshape(config.side, config.side)
         classes = set(sample.classes)
         image: Image.Image = sample.image
-        return freesegdiff.segment(config, image, clusters, clip, processor, NAMES, len(NAMES), classes)
+        return freesegdiff.segment(config, image, clusters, clip, processor, PROMPTS, len(PROMPTS), classes)
 
     return run
 
 
 WAYS: dict[str, Callable[[str, Experiment, DiffusionModel], Run]] = {"plain": plainly, "ours": ours}
-
-
-if __name__ == "__main__":
-    main()

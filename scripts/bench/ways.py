@@ -1,16 +1,9 @@
-"""Two ways to the same score maps: ours, and the released code's. Both tell a clock which part of the work runs."""
+"""The same score maps by our code and by that of the released code. Both tell a clock which part of the work runs."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
-
-# The released way is the plain reference that the tests hold ours against; there is one implementation of it.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from meter import Clock
 
 from pseudolabel.config import DiffSegmenterConfig
 from pseudolabel.diffusion.model import DiffusionModel
@@ -19,7 +12,9 @@ from pseudolabel.methods.diffsegmenter import CompletedAttention
 from pseudolabel.runtime.batching import batched
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
-from tests.plain import diffsegmenter as plain
+from tests.plain import diffsegmenter as plain  # the reference that the tests compare ours with
+
+from .measure import Clock
 
 TEMPLATE = "a photograph of {}"
 

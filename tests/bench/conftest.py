@@ -1,31 +1,40 @@
-"""Benchmarks run in the tests' own process, which spares the seconds that importing torch takes."""
+"""Benchmarks run in the tests' own process, which saves the seconds that importing torch takes."""
 
 import importlib
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from scripts.bench import __main__ as runner
+from scripts.bench import commands
+from tests.e2e.commands import call, expect
+
 Bench = Callable[..., tuple[dict, str]]
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Bench:
-    """Runs a script of scripts/bench with options, and gives its figures and what it prints.
+def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Bench:
+    """Runs a benchmark with options, and returns its figures and what it prints.
 
     What it would do in processes of their own, to keep their memory apart, is done here, one after the other.
     """
 
-    def run(name: str, *options: str) -> tuple[dict, str]:
+    def run_here(arguments: list[str], environment: Mapping[str, str]) -> None:
+        expect(0, call(*arguments))
+
+    def run(name: str, *options: object) -> tuple[dict, str]:
         figures = tmp_path / "figures.json"
-        monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "bench")
-        script = importlib.import_module(name)
-        monkeypatch.setattr(script, "in_own_process", lambda function, *arguments: function(*arguments))
-        monkeypatch.setattr(sys, "argv", [name, *options, "--threads", "1", "--json", str(figures)])
-        script.main()
-        return json.loads(figures.read_text()), capsys.readouterr().out
+        module = importlib.import_module(f"scripts.bench.{name}")
+        monkeypatch.setattr(module, "in_own_process", lambda function, *own: function(*own), raising=False)
+        monkeypatch.setattr(commands, "run", run_here)
+        threads = torch.get_num_threads()
+        try:
+            runner.main([name, *map(str, options), "--json", str(figures)])
+        finally:
+            torch.set_num_threads(threads)
+        return json.loads(figures.read_text()), capfd.readouterr().out
 
     return run

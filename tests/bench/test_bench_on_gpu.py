@@ -1,102 +1,77 @@
-"""Every check of a GPU, on a CPU with the shipped model; how large figures are is no test's business."""
+"""The checks of a GPU: their options are those of the benchmarks, and each step is reported however it ends."""
 
-import importlib.util
-import json
-import math
 import os
-import subprocess
-import sys
+from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-STATIONS = {"reading", "resize", "vae", "text", "unet", "propagation", "writing"}
+from scripts.bench import on_gpu
+from scripts.bench.__main__ import build_parser
 
 
-def load_on_gpu():
-    specification = importlib.util.spec_from_file_location("on_gpu", REPOSITORY / "scripts" / "bench" / "on_gpu.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["on_gpu"] = module  # where its dataclasses look themselves up
-    specification.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("model", ["sd15", "shapes"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_step_is_a_benchmark_with_options_that_it_takes(model, quick):
+    arguments = Namespace(device="cuda", model=model, images=384, quick=quick)
+    steps = on_gpu.steps(arguments, Path("checkpoint"))
+    benchmarks = [step for step in steps if "scripts.bench" in step.arguments]
+    assert (
+        len(benchmarks)
+        == {(True, "shapes"): 3, (True, "sd15"): 4, (False, "shapes"): 8, (False, "sd15"): 9}[quick, model]
+    )
+    for step in benchmarks:
+        _, _, name, *options = step.arguments
+        parsed = build_parser(import_module(f"scripts.bench.{name}"), name).parse_args(options)
+        assert parsed.device == "cuda"
+        assert parsed.json == Path(f"{step.name}.json")
+    assert ("model" in {step.name for step in steps}) == (model == "sd15")
+    (tests,) = (step for step in steps if step.name == "tests")
+    assert "tests/crf/test_torch_engine.py" in tests.arguments
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_all_checks_of_a_gpu_run_on_a_cpu_too(tmp_path):
-    options = ["--out", str(tmp_path), "--quick", "--device", "cpu", "--model", "shapes"]
-    command = [sys.executable, "scripts/bench/on_gpu.py", *options, "--minutes", "15"]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    report = (tmp_path / "report.md").read_text()
-    assert report in finished.stdout
-    figures, logs = {}, {}
-    for name in ("crf", "generate-batch16", "precision-shapes"):
-        assert f"| {name} | done |" in report
-        figures[name] = json.loads((tmp_path / f"{name}.json").read_text())
-        logs[name] = (tmp_path / f"{name}.log").read_text()
-        assert figures[name]["versions"]["torch"] in report
-    check_crf(figures["crf"], logs["crf"])
-    check_generate(figures["generate-batch16"], logs["generate-batch16"])
-    check_precision(figures["precision-shapes"], logs["precision-shapes"])
-
-
-def check_crf(report, table):
-    """Both engines are timed and agree."""
-    settings = [(one["preset"], one["height"], one["width"], one["labels"]) for one in report["speed"]]
+def test_a_benchmark_runs_as_a_step(tmp_path):
+    step = on_gpu.crf(Namespace(device="cpu", quick=True))
+    with on_gpu.environment() as variables:
+        outcome = on_gpu.run(step, tmp_path, variables, 200)
+    assert outcome.status == "done", (tmp_path / "crf.log").read_text()
+    figures = outcome.figures
+    settings = [(one["preset"], one["height"], one["width"], one["labels"]) for one in figures["speed"]]
     assert settings == [("clip-es", 64, 64, 2), ("shapes", 64, 64, 2)]
-    for one in report["speed"]:
+    for one in figures["speed"]:
         assert one["ratio"] == pytest.approx(one["pydensecrf"] / one["torch"])
-    for one in report["agreement"]:
+    for one in figures["agreement"]:
         assert one["images"] == 2
         assert one["pixels"] == 2 * 256 * 256
         assert one["equal_labels"] >= 0.999
         assert one["worst_image"] <= one["equal_labels"]
-    assert "clip-es" in table
+    report = on_gpu.report([outcome])
+    assert figures["versions"]["torch"] in report
+    assert "clip-es" in report
 
 
-def check_generate(report, table):
-    """The whole, its stations and the released way."""
-    whole, stations, released = report["whole"], report["stations"], report["released"]
-    assert stations["seconds_per_image"].keys() == STATIONS
-    assert all(seconds > 0 for seconds in stations["seconds_per_image"].values())
-    for name in ("labelling", "refining", "all"):
-        assert whole[name]["first_shard_seconds"] > 0
-    rate = report["images_per_second"]
-    assert rate == whole["all"]["images_per_second"]
-    assert report["settings"]["images"] == 4
-    classes = math.floor(1.555 * 4) / 4
-    assert report["flop_per_image"] == pytest.approx(whole["vae_flop"] + classes * 4 * whole["unet_flop"])
-    assert report["share_of_matmul"] == pytest.approx(rate * report["flop_per_image"] / whole["matmul_flops"])
-    assert report["train_aug_minutes"] == pytest.approx(10_582 / rate / 60)
-    assert report["speedup"] == pytest.approx(rate * released["seconds_per_image"])
-    assert released["seconds_per_image"] > released["seconds"]
-    for title in ("reading", "VAE", "U-Net", "propagation", "DenseCRF alone", "the whole", "the released way"):
-        assert title in table
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(SystemExit, match="holds files that this script did not write"):
+        on_gpu.claim(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def check_precision(report, table):
-    """Half precision gives nearly the same masks."""
-    agreement = report["agreement"]["bfloat16"]
-    assert agreement["images"] == 4
-    assert 0.99 <= agreement["worst_image"] <= agreement["equal_pixels"] <= 1
-    assert 0 < agreement["mean_map_difference"] < agreement["largest_map_difference"] < 0.1
-    assert "bfloat16" in table
-
-
-def test_a_step_that_fails_or_takes_too_long_is_told(tmp_path):
-    on_gpu = load_on_gpu()
-    made = "import json, sys; json.dump({'figure': 1}, open(sys.argv[1], 'w'))"
+def test_a_step_that_fails_or_takes_too_long_is_reported(tmp_path):
+    made = "import json, sys; json.dump({'figure': 1}, open(sys.argv[1], 'w')); print('| a table |')"
     given = [
         on_gpu.Step("good", ["-c", made, "good.json"], 60),
-        on_gpu.Step("bad", ["-c", "print('what went wrong'); raise SystemExit(3)"], 60),
+        on_gpu.Step("bad", ["-c", "raise SystemExit('what went wrong')"], 60),
         on_gpu.Step("slow", ["-c", "import time; time.sleep(120)"], 0.5),
     ]
     good, bad, slow = (on_gpu.run(step, tmp_path, dict(os.environ), 60) for step in given)
     late = on_gpu.run(given[0], tmp_path, dict(os.environ), -1)
-    assert [one.status for one in (good, bad, slow, late)] == ["done", "failed with 3", "out of time", "no time left"]
-    assert good.figures == {"figure": 1}
-    assert bad.figures == {}
+    assert [one.status for one in (good, bad, slow, late)] == ["done", "failed with 1", "out of time", "no time left"]
+    assert (good.figures, good.tables) == ({"figure": 1}, "| a table |")
+    assert (bad.figures, bad.tables) == (None, "")
     assert "what went wrong" in (tmp_path / "bad.log").read_text()
-    assert "| bad | failed with 3 |" in on_gpu.report([good, bad, slow, late])
+    report = on_gpu.report([good, bad, slow, late])
+    assert "| bad | failed with 1 |" in report
+    assert "## good\n\n| a table |\n" in report

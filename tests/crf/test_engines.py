@@ -43,7 +43,8 @@ def test_the_engine_named_does_the_work_but_for_images_too_large(monkeypatch):
     config = CrfConfig(engine="torch")
     by_torch, by_cores = open_mean_field(config, CPU), open_mean_field(CrfConfig(), CPU)
     assert open_mean_field(config, CPU) is by_torch
-    np.testing.assert_array_equal(by_torch(image, scores), TorchCrf(config, CPU).mean_field(image, scores))
-    np.testing.assert_array_equal(by_cores(image, scores), mean_field(image, scores, config))
+    images, own = [torch.from_numpy(image)], [torch.from_numpy(scores)]
+    np.testing.assert_array_equal(by_torch(images, own)[0], TorchCrf(config, CPU)(images, own)[0])
+    np.testing.assert_array_equal(by_cores(images, own)[0], mean_field(image, scores, config))
     monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", image.shape[0] * image.shape[1] - 1)
-    np.testing.assert_array_equal(by_torch(image, scores), by_cores(image, scores))
+    np.testing.assert_array_equal(by_torch(images, own)[0], by_cores(images, own)[0])

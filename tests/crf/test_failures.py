@@ -20,7 +20,7 @@ def fail(scores: np.ndarray, config: CrfConfig) -> None:
 
 
 def test_a_lattice_that_cannot_be_numbered_is_one_images_failure() -> None:
-    with pytest.raises(SampleError, match=r"cannot take this image on cpu: .*--crf.engine pydensecrf may") as caught:
+    with pytest.raises(SampleError, match=r"cannot take this image on cpu: .*`crf.engine` pydensecrf may") as caught:
         fail(SCORES, NARROW)
     assert caught.value.status == "crf"
 
@@ -39,6 +39,6 @@ def test_a_setting_ends_the_run() -> None:
 def test_regions_that_fail_give_the_reason() -> None:
     regions = np.arange(600).reshape(20, 30) // 300
     named = NamedRegions(IMAGE, regions, [1, 2], FreeSegDiffConfig(crf=NARROW))
-    assert "--freesegdiff.crf.engine pydensecrf may" in try_regions(named)
+    assert "`freesegdiff.crf.engine` pydensecrf may" in str(try_regions(named))
     fine = NamedRegions(IMAGE, regions, [1, 2], FreeSegDiffConfig(crf=CrfConfig(iterations=1)))
     np.testing.assert_array_equal(try_regions(fine), refine_regions(fine))

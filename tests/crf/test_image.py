@@ -3,7 +3,7 @@
 import numpy as np
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.crf.image import fed_image, wrapped
+from pseudolabel.crf.image import fed, wrapped
 
 
 def test_wrapped_image_overflows_as_in_clip_es():
@@ -15,5 +15,5 @@ def test_wrapped_image_overflows_as_in_clip_es():
 
 def test_the_setting_decides():
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
-    assert fed_image(image, CrfConfig()) is image
-    np.testing.assert_array_equal(fed_image(image, CrfConfig(image="wrapped")), wrapped(image))
+    np.testing.assert_array_equal(fed(image, CrfConfig()), image)
+    np.testing.assert_array_equal(fed(image, CrfConfig(image="wrapped")), wrapped(image))

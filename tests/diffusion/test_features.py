@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
-from pseudolabel.diffusion.features import feature_layers, record_features
+from pseudolabel.diffusion.features import feature_layers, read_features
 from tests.plain.architectures import V15_UNET, loaded
 
 KINDS = ["queries", "resblock", "attention"]
@@ -22,20 +22,17 @@ def inputs(model):
     return latents, torch.randn(2, 77, model.unet.config.cross_attention_dim, generator=generator)
 
 
-def chosen(model, kinds, factors):
+def chosen(model, kinds, strides):
     return [
         layer
         for layer in feature_layers(model.unet, model.vae_stride)
-        if layer.kind in kinds and layer.stride in factors
+        if layer.kind in kinds and layer.stride in strides
     ]
 
 
-@torch.inference_mode()
 def record(model, layers):
     latents, embeddings = inputs(model)
-    with record_features(model.unet, layers) as features:
-        model.unet(latents, 100, embeddings)
-    return features
+    return read_features(model, latents, 100, embeddings, layers)
 
 
 def test_layers_of_stable_diffusion():
@@ -43,9 +40,9 @@ def test_layers_of_stable_diffusion():
         layers = feature_layers(UNet2DConditionModel(**V15_UNET), vae_stride=8)
     count = Counter((layer.kind, layer.stride) for layer in layers)
     for kind in ("queries", "attention"):
-        assert [count[kind, factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 1]
+        assert [count[kind, stride] for stride in (8, 16, 32, 64)] == [5, 5, 5, 1]
     # Two on the way down and three up at each resolution, two in the middle.
-    assert [count["resblock", factor] for factor in (8, 16, 32, 64)] == [5, 5, 5, 2 + 2 + 3]
+    assert [count["resblock", stride] for stride in (8, 16, 32, 64)] == [5, 5, 5, 2 + 2 + 3]
     at_32 = [layer.name.split(".transformer")[0] for layer in layers if (layer.kind, layer.stride) == ("queries", 32)]
     down, up = ([f"{side}_blocks.{block}.attentions" for side, block in pair] for pair in ([("down", 2)], [("up", 1)]))
     assert at_32 == [f"{down[0]}.{number}" for number in range(2)] + [f"{up[0]}.{number}" for number in range(3)]
@@ -99,7 +96,7 @@ def test_outputs_of_blocks_are_what_the_next_layer_gets(kind):
     assert torch.equal(found, got[0])
 
 
-def test_sides_are_those_of_the_factors(model):
+def test_sides_follow_from_the_strides(model):
     for layer in feature_layers(model.unet, model.vae_stride):
         (found,) = record(model, [layer])
         assert found.shape[0] == 2
@@ -132,7 +129,7 @@ def test_stops_after_the_last_wanted_layer(kind):
     assert not [name for name in begun if name.startswith((behind, "up_blocks.2"))]
 
 
-def test_nothing_stays_behind(model):
+def test_hooks_are_removed(model):
     latents, embeddings = inputs(model)
     with torch.inference_mode():
         expected = model.unet(latents, 100, embeddings).sample
@@ -143,6 +140,7 @@ def test_nothing_stays_behind(model):
 
 def test_another_error_is_not_swallowed():
     model = loaded("tiny")
-    with pytest.raises(RuntimeError, match=r"size|shape"), record_features(model.unet, chosen(model, KINDS, [8])):
-        model.unet(torch.zeros(1, *model.latent_shape), 1, torch.zeros(1, 77, 5))
+    latents, embeddings = torch.zeros(1, *model.latent_shape), torch.zeros(1, 77, 5)
+    with pytest.raises(RuntimeError, match=r"size|shape"):
+        read_features(model, latents, 1, embeddings, chosen(model, KINDS, [8]))
     assert not any(module._forward_hooks for module in model.unet.modules())

@@ -17,13 +17,13 @@ def stable_diffusion_v15_layers():
 def test_stable_diffusion_has_five_layers_at_each_resolution_and_one_in_the_middle():
     count = Counter((layer.kind, layer.stride) for layer in stable_diffusion_v15_layers())
     each = {8: 5, 16: 5, 32: 5, 64: 1}
-    assert count == {(kind, factor): number for kind in ("self", "cross") for factor, number in each.items()}
+    assert count == {(kind, stride): number for kind in ("self", "cross") for stride, number in each.items()}
 
 
 def test_stable_diffusion_layers_by_name():
     layers = stable_diffusion_v15_layers()
-    factors = [8] * 4 + [16] * 4 + [32] * 4 + [64] * 2 + [32] * 6 + [16] * 6 + [8] * 6
-    assert [layer.stride for layer in layers] == factors
+    strides = [8] * 4 + [16] * 4 + [32] * 4 + [64] * 2 + [32] * 6 + [16] * 6 + [8] * 6
+    assert [layer.stride for layer in layers] == strides
     assert [layer.kind for layer in layers] == ["self", "cross"] * 16
     names = [layer.name for layer in layers]
     assert names[0] == "down_blocks.0.attentions.0.transformer_blocks.0.attn1"

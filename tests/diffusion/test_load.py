@@ -81,7 +81,7 @@ def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path, name):
 def test_a_wrong_name_says_what_to_do():
     with pytest.raises(UserError, match="no such folder here") as caught:
         load("/no/such/folder")
-    for expected in ("/no/such/folder", "--model.name", "--model.variant fp16", "check the name and the network"):
+    for expected in ("/no/such/folder", "`model.name`", "`model.variant` fp16", "check the name and the network"):
         assert expected in str(caught.value)
 
 

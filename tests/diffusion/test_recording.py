@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pseudolabel.diffusion.layers import attention_layers
-from pseudolabel.diffusion.recording import record_attention
+from pseudolabel.diffusion.recording import read_attention
 from tests.plain.architectures import loaded
 from tests.plain.diffsegmenter import attend
 
@@ -19,12 +19,9 @@ def inputs(model):
     return latents, embeddings, torch.rand(2, 77, generator=generator)
 
 
-@torch.inference_mode()
 def record(model, cross_strides, self_strides, timestep=100):
     latents, embeddings, weights = inputs(model)
-    with record_attention(model.unet, model.vae_stride, weights, cross_strides, self_strides) as recording:
-        model.unet(latents, timestep, embeddings)
-    return recording
+    return read_attention(model, latents, timestep, embeddings, weights, cross_strides, self_strides)
 
 
 @torch.inference_mode()
@@ -49,8 +46,7 @@ def test_records_what_the_full_matrices_hold(model):
 def test_several_maps_of_a_latent_are_those_of_one_at_a_time(model):
     latents, embeddings, weights = inputs(model)
     both = torch.stack([weights, weights.flip(1)], 1)
-    with record_attention(model.unet, model.vae_stride, both, [8, 64], []) as recording:
-        model.unet(latents, 100, embeddings)
+    recording = read_attention(model, latents, 100, embeddings, both, [8, 64])
     single = record(model, [8, 64], [])
     for stride, maps in recording.cross.items():
         assert maps[0].shape == (2, 2, (model.image_size // stride) ** 2)
@@ -66,13 +62,11 @@ def test_only_what_is_asked_for_is_kept(model):
     assert recording.queries_keys.keys() == {16}
 
 
-def test_a_forward_pass_without_wishes_ends_with_its_usual_result(model):
-    latents, embeddings, weights = inputs(model)
-    with torch.inference_mode():
-        expected = model.unet(latents, 100, embeddings).sample
-        with record_attention(model.unet, model.vae_stride, weights, [], []):
-            found = model.unet(latents, 100, embeddings).sample
-    assert torch.equal(found, expected)
+def test_one_timestep_for_all_is_one_for_each(model):
+    one, other = (record(model, [8], [16], timestep) for timestep in (100, torch.tensor([100, 100])))
+    assert all(map(torch.equal, one.cross[8], other.cross[8]))
+    for pair, same in zip(one.queries_keys[16], other.queries_keys[16], strict=True):
+        assert all(map(torch.equal, pair, same))
 
 
 MIDDLE = "mid_block.attentions.0.transformer_blocks.0"
@@ -101,24 +95,18 @@ def test_stops_after_the_last_wanted_layer(cross, own, reached, not_reached):
     assert not [name for name in begun if name == not_reached or name.startswith(f"{not_reached}.")]
 
 
-def test_puts_the_processors_back(model):
+def test_restores_the_processors(model):
     before = dict(model.unet.attn_processors)
     latents, embeddings, weights = inputs(model)
     record(model, [8, 64], [8])
     assert model.unet.attn_processors == before
-    with record_attention(model.unet, model.vae_stride, weights, [8], [8]):
-        assert model.unet.attn_processors != before
-    assert model.unet.attn_processors == before
-    with (
-        pytest.raises(RuntimeError, match="cannot be multiplied"),
-        record_attention(model.unet, model.vae_stride, weights, [8], [8]),
-    ):
-        model.unet(latents, 100, embeddings[..., :-1])
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        read_attention(model, latents, 100, embeddings[..., :-1], weights, [8], [8])
     assert model.unet.attn_processors == before
 
 
 @pytest.mark.parametrize(("cross", "own", "kind"), [([4], [], "cross"), ([8], [8, 128], "self")])
-def test_refuses_a_factor_that_the_model_lacks(cross, own, kind):
+def test_refuses_a_stride_that_the_model_lacks(cross, own, kind):
     model = loaded("tiny")
     before = dict(model.unet.attn_processors)
     with pytest.raises(ValueError, match=f"no {kind}-attention .* it has \\[8, 16, 32, 64\\]"):

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pseudolabel.io.json_text import digest
 from pseudolabel.shapes.dataset import write_shapes
 from tests.e2e.commands import succeed
 
 IMAGES = 16
+SETTINGS = {"work": {"unit": 2, "workers": 1}, "crf": {"iterations": 2}}
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,18 @@ class Shapes:
     Attributes:
         data: 16 images of Shapes.
         out: output folder of `generate`: 8 CAM shards and 8 mask shards.
-        settings: arguments that every command on these data takes.
     """
 
     data: Path
     out: Path
-    settings: tuple[str, ...]
 
     def at(self, out: Path, data: Path | None = None) -> list[str]:
-        """Arguments of a run into another folder, and maybe on other data."""
-        return [*self.settings, "--source.path", str(data or self.data), "--out", str(out)]
+        """Options of any command for a run into another folder, and maybe on other data, as an experiment file."""
+        settings = {**SETTINGS, "source": {"path": str(data or self.data)}, "out": str(out)}
+        text = json.dumps(settings)
+        file = self.data.parent / f"{digest(text)[:12]}.yaml"
+        file.write_text(text)
+        return ["--config", "shapes", "--config", str(file)]
 
     def begun(self, out: Path, units: int, kind: str = "cams") -> Path:
         """A copy of the output as it was when so many units were done; masks come with all CAMs."""
@@ -47,8 +52,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
     data = tmp_path_factory.mktemp("shapes") / "data"
     out = tmp_path_factory.mktemp("reference")
     write_shapes(data, train=0, val=IMAGES, seed=90)
-    settings = ("--config", "shapes", "--work.unit", "2", "--work.workers", "1", "--crf.iterations", "2")
-    made = Shapes(data, out, settings)
+    made = Shapes(data, out)
     succeed("generate", *made.at(out))
     return made
 

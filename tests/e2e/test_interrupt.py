@@ -22,7 +22,7 @@ def test_an_interrupted_run_ends_with_one_line_and_goes_on(shapes: Shapes, tmp_p
     lines = [
         line for line in log.read_text().splitlines() if line and "samples/s" not in line and "Loading" not in line
     ]
-    assert lines == ["pseudolabel generate: interrupted; what is finished is kept; the same command goes on from there"]
+    assert lines == ["pseudolabel generate: interrupted; what is finished is kept; the same command resumes the work"]
     done = {kind: finished_units(out / kind) for kind in ("cams", "masks")}
     assert len(done["masks"]) < 8
     expect(0, call("generate", *shapes.at(out)))

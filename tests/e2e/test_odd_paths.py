@@ -20,20 +20,20 @@ def test_every_command_works_in_an_odd_folder(tmp_path: Path, root: str) -> None
         target.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(np.random.default_rng(1)).image.save(target)
     (place / "in/star/notes.txt").touch()
-    options = ["--config", "shapes", "--source.kind", "folder", "--source.path", place / "in", "--out", place / "out"]
-    options += ["--captions.source", place / "captions", "--vocabulary="]
+    data = ["--config", "shapes", "--source.kind", "folder", "--source.path", place / "in", "--vocabulary="]
+    captions, out = ["--captions.source", place / "captions"], ["--out", place / "out"]
 
-    captioned = expect(3, call("caption", *options))
+    captioned = expect(3, call("caption", *data, *captions))
     assert captioned.out.count("1 file left out: 1 .txt") == 1
-    labelled = expect(3, call("cams", *options))
+    labelled = expect(3, call("cams", *data, *captions, *out))
     assert "vocabulary: shapes, since it knows all 2 class folders" in labelled.err
     assert "1 file left out: 1 .txt" in labelled.out
     assert set(samples(place / "out/cams")) == {"star/[a] b::c", "circle/new\nline"}
     assert failures(place / "out/cams") == {"star/caf\\xe9": "undecodable_name"}
     expect(0, call("verify", place / "out/cams"))
-    expect(0, call("sheet", *options))
-    expect(3, call("filter", *options, "--filter.nouns", "none"))
+    expect(0, call("sheet", *data, *out))
+    expect(3, call("filter", *data, *out, "--filter.nouns", "none"))
     (lines,) = (place / "out/filter").glob("*.jsonl")
     assert {json.loads(line)["key"] for line in lines.open()} == {"star/[a] b::c", "circle/new\nline"}
-    again = ["--out", place / "again", "--source.labels", place / "out/filter", "--captions.source", "none"]
-    expect(3, call("cams", *options, *again))
+    again = ["--out", place / "again", "--source.labels", place / "out/filter"]
+    expect(3, call("cams", *data, *again))

@@ -104,7 +104,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
         assert f"  {difference}" in outcome.err
         assert "Choose another --out" in outcome.err
         assert {kind: shards(tmp_path / kind) for kind in ("cams", "masks")} == before
-    expect(0, call("generate", *shapes.at(tmp_path), "--work.loaders", "1", "--evaluate.threshold", "0.3"))
+    expect(0, call("generate", *shapes.at(tmp_path), "--work.loaders", "1"))
     assert shards(folder) == shards(shapes.out / "masks")
 
 

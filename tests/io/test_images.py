@@ -259,7 +259,7 @@ def test_too_large_is_seen_before_decoding() -> None:
             decode_image(huge, "huge.png", 100_000_000)
     assert caught.value.status == "too_large"
     assert "huge.png" in str(caught.value)
-    assert "--source.max_pixels" in str(caught.value)
+    assert "`source.max_pixels`" in str(caught.value)
 
 
 def test_max_pixels_is_inclusive(quadrants: np.ndarray) -> None:

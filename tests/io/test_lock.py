@@ -62,7 +62,7 @@ def test_folders_behind_urls_have_no_locks() -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
 def test_a_file_system_without_locks_is_told_of_in_one_line(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -71,10 +71,10 @@ def test_a_file_system_without_locks_is_told_of_in_one_line(
     folder = Folder(str(tmp_path))
     with lock_output(folder, 0), lock_output(folder, 1):
         pass
-    assert capsys.readouterr().err == (
-        f"'{tmp_path}' is on a file system without locks ({os.strerror(number)}): make sure that only one run "
-        "writes there\n"
-    )
+    assert caplog.messages == [
+        f"'{tmp_path}' is on a file system without locks ({os.strerror(number)}): make sure that only one run writes "
+        "there"
+    ]
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".lock-")]
 
 

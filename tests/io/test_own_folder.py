@@ -33,5 +33,5 @@ def test_a_users_folder_stays(tmp_path: Path, marker: str | None) -> None:
 
 def test_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be used.*choose another --out"):
+    with pytest.raises(OutputError, match=r"cannot be used.*choose another `out`"):
         claim_folder(tmp_path / "file", "demo")

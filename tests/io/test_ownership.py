@@ -38,7 +38,7 @@ def test_what_another_wrote_stays(opened: Open) -> None:
     files.folder.write_bytes("a.json", b"a user's")
     for write in (lambda: files.check(["a.json"]), lambda: files.write({"new.png": b"", "a.json": b"ours"})):
         with pytest.raises(
-            NotOursError, match=r"a file that pseudolabel did not write.*'a.json'; choose another --out"
+            NotOursError, match=r"a file that pseudolabel did not write.*'a.json'; choose another `out`"
         ):
             write()
     assert files.folder.read_bytes("a.json") == b"a user's"
@@ -157,12 +157,12 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
 
 def test_one_file_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_own("sheet.png", b"one", "--out-file")
-    write_own("new/sheet.png", b"two", "--out-file")
-    write_own(str(tmp_path / "sheet.png"), b"three", "--out-file")
+    write_own("sheet.png", b"one", "`out_file`")
+    write_own("new/sheet.png", b"two", "`out_file`")
+    write_own(str(tmp_path / "sheet.png"), b"three", "`out_file`")
     (tmp_path / "photo.png").write_bytes(b"a photo")
-    with pytest.raises(NotOursError, match="choose another --out-file"):
-        write_own("photo.png", b"four", "--out-file")
+    with pytest.raises(NotOursError, match="choose another `out_file`"):
+        write_own("photo.png", b"four", "`out_file`")
     assert (tmp_path / "sheet.png").read_bytes() == b"three"
     assert (tmp_path / "photo.png").read_bytes() == b"a photo"
 

@@ -53,7 +53,7 @@ def test_other_files_are_counted_by_suffix_with_the_remedy(tmp_path: Path) -> No
     assert names == []
     assert left_out.reasons == {
         ".txt": 2, "without a suffix": 3, ".weird": 1, ".nef (camera raw; convert to TIFF or JPEG)": 1,
-        ".tar (unpack it, or --source.kind shards)": 1, ".jxl (convert to PNG or JPEG)": 1, "of other kinds": 1,
+        ".tar (unpack it, or `source.kind` shards)": 1, ".jxl (convert to PNG or JPEG)": 1, "of other kinds": 1,
     }  # fmt: skip
 
 

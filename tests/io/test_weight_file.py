@@ -65,5 +65,5 @@ def test_a_models_folder_names_its_pointers(tmp_path):
     with pytest.raises(ModelError) as caught:
         load_model(ModelConfig(name=str(folder), dtype="float32"), torch.device("cpu"))
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"cannot load the diffusion model '{folder}' (--model.name):"
+    assert lines[0] == f"cannot load the diffusion model '{folder}' (`model.name`):"
     assert lines[1:] == [f"'{weights}' {explain(weights)}"]

@@ -32,9 +32,13 @@ def images() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, shape, np.uint8)) for shape in ((32, 32, 3), (50, 20, 3))]
 
 
-def test_features_stand_where_their_patches_are(checkpoint):
+def maps_of(features: PatchFeatures, own: list[Image.Image]) -> torch.Tensor:
+    return features(torch.stack([features.pixels(image) for image in own]))
+
+
+def test_features_are_at_their_patches(checkpoint):
     features = PatchFeatures(str(checkpoint), CPU)
-    maps = features(images())
+    maps = maps_of(features, images())
     assert maps.shape == (2, 16, 4, 4)
     pixels = torch.tensor(np.asarray(images()[0])).permute(2, 0, 1)[None] / 255 * 2 - 1
     tokens = features.model(pixels).last_hidden_state[0]
@@ -50,15 +54,15 @@ def test_the_whole_image_is_seen(checkpoint):
     features, image = PatchFeatures(str(checkpoint), CPU), np.zeros((64, 32, 3), np.uint8)
     changed = image.copy()
     changed[-8:] = 255
-    before, after = features([Image.fromarray(image), Image.fromarray(changed)])
+    before, after = maps_of(features, [Image.fromarray(image), Image.fromarray(changed)])
     difference = (after - before).abs().sum((0, 2))
     assert difference.argmax() == 3
 
 
 def test_the_small_clip_gives_patches():
-    assert PatchFeatures("shapes", CPU)(images()).ndim == 4
+    assert maps_of(PatchFeatures("shapes", CPU), images()).ndim == 4
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(ModelError, match=r"--freesegdiff\.backbone"):
+    with pytest.raises(ModelError, match=r"`freesegdiff\.backbone`"):
         PatchFeatures(str(tmp_path), CPU)

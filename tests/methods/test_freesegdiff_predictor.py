@@ -132,7 +132,7 @@ def test_images_without_candidates_run_nothing(clip):
     ("switch", "message"),
     [
         ({"certainty": 1.0}, "freesegdiff.certainty 1.0"),
-        ({"template": "a photo"}, "freesegdiff.template 'a photo'"),
+        ({"template": "a photo"}, "`freesegdiff.template` 'a photo'"),
         ({"strides": [4]}, "freesegdiff.strides"),
     ],
     ids=str,
@@ -143,5 +143,5 @@ def test_refuses_settings_that_make_no_sense(clip, switch, message):
 
 
 def test_a_missing_clip_is_named():
-    with pytest.raises(ModelError, match=r"/no/such/clip.*--freesegdiff\.clip|--freesegdiff\.clip.*/no/such/clip"):
+    with pytest.raises(ModelError, match=r"/no/such/clip.*`freesegdiff\.clip`|`freesegdiff\.clip`.*/no/such/clip"):
         label(configure("/no/such/clip"))

@@ -1,6 +1,8 @@
+from collections.abc import Iterator
+
 import pytest
 
-from pseudolabel.runtime.batching import static_batches
+from pseudolabel.runtime.batching import bypass, static_batches
 
 
 @pytest.mark.parametrize(
@@ -16,3 +18,25 @@ from pseudolabel.runtime.batching import static_batches
 )
 def test_batches_have_one_size(items, expected):
     assert [("".join(batch), count) for batch, count in static_batches(items, 3)] == expected
+
+
+@pytest.mark.parametrize("items", [[], [1, 3], [2, 4], [1, 2, 4, 3], [2, 1, 3, 4, 5, 6, 6]])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_what_needs_no_work_passes_in_order(items: list[int], ahead: int) -> None:
+    """Even numbers are worked on, up to `ahead` of them before the first result is given."""
+
+    def halve(numbers: Iterator[int]) -> Iterator[float]:
+        taken: list[int] = []
+        for number in numbers:
+            taken.append(number)
+            if len(taken) > ahead:
+                yield taken.pop(0) / 2
+        yield from (number / 2 for number in taken)
+
+    found = list(bypass(items, lambda number: number % 2 == 0, halve, lambda _: -1))
+    assert found == [(number, -1 if number % 2 else number / 2) for number in items]
+
+
+def test_a_missing_result_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="without a result"):
+        list(bypass([1, 2], lambda _: True, lambda numbers: iter([next(numbers)]), lambda _: -1))

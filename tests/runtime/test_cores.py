@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,19 @@ def test_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_this_machine() -> None:
     assert 1 <= usable_cores() <= 16
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_sleep_in_every_command(chosen: dict[str, str], expected: str) -> None:
+    """The policy is set before torch, which loads OpenMP."""
+    script = """
+import os, sys, pseudolabel.cli
+assert "torch" not in sys.modules
+try:
+    pseudolabel.cli.main(["--help"])
+finally:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | chosen
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == expected

@@ -9,10 +9,10 @@ def test_a_result_comes_once_the_next_one_is_queued():
     def results():
         for number in range(4):
             queued.append(number)
-            yield torch.full((2,), number)
+            yield number, torch.full((2,), number)
 
     seen = []
-    for number, tensor in enumerate(fetch(results())):
+    for number, tensor in fetch(results()):
         assert tensor.tolist() == [number, number]
         seen.append(len(queued))
     assert seen == [2, 3, 4, 4]

@@ -143,7 +143,7 @@ def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None
     write_shapes(tmp_path, train=1, val=1, seed=0)
     (tmp_path / name).write_bytes(b"mine")
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match=rf"{name}' is not what this data set has there.*another --out"):
+    with pytest.raises(SourceError, match=rf"{name}' is not what this data set has there.*another `out`"):
         write_shapes(tmp_path, train=1, val=1, seed=0)
     assert digests(tmp_path) == before
 
@@ -151,7 +151,7 @@ def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None
 def test_another_set_is_not_replaced(tmp_path: Path) -> None:
     write_shapes(tmp_path, train=1, val=1, seed=0)
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0\); choose another --out"):
+    with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0\); choose another `out`"):
         write_shapes(tmp_path, train=2, val=1, seed=0)
     assert digests(tmp_path) == before
 
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path) -> N
 def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
     with (
         mounted_tmpfs(tmp_path, "ro"),
-        pytest.raises(SourceError, match=r"cannot be written: Read-only.*another --out"),
+        pytest.raises(SourceError, match=r"cannot be written: Read-only.*another `out`"),
     ):
         write_shapes(tmp_path / "data", train=1, val=1, seed=0)
 

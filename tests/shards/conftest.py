@@ -7,7 +7,7 @@ from PIL import Image
 
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members
-from pseudolabel.records import LabelMap, Sample, ScoreMaps
+from pseudolabel.records import EncodedImage, LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.sample import decode_cams, encode_cams, encode_mask
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 from tests.shards.runs import write_run
@@ -22,8 +22,9 @@ def voc() -> Vocabulary:
 def cam_members(voc: Vocabulary) -> Members:
     """A CAM shard's members of sample `a`: 12 x 8 pixels, cat and dog."""
     buffer = io.BytesIO()
-    Image.new("RGB", (12, 8), "green").save(buffer, "JPEG")
-    sample = Sample("a", Image.new("RGB", (12, 8), "green"), (8, 12), buffer.getvalue())
+    image = Image.new("RGB", (12, 8), "green")
+    image.save(buffer, "JPEG")
+    sample = Sample("a", EncodedImage((8, 12), lambda: image, buffer.getvalue()), (8, 12))
     maps = np.random.default_rng(3).random((2, 4, 6)).astype(np.float16)
     return encode_cams(sample, ScoreMaps("a", (8, 12), maps, (8, 12)), voc)
 

@@ -109,7 +109,7 @@ def test_mended_labels_are_taken_where_they_are_expected(ledger: Ledger) -> None
     fingerprint = ledger.start(labelled)
     write(ledger, 0)
     corrected = {**SETTINGS, "inputs": {"count": 2, "sha256": "b"}}
-    with pytest.raises(OutputError, match=r"inputs\.sha256: a -> b\n.*\n.*add --retry-failed"):
+    with pytest.raises(OutputError, match=r"inputs\.sha256: a -> b\n.*\n.*add `retry_failed`"):
         ledger.start(corrected)
     with pytest.raises(OutputError, match=r"inputs\.count: 2 -> 3\n"):
         ledger.start({**SETTINGS, "inputs": {"count": 3, "sha256": "b"}}, relabelled=True)

@@ -28,7 +28,7 @@ def test_files_of_other_programs_are_told(tmp_path: Path, name: str, run: bytes 
     folder.write_bytes(name, b"another's")
     if run is not None:
         folder.write_bytes(RUN, run)
-    with pytest.raises(NotOursError, match=rf"did not write.*{name}.*choose another --out"):
+    with pytest.raises(NotOursError, match=rf"did not write.*{name}.*choose another `out`"):
         check_shard_folder(folder, "cams")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pseudolabel.errors import SampleError
 from pseudolabel.io.images import decode_image
 from pseudolabel.io.tar import Members
-from pseudolabel.records import LabelMap, Sample, ScoreMaps
+from pseudolabel.records import EncodedImage, LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, decode_cams, encode_cams, encode_image, encode_mask
 from pseudolabel.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ def picture(kind: str, orientation: int | None = None) -> bytes:
 
 def sample_of(data: bytes) -> Sample:
     image, original = decode_image(data, "picture", LARGE)
-    return Sample("a", image, (8,), original)
+    return Sample("a", EncodedImage(image.size[::-1], lambda: image, original), (8,))
 
 
 def read_back(members: Members) -> Image.Image:

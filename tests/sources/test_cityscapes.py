@@ -76,7 +76,7 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=rf"no folder '.*/leftImg8bit/val'; .*{place}"):
         open_cityscapes(tmp_path)
     write(tmp_path, {"ulm_0_0": [7, 34]})
-    with pytest.raises(SourceError, match=r"no class 'aeroplane' .* --vocabulary cityscapes27"):
+    with pytest.raises(SourceError, match=r"no class 'aeroplane' .* `vocabulary` cityscapes27"):
         open_cityscapes(tmp_path, "voc")
     source = open_cityscapes(tmp_path)
     with pytest.raises(SampleError, match="no class of value 34"):

@@ -49,7 +49,7 @@ def test_classes_below_folders_of_splits(tmp_path: Path, save_image) -> None:
 
 
 def test_folders_that_make_no_vocabulary(tmp_path: Path, save_image) -> None:
-    with pytest.raises(SourceError, match=r"no folder '.*nowhere'; --source\.path needs"):
+    with pytest.raises(SourceError, match=r"no folder '.*nowhere'; `source\.path` needs"):
         chosen(tmp_path / "nowhere")
     for number in range(255):
         save_image(f"leaf {number}/a.jpg", size=(1, 1))

@@ -337,10 +337,10 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(SourceError, match=r"no file '.*instances_train\.json'; unpack .*val2017 or train2017"):
         open_coco(tmp_path, split="train")
     write(tmp_path, {"a": []}, "elsewhere")
-    with pytest.raises(SourceError, match=r"no folder '.*/val2017'; unpack .*/zips/val2017\.zip in --source\.path"):
+    with pytest.raises(SourceError, match=r"no folder '.*/val2017'; unpack .*/zips/val2017\.zip in `source\.path`"):
         open_coco(tmp_path)
     write(tmp_path, {"a": []})
-    with pytest.raises(SourceError, match=r"no class 'aeroplane' of vocabulary 'voc'; .* --vocabulary coco"):
+    with pytest.raises(SourceError, match=r"no class 'aeroplane' of vocabulary 'voc'; .* `vocabulary` coco"):
         open_coco(tmp_path, load_vocabulary("voc"))
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SourceError, match=r"needs pycocotools: pip install 'pseudolabel\[coco\]'"):

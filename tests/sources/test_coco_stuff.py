@@ -101,7 +101,7 @@ def test_the_shipped_experiment_reads_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no folder '.*/val2017'; unpack .*zips/val2017\.zip in --source\.path"):
+    with pytest.raises(SourceError, match=r"no folder '.*/val2017'; unpack .*zips/val2017\.zip in `source\.path`"):
         open_stuff(tmp_path)
     write(tmp_path, {"a": [0]}, folder="elsewhere")
     with pytest.raises(SourceError, match=r"no folder '.*/stuffthingmaps/val2017'; unpack stuffthingmaps_trainval2017"):
@@ -109,7 +109,7 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no folder '.*/curated'; unpack COCOStuff164kCurated\.tar\.gz"):
         open_stuff(tmp_path, LIST)
     write(tmp_path, {"a": [0]})
-    with pytest.raises(SourceError, match=r"no class 'aeroplane' of vocabulary 'voc'; .* --vocabulary coco27"):
+    with pytest.raises(SourceError, match=r"no class 'aeroplane' of vocabulary 'voc'; .* `vocabulary` coco27"):
         open_stuff(tmp_path, vocabulary="voc")
     source = open_stuff(write(tmp_path, {"b": [0, 183]}))
     with pytest.raises(SampleError, match=r"mask of 'b' in '.*': the data set has no class of value 183"):

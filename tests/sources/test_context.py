@@ -99,9 +99,9 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, vocabulary: str)
     with pytest.raises(SourceError, match=r"no folder '.*/JPEGImages'; .*VOCtrainval_03-May-2010\.tar.*/VOC2010"):
         open_context(tmp_path, vocabulary)
     write(tmp_path, {"a": [2]})
-    with pytest.raises(SourceError, match=r"no class 'bicycle' .*; .* own classes are --vocabulary context"):
+    with pytest.raises(SourceError, match=r"no class 'bicycle' .*; .* own classes are `vocabulary` context"):
         open_context(tmp_path, "voc")
-    with pytest.raises(SourceError, match=r"no file '.*Main/train\.txt'; --source\.split can be val, or the path"):
+    with pytest.raises(SourceError, match=r"no file '.*Main/train\.txt'; `source\.split` can be val, or the path"):
         open_context(tmp_path, vocabulary, split="train")
     (tmp_path / "labels.txt").unlink()
     with pytest.raises(SourceError, match=r"no file '.*labels\.txt'; download trainval\.tar\.gz and labels\.txt from"):

@@ -88,7 +88,7 @@ def test_folders_of_splits_stand_above_those_of_classes(tmp_path: Path, voc: Voc
         ("train/cat/a", (8,)),
         ("train/dog/deep/b", (12,)),
     ]
-    assert train.left_out.reasons == {"in val/ (--source.split val)": 1, "in 'masks'": 1}
+    assert train.left_out.reasons == {"in val/ (`source.split` val)": 1, "in 'masks'": 1}
     val = open_folder(tmp_path, voc, split="val", masks=masks)
     assert [entry.key for entry in val.entries] == ["val/cat/a"]
     truth = val.ground_truth(val.entries[0], (6, 8))
@@ -109,7 +109,7 @@ def test_what_is_no_image_is_counted(tmp_path: Path, voc: Vocabulary, save_image
     (tmp_path / "cat/notes.txt").write_text("no image")
     assert str(open_folder(tmp_path, voc).left_out) == "1 file left out: 1 .txt"
     (tmp_path / "cat/a.jpg").unlink()
-    with pytest.raises(SourceError, match=r"no images in .*: 1 file left out: 1 \.txt; check --source\.path"):
+    with pytest.raises(SourceError, match=r"no images in .*: 1 file left out: 1 \.txt; check `source\.path`"):
         open_folder(tmp_path, voc)
 
 
@@ -174,7 +174,7 @@ def test_one_name_in_two_formats_is_a_repeated_key(tmp_path: Path, voc: Vocabula
     save_image("cat/a.png")
     save_image("dog/b.jpg")
     save_image("dog/b.jpeg")
-    told = r"key 'cat/a' belongs to two images: .*a\.jpg and .*a\.png, and 1 more keys do so; .*--source\.masks"
+    told = r"key 'cat/a' belongs to two images: .*a\.jpg and .*a\.png, and 1 more keys do so; .*`source\.masks`"
     with pytest.raises(SourceError, match=told):
         open_folder(tmp_path, voc)
 
@@ -187,7 +187,7 @@ def test_folders_behind_urls(voc: Vocabulary, save_image) -> None:
 
 
 def test_missing_or_empty_folders(tmp_path: Path, voc: Vocabulary) -> None:
-    with pytest.raises(SourceError, match=r"no folder '.*nowhere'; --source\.path needs"):
+    with pytest.raises(SourceError, match=r"no folder '.*nowhere'; `source\.path` needs"):
         open_folder(tmp_path / "nowhere", voc)
     with pytest.raises(SourceError, match="no images in"):
         open_folder(tmp_path, voc)

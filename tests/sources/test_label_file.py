@@ -35,7 +35,7 @@ def test_jsonl_and_folders_of_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_labels(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no label lines in .*; set --source\.labels"):
+    with pytest.raises(SourceError, match=r"no label lines in .*; set `source\.labels`"):
         load_label_file(str(tmp_path), 20)
 
 
@@ -194,7 +194,7 @@ def test_vectors_that_are_not_one_hot_are_refused(tmp_path: Path, vector: np.nda
         ("labels.json", b'{"a": "\xff"}', "not UTF-8"),
         ("labels.npz", b"PK\x03\x04 cut", "labels.npz"),
         ("labels.npz", b"", "labels.npz"),
-        ("labels.csv", b"a cat", "labels.csv' cannot be read; set --source.labels"),
+        ("labels.csv", b"a cat", "labels.csv' cannot be read; set `source.labels`"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -217,7 +217,7 @@ def test_ids_and_labels_of_different_length_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.npz"])
 def test_a_missing_file_is_named_with_the_mend(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SourceError, match=rf"no file '.*{name}'; set --source.labels"):
+    with pytest.raises(SourceError, match=rf"no file '.*{name}'; set `source.labels`"):
         load_label_file(str(tmp_path / name), 20)
 
 

@@ -272,7 +272,7 @@ def test_dotted_names_with_labels_each_are_samples_each(tmp_path: Path, voc: Voc
 def test_labels_in_pickles_are_a_failure_and_never_opened(tmp_path: Path, voc: Vocabulary) -> None:
     path = write_shard(tmp_path / "s.tar", {"a.jpg": picture(), "a.cls.pkl": b"\x80\x04N."})
     source = open_shards(path, voc, unlabelled="background")
-    with pytest.raises(SampleError, match=r"a\.cls\.pkl: labels in \.pkl are not read, .* --source\.labels none"):
+    with pytest.raises(SampleError, match=r"a\.cls\.pkl: labels in \.pkl are not read, .* `source\.labels` none"):
         source.read(source.entries[0])
     source = open_shards(path, voc, unlabelled="background", labels="none")
     assert source.read(source.entries[0]).classes == ()
@@ -337,7 +337,7 @@ def test_keys_told_apart_by_shard(tmp_path: Path, voc: Vocabulary) -> None:
     """The remedy that the message of equal keys names."""
     for name in ("train-000", "train-001", "v1.2"):
         write_shard(tmp_path / f"{name}.tar", {"0.jpg": picture(), "0.cls": b"cat", "0.png": picture(8, "PNG", "L")})
-    with pytest.raises(SourceError, match=r"000\.tar: 0\.jpg.* and .*001\.tar: 0\.jpg.*--source\.key_prefix shard"):
+    with pytest.raises(SourceError, match=r"000\.tar: 0\.jpg.* and .*001\.tar: 0\.jpg.*`source\.key_prefix` shard"):
         open_shards(tmp_path, voc)
     source = open_shards(tmp_path, voc, key_prefix="shard")
     assert [entry.key for entry in source.entries] == ["train-000/0", "train-001/0", "v1_2/0"]
@@ -389,13 +389,13 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path, voc: Vocabula
 
 
 def test_shards_that_are_missing_or_no_tars(tmp_path: Path, voc: Vocabulary) -> None:
-    with pytest.raises(SourceError, match=r"no shards match '.*\*\.tar'; --source\.path needs"):
+    with pytest.raises(SourceError, match=r"no shards match '.*\*\.tar'; `source\.path` needs"):
         open_shards(tmp_path / "*.tar", voc)
     with pytest.raises(SourceError, match=r"no shard '.*s-1\.tar'"):
         open_shards(tmp_path / "s-{1..2}.tar", voc)
     with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
         tar.add(__file__, "a.py")
-    with pytest.raises(SourceError, match=r"is not a plain tar .*compressed with gzip.*gunzip"):
+    with pytest.raises(SourceError, match=r"is not a plain tar: .*compressed with gzip.*gunzip"):
         open_shards(tmp_path / "s.tar.gz", voc)
     (tmp_path / "s.tar").write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(SourceError, match=r"s\.tar' is not a plain tar"):
@@ -432,7 +432,7 @@ def test_tars_joined_with_cat_are_refused(tmp_path: Path, voc: Vocabulary) -> No
     parts = [write_shard(tmp_path / f"{key}.part", {f"{key}.jpg": picture(), f"{key}.cls": b"cat"}) for key in "ab"]
     path = tmp_path / "s.tar"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(SourceError, match=r"shard '.*s\.tar' goes on after its end at byte \d+, .* tar -Af"):
+    with pytest.raises(SourceError, match=r"is not a plain tar: it goes on after its end at byte \d+, .* tar -Af"):
         open_shards(path, voc)
     path.write_bytes(parts[0].read_bytes() + bytes(3 << 20))
     assert [entry.key for entry in open_shards(path, voc).entries] == ["a"]

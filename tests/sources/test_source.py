@@ -38,7 +38,7 @@ def status_of(source: Source, number: int) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_path_the_option_is_taught(kind: str, voc: Vocabulary) -> None:
-    with pytest.raises(SourceError, match=rf"{kind} data .* --source\.path"):
+    with pytest.raises(SourceError, match=rf"{kind} data .* `source\.path`"):
         open_source(SourceConfig(kind=kind), voc)
 
 
@@ -57,7 +57,7 @@ def test_entries_are_sorted_and_then_limited(table: SourceConfig, voc: Vocabular
     for limit, keys in ((2, "ab"), (0, "abcde"), (9, "abcde")):
         source = open_source(dataclasses.replace(table, limit=limit), voc)
         assert [entry.key for entry in source.entries] == list(keys)
-    with pytest.raises(SourceError, match=r"--source\.limit -1 is negative"):
+    with pytest.raises(SourceError, match=r"`source\.limit` -1 is negative"):
         open_source(dataclasses.replace(table, limit=-1), voc)
 
 
@@ -227,7 +227,7 @@ def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, t
     ]
     assert d.problem is not None
     assert d.problem[1] == f"labels: no ground truth for 'd': tried '{tmp_path}/masks/d.png'"
-    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
+    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*`source\.masks`"):
         open_source(dataclasses.replace(table, labels="masks", masks=""), voc)
 
 

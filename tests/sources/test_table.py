@@ -79,7 +79,7 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
     path = write_table(tmp_path / f"t{suffix}", rows)
     source = open_table(path, voc)
     with pytest.raises(
-        SampleError, match=r"t\.\w+ (line|row) \d: no labels; --source\.unlabelled background"
+        SampleError, match=r"t\.\w+ (line|row) \d: no labels; `source\.unlabelled` background"
     ) as caught:
         source.read(source.entries[0])
     assert caught.value.status == "unlabelled"
@@ -89,13 +89,13 @@ def test_images_without_labels(tmp_path: Path, voc: Vocabulary, suffix: str, sav
 def test_missing_columns_are_told_with_those_found(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
     path = write_table(tmp_path / f"t{suffix}", [{"file": "a.jpg", "labels": ["cat"]}])
     with pytest.raises(
-        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found 'file', 'labels'; .*--source\.columns"
+        SourceError, match=rf"t{suffix}.*no column 'image' or 'file_name'; found 'file', 'labels'; .*`source\.columns`"
     ):
         open_table(path, voc)
 
 
 def test_a_missing_table_is_named(tmp_path: Path, voc: Vocabulary, suffix: str) -> None:
-    with pytest.raises(SourceError, match=rf"no file '.*t{suffix}'; --source\.path needs a table"):
+    with pytest.raises(SourceError, match=rf"no file '.*t{suffix}'; `source\.path` needs a table"):
         open_table(tmp_path / f"t{suffix}", voc)
 
 
@@ -199,7 +199,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, voc: Vocabulary) -> None:
         ("[1]\n", "line 1: a JSON list where an object"),
         (
             '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "tags": []}\n',
-            "line 3: no column 'labels' or 'label'; found 'image', 'tags'; .* --source.columns image=path,labels=tags",
+            "line 3: no column 'labels' or 'label'; found 'image', 'tags'; .* `source.columns` image=path,labels=tags",
         ),
         ('{"image": 3, "labels": []}\n', "line 1: column 'image' holds int 3"),
     ],
@@ -384,7 +384,7 @@ def test_a_mistyped_column_is_told_with_those_of_a_table_with_tabs(tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["path", "picture=path", "image=", "image=a,image=b", ",", "image=path,"])
 def test_columns_that_are_not_named_right(tmp_path: Path, voc: Vocabulary, text: str) -> None:
-    with pytest.raises(SettingError, match=r"--source\.columns '.*' .*(PART=COLUMN, such as image=path|image twice)"):
+    with pytest.raises(SettingError, match=r"`source\.columns` '.*' .*(PART=COLUMN, such as image=path|image twice)"):
         open_table(tmp_path / "t.csv", voc, columns=text)
 
 

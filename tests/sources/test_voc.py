@@ -294,23 +294,23 @@ def test_a_list_of_ones_own(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "vocc.txt").write_text("c\na\n")
     source = open_voc(tmp_path / "data", voc, split=str(tmp_path / "vocc.txt"))
     assert [entry.key for entry in source.entries] == ["a", "c"]
-    with pytest.raises(SourceError, match=r"no file 'absent\.txt'; --source\.split can be train, or the path"):
+    with pytest.raises(SourceError, match=r"no file 'absent\.txt'; `source\.split` can be train, or the path"):
         open_voc(tmp_path / "data", voc, split="absent.txt")
 
 
 def test_missing_parts_of_the_layout(tmp_path: Path, voc: Vocabulary) -> None:
-    with pytest.raises(SourceError, match=r"no folder '.*JPEGImages'; --source\.path needs"):
+    with pytest.raises(SourceError, match=r"no folder '.*JPEGImages'; `source\.path` needs"):
         open_voc(tmp_path, voc)
     write_voc(tmp_path / "data", {"a": ["cat"]})
-    with pytest.raises(SourceError, match=r"no file '.*val\.txt'; --source\.split can be train"):
+    with pytest.raises(SourceError, match=r"no file '.*val\.txt'; `source\.split` can be train"):
         open_voc(tmp_path / "data", voc, split="val")
-    with pytest.raises(SourceError, match=r"'nonsense' cannot be read; set --source\.labels"):
+    with pytest.raises(SourceError, match=r"'nonsense' cannot be read; set `source\.labels`"):
         open_voc(tmp_path / "data", voc, labels="nonsense")
-    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*--source\.masks"):
+    with pytest.raises(SourceError, match=r"has no masks to take labels from; .*`source\.masks`"):
         open_voc(tmp_path / "data", voc, labels="masks")
     (tmp_path / "data/Annotations/a.xml").unlink()
     (tmp_path / "data/Annotations").rmdir()
-    with pytest.raises(SourceError, match=r"no folder '.*Annotations'; .*--source\.labels masks"):
+    with pytest.raises(SourceError, match=r"no folder '.*Annotations'; .*`source\.labels` masks"):
         open_voc(tmp_path / "data", voc)
 
 

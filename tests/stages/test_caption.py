@@ -106,9 +106,7 @@ def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
         write_labels(changed, one_rank)
 
 
-def test_an_image_that_cannot_be_read(
-    captioned: Experiment, one_rank: Rank, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> None:
     image = Path(captioned.source.path) / "JPEGImages/val_000002.jpg"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
@@ -117,8 +115,8 @@ def test_an_image_that_cannot_be_read(
     assert {pair for pair, text in load_captions(captioned.captions.source).items() if not text} == bad
     again = write_captions(captioned, one_rank)
     assert again.statuses == {"truncated": 1}
-    assert again.report() == 3
-    assert "1 images failed" in capsys.readouterr().out
+    assert again.exit_status == 3
+    assert "1 images failed" in again.lines()[-1]
     (failed,) = find_failures(Folder(captioned.captions.source))
     assert failed[0] == "captions"
     assert (failed[1].key, failed[1].status) == ("val_000002", "truncated")
@@ -128,7 +126,7 @@ def test_an_image_that_cannot_be_read(
     image.write_bytes(whole)
     assert write_captions(captioned, one_rank).written == len(bad)
     assert find_failures(Folder(captioned.captions.source)) == []
-    with pytest.raises(OutputError, match=r"inputs\.sha256: .*\n.*\n.*add --retry-failed"):
+    with pytest.raises(OutputError, match=r"inputs\.sha256: .*\n.*\n.*add `retry_failed`"):
         write_labels(captioned, one_rank)
     retried = write_labels(captioned, one_rank, retry_failed=True)
     assert retried is not None
@@ -148,12 +146,12 @@ def test_missing_captions_are_an_error(captioned: Experiment, one_rank: Rank) ->
 @pytest.mark.parametrize("target", ["none", "captions.jsonl"])
 def test_the_folder_must_be_named(captioned: Experiment, one_rank: Rank, target: str) -> None:
     unnamed = replace(captioned, captions=replace(captioned.captions, source=target))
-    with pytest.raises(SettingError, match=r"--captions\.source"):
+    with pytest.raises(SettingError, match=r"`captions\.source`"):
         write_captions(unnamed, one_rank)
 
 
 def test_no_captioner_there(captioned: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     absent = replace(captioned, captions=replace(captioned.captions, model=str(tmp_path / "empty")))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"--captions\.model"):
+    with pytest.raises(ModelError, match=r"`captions\.model`"):
         write_captions(absent, one_rank)

@@ -131,7 +131,7 @@ def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_pa
         evaluate(labelled, "masks", one_rank, str(tmp_path))
     assert "'val_000001': prediction is (4, 4)" in str(error.value)
     assert error.value.exit_status == 3
-    with pytest.raises(SourceError, match=r"no mask shards or PNG masks in .*--predictions"):
+    with pytest.raises(SourceError, match=r"no mask shards or PNG masks in .*`predictions`"):
         evaluate(labelled, "masks", one_rank, str(tmp_path / "absent"))
     with pytest.raises(SourceError, match="no CAM shards in"):
         evaluate(labelled, "cams", one_rank, str(tmp_path))
@@ -167,7 +167,7 @@ def test_no_ground_truth_is_an_error(labelled: Experiment, one_rank: Rank, tmp_p
     for name in ("JPEGImages", "ImageSets", "Annotations"):
         (tmp_path / name).symlink_to(f"{labelled.source.path}/{name}")
     bare = replace(labelled, source=replace(labelled.source, path=str(tmp_path)))
-    with pytest.raises(SourceError, match=r"no ground-truth masks.*--source\.masks"):
+    with pytest.raises(SourceError, match=r"no ground-truth masks.*`source\.masks`"):
         evaluate(bare, "cams", one_rank)
     named = replace(bare.source, masks=f"{labelled.source.path}/SegmentationClass")
     assert evaluate(replace(bare, source=named), "cams", one_rank).images == 5
@@ -254,7 +254,7 @@ def test_masks_are_scored_one_by_one_with_void_as_background(
 def test_a_users_file_is_not_written_over(labelled: Experiment, one_rank: Rank, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b'{"accuracy": 0.9}')
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
-    with pytest.raises(NotOursError, match=rf"'{name}'; choose another --out"):
+    with pytest.raises(NotOursError, match=rf"'{name}'; choose another `out`"):
         evaluate(plotted, "masks", one_rank, f"{labelled.out}/masks")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b'{"accuracy": 0.9}'

@@ -156,7 +156,7 @@ def test_scores_need_the_files(filtered: Experiment) -> None:
 
 def test_settings_are_checked_first(filtered: Experiment, one_rank: Rank) -> None:
     nothing = replace(filtered, filter=replace(filtered.filter, image="none", nouns="none"))
-    with pytest.raises(SettingError, match=r"--filter\.image none"):
+    with pytest.raises(SettingError, match=r"`filter\.image` none"):
         write_classes(nothing, one_rank)
     assert not Path(filtered.out).exists()
 

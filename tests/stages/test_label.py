@@ -44,7 +44,7 @@ def own_vocabulary(path: Path, **changes: Any) -> str:
 
 
 def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
-    begun: Experiment, one_rank: Rank, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    begun: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved = str(shutil.copytree(resolve("shapes", "diffusion"), tmp_path / "moved"))
     changed = replace(
@@ -55,6 +55,7 @@ def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
         vocabulary=own_vocabulary(tmp_path / "mine.yaml"),
     )
     before = kept(begun)
+    caplog.set_level("INFO", logger="pseudolabel")
     summary = write_labels(changed, one_rank)
     assert summary is not None
     assert (summary.samples, summary.shards) == (5, 3)
@@ -62,7 +63,7 @@ def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
     assert (
         "cams: the run goes on with model.dtype: float32 -> bfloat16, model.name: shapes -> "
         f"{moved}, model.revision: main -> other, vocabulary: shapes -> mine, work.batch: 16 -> 4\n"
-    ) in capsys.readouterr().err
+    ) in caplog.text
     run = json.loads(Path(begun.out, "cams", RUN).read_bytes())
     assert run["about"]["model"]["name"] == "shapes"  # as it was begun
     assert "shapes" not in json.dumps(run["settings"])
@@ -106,7 +107,7 @@ def test_a_run_of_an_earlier_version_is_not_gone_on_with(begun: Experiment, one_
     run = json.loads(path.read_bytes())
     del run["about"]
     path.write_text(json.dumps(run))
-    with pytest.raises(OutputError, match=r"that an earlier version of pseudolabel has begun.*Choose another --out"):
+    with pytest.raises(OutputError, match=r"that an earlier version of pseudolabel has begun.*Choose another `out`"):
         write_labels(begun, one_rank)
 
 

@@ -1,4 +1,4 @@
-"""From CAM shards to masks by either engine: equal labels, batches that fit, faults that stay with their sample."""
+"""From CAM shards to masks by either engine: equal labels, batches that fit, failures that stay with their sample."""
 
 import io
 from dataclasses import replace
@@ -11,6 +11,7 @@ from PIL import Image
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf import engines
 from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.errors import SampleError
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.shapes.world import draw_scene
@@ -82,18 +83,18 @@ def test_batches_have_one_number_of_classes_and_few_pixels():
 
 
 @pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
-def test_faults_stay_with_their_samples(engine):
+def test_failures_stay_with_their_samples(engine):
     samples = cam_samples()
     samples[1] = (samples[1][0], {**samples[1][1], "jpg": b"no image"})
     samples[2] = (samples[2][0], {"jpg": samples[2][1]["jpg"]})
     samples[4] = (samples[4][0], {**samples[4][1], "jpg": samples[0][1]["jpg"]})
     samples[5] = (samples[5][0], {**samples[5][1], "cam.npz": not_finite()})
     results = refined(samples, engine)
-    faults = {key: result for key, result in results.items() if isinstance(result, str)}
-    assert sorted(faults) == ["scene_1", "scene_2", "scene_4", "scene_5"]
-    assert "has members ['jpg']" in faults["scene_2"]
-    assert "maps for an image of (40, 40), but it has (64, 64)" in faults["scene_4"]
-    assert "not finite" in faults["scene_5"]
+    failures = {key: str(result) for key, result in results.items() if isinstance(result, SampleError)}
+    assert sorted(failures) == ["scene_1", "scene_2", "scene_4", "scene_5"]
+    assert "has members ['jpg']" in failures["scene_2"]
+    assert "maps for an image of (40, 40), but it has (64, 64)" in failures["scene_4"]
+    assert "not finite" in failures["scene_5"]
 
 
 def not_finite():
@@ -102,7 +103,7 @@ def not_finite():
     return buffer.getvalue()
 
 
-def test_what_is_too_much_at_once_is_done_in_halves(monkeypatch):
+def test_a_batch_that_is_too_large_is_split_into_halves(monkeypatch):
     """The memory's end is made by hand; what follows is the real engine."""
     expected, infer, sizes = refined(cam_samples(), "torch"), TorchCrf.__call__, []
 
@@ -117,10 +118,10 @@ def test_what_is_too_much_at_once_is_done_in_halves(monkeypatch):
     assert max(sizes) > 1
 
 
-def test_an_image_too_large_for_the_lattice_is_a_fault():
+def test_an_image_too_large_for_the_lattice_fails():
     found = refined(cam_samples()[:1], "torch", replace(CRF, bilateral_srgb=1e-6))
-    assert "--crf.engine pydensecrf" in found["scene_0"]
-    assert "too far apart" in found["scene_0"]
+    assert "`crf.engine` pydensecrf" in str(found["scene_0"])
+    assert "too far apart" in str(found["scene_0"])
 
 
 def test_images_too_large_for_the_device_go_to_the_cores(monkeypatch):

@@ -14,14 +14,14 @@ from transformers import CLIPModel
 
 from pseudolabel import Segmenter
 from pseudolabel.config import CrfConfig, Experiment
-from pseudolabel.errors import FullDiskError, NotOursError, OutputError
+from pseudolabel.errors import FullDiskError, NotOursError, OutputError, SampleError
 from pseudolabel.experiment_file import load_experiment
 from pseudolabel.io.ownership import MANIFEST
 from pseudolabel.records import IGNORE
 from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.stages import segment as segmenting
+from pseudolabel.stages.image_like import decode
 from pseudolabel.stages.segment import segment_images
-from pseudolabel.stages.segmenter import decode
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
 from tests.mounts import mounted_tmpfs
@@ -189,8 +189,8 @@ def test_what_an_earlier_run_wrote_is_no_image(scene, tmp_path, names):
 
 
 @pytest.mark.parametrize("name", ["photo.json", "photo.png", "photo.overlay.png"])
-def test_a_users_file_is_not_written_over(scene, tmp_path, names, name):
-    """A LabelMe annotation, ground truth, or the image itself; without a look at a model that is not there."""
+def test_a_users_file_is_not_overwritten(scene, tmp_path, names, name):
+    """A LabelMe annotation, ground truth, or the image itself; no model is loaded."""
     scene.image.save(tmp_path / ("photo.jpg" if name != "photo.png" else name))
     if name != "photo.png":
         (tmp_path / name).write_bytes(b'{"shapes": []}')
@@ -203,7 +203,7 @@ def test_a_users_file_is_not_written_over(scene, tmp_path, names, name):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_mask_corrected_by_hand_is_not_written_over(images, tmp_path, names):
+def test_a_mask_corrected_by_hand_is_not_overwritten(images, tmp_path, names):
     experiment = configure(tmp_path / "out")
     segment_images(experiment, [str(images)], ",".join(names), sharpen=False)
     (tmp_path / "out" / "a" / "photo.png").write_bytes(b"corrected")
@@ -259,12 +259,13 @@ def test_a_read_only_output_folder(photo, tmp_path, names):
         segment_images(configure(tmp_path / "out"), [str(photo)], ",".join(names), sharpen=False)
 
 
-def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, capsys):
+def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, caplog):
+    caplog.set_level("INFO", logger="pseudolabel")
     with mounted_tmpfs(tmp_path / "out", "size=40k"):
         with pytest.raises(FullDiskError, match=r"no space left in .* it continues where it stopped"):
             segment_images(configure(tmp_path / "out"), [str(images)], ",".join(names), sharpen=False)
         written = len(list((tmp_path / "out").rglob("*.json")))
-        assert f"{written} image" in capsys.readouterr().out
+        assert f"{written} image" in caplog.text
 
 
 def rotated(image: Image.Image) -> Image.Image:
@@ -314,9 +315,9 @@ def test_transparency_is_laid_on_white(scene, names):
 
 def test_what_cannot_be_read_is_named(tmp_path):
     segment = Segmenter.from_pretrained("shapes")
-    with pytest.raises(ValueError, match=r"no file '.*absent.jpg'"):
+    with pytest.raises(SampleError, match=r"no file '.*absent.jpg'"):
         segment(tmp_path / "absent.jpg", ["star"])
-    with pytest.raises(ValueError, match="not an image"):
+    with pytest.raises(SampleError, match="not an image"):
         segment(b"no image", ["star"])
 
 
@@ -349,8 +350,8 @@ def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names
     assert outcome.written == 3
     (message,) = outcome.failures.values()
     assert f"'{images}/c.jpg': DenseCRF cannot take this image on cpu: " in message
-    assert message.endswith("crf.engine pydensecrf may")
-    with pytest.raises(ValueError, match="DenseCRF cannot take this image"):
+    assert message.endswith("crf.engine` pydensecrf may")
+    with pytest.raises(SampleError, match="DenseCRF cannot take this image"):
         Segmenter(experiment, sharpen=True)(images / "c.jpg", names)
 
 
@@ -371,9 +372,9 @@ def test_arrays_are_images_and_other_things_are_told(scene, names):
     segmenter = Segmenter.from_pretrained("shapes")
     given = segmenter(np.asarray(scene.image), names)
     assert np.array_equal(np.asarray(given.mask), np.asarray(segmenter(scene.image, names).mask))
-    with pytest.raises(ValueError, match=r"an array float64 \(4, 4\); give uint8"):
+    with pytest.raises(SampleError, match=r"an array float64 \(4, 4\); give uint8"):
         segmenter(np.zeros((4, 4)), names)
-    with pytest.raises(ValueError, match="a dict; give a PIL image, an array, a path or bytes"):
+    with pytest.raises(SampleError, match="a dict; give a PIL image, an array, a path or bytes"):
         segmenter({}, names)
     with pytest.raises(ValueError, match="no class is given"):
         segmenter(scene.image, [])

@@ -18,17 +18,19 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_a_sheet_of_what_there_is(
-    experiment: Experiment, one_rank: Rank, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match=r"no shards of cams, masks, segments in .*; run 'pseudolabel generate'"):
         draw_sheet(experiment, str(tmp_path / "none.png"), rows=3, title="")
     write_labels(experiment, one_rank)
+    caplog.set_level("INFO", logger="pseudolabel")
     draw_sheet(experiment, str(tmp_path / "cams.png"), rows=3, title="CAMs")
-    assert "'pseudolabel refine' makes them" in capsys.readouterr().err
+    assert "'pseudolabel refine' makes them" in caplog.text
+    caplog.clear()
     write_masks(experiment, one_rank)
     draw_sheet(experiment, str(tmp_path / "masks.png"), rows=3, title="Masks")
     draw_sheet(experiment, str(tmp_path / "all.png"), rows=99, title="All")
-    assert "refine" not in capsys.readouterr().err
+    assert "refine" not in caplog.text
     cams, masks, everything = (size(tmp_path / f"{name}.png") for name in ("cams", "masks", "all"))
     assert cams[0] < masks[0]  # a column more
     assert masks[1] < everything[1]  # five rows instead of three
@@ -64,7 +66,7 @@ def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path
 
 def test_a_users_picture_is_not_written_over(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"a photo")
-    with pytest.raises(NotOursError, match=r"'photo.png'; choose another --out-file"):
+    with pytest.raises(NotOursError, match=r"'photo.png'; choose another `out_file`"):
         draw_sheet(experiment, str(tmp_path / "photo.png"), rows=2, title="")
     assert (tmp_path / "photo.png").read_bytes() == b"a photo"
 
@@ -76,7 +78,7 @@ def test_home_is_expanded_and_other_vocabularies_are_told(
     write_labels(experiment, one_rank)
     draw_sheet(experiment, "~/home.png", rows=1, title="")
     assert (tmp_path / "home.png").exists()
-    with pytest.raises(SettingError, match=r"vocabulary 'custom' has 1 classes; give the run's own --vocabulary"):
+    with pytest.raises(SettingError, match=r"vocabulary 'custom' has 1 classes; give the run's own `vocabulary`"):
         draw_sheet(replace(experiment, vocabulary="circle"), "~/other.png", rows=5, title="")
-    with pytest.raises(SettingError, match="--rows 0: give at least 1"):
+    with pytest.raises(SettingError, match="`rows` 0: give at least 1"):
         draw_sheet(experiment, "~/other.png", rows=0, title="")

@@ -34,7 +34,7 @@ def test_every_sample_belongs_to_one_rank(count: int, size: int, world: int) -> 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_unit_holds_something(size: int) -> None:
-    with pytest.raises(SettingError, match=r"--work\.unit"):
+    with pytest.raises(SettingError, match=r"`work\.unit`"):
         cut_units(entries(3), size)
 
 

@@ -132,11 +132,11 @@ def test_git_goes_on_as_published(images: list[Image.Image], tmp_path: Path) -> 
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"--captions\.model.*safetensors"):
+    with pytest.raises(ModelError, match=r"`captions\.model`.*safetensors"):
         Captioner(CaptionConfig(model=str(tmp_path)), CPU)
 
 
 def test_a_captioner_that_takes_no_leads(tmp_path: Path) -> None:
     folder = tiny_without_leads(tmp_path)
-    with pytest.raises(ModelError, match=r"--captions\.model\) has no processor of images and sentences"):
+    with pytest.raises(ModelError, match=r"`captions\.model`\) has no processor of images and sentences"):
         Captioner(CaptionConfig(model=str(folder)), CPU)

@@ -37,7 +37,7 @@ def test_an_empty_caption_gives_way(tmp_path: Path, order: tuple[str, str]) -> N
 
 def test_no_captions(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(SourceError, match=r"no captions in .*--captions\.source"):
+        with pytest.raises(SourceError, match=r"no captions in .*`captions\.source`"):
             load_captions(str(place))
 
 
@@ -105,7 +105,7 @@ def test_captions_of_other_images_name_both_sides() -> None:
 
 def test_captions_of_whole_images_are_told_from_those_of_classes() -> None:
     with pytest.raises(
-        SourceError, match=r"lacks 3 of 3 .* an empty class are of the whole image, which --method diffs"
+        SourceError, match=r"lacks 3 of 3 .* an empty class are of the whole image, which `method` diffs"
     ):
         check_complete({("x/café", ""): "two animals"}, ENTRIES, load_vocabulary("voc"), "captions")
 

@@ -140,12 +140,12 @@ def test_only_what_the_rules_ask_for_is_loaded(
 
 
 def test_settings_that_make_no_sense() -> None:
-    with pytest.raises(SettingError, match=r"--filter\.image none and --filter\.nouns none"):
+    with pytest.raises(SettingError, match=r"`filter\.image` none and `filter\.nouns` none"):
         CategoryFilter(FilterConfig(image="none", nouns="none"), CaptionConfig(), CPU)
-    with pytest.raises(SettingError, match=r"--filter\.template 'A photo'"):
+    with pytest.raises(SettingError, match=r"`filter\.template` 'A photo'"):
         CategoryFilter(FilterConfig(template="A photo"), CaptionConfig(), CPU)
 
 
 def test_a_missing_model_is_named(tmp_path: Path, images: list[Image.Image]) -> None:
-    with pytest.raises(ModelError, match=r"--filter\.clip"):
+    with pytest.raises(ModelError, match=r"`filter\.clip`"):
         CategoryFilter(FilterConfig(clip=str(tmp_path)), CaptionConfig(), CPU)(images, VOCABULARY)

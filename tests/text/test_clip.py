@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> ClipScorer:
-    return ClipScorer(str(folder), CPU, "--filter.clip")
+    return ClipScorer(str(folder), CPU, "`filter.clip`")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_embeddings_have_length_one(scorer: ClipScorer, images: list[Image.Image
 
 def test_a_sentence_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip, "TEXT_BATCH", 2)
-    scorer = ClipScorer(str(folder), CPU, "--filter.clip")
+    scorer = ClipScorer(str(folder), CPU, "`filter.clip`")
     passes: list[int] = []
     scorer.model.text_model.register_forward_pre_hook(
         lambda module, args, inputs: passes.append(len(inputs["input_ids"])), with_kwargs=True
@@ -88,7 +88,7 @@ def test_half_precision(
 ) -> None:
     """As on a GPU: images arrive in the model's precision, cosines leave in float32."""
     monkeypatch.setattr(pretrained, "resolve_dtype", lambda name, device: torch.bfloat16)
-    half = ClipScorer(str(folder), CPU, "--filter.clip")
+    half = ClipScorer(str(folder), CPU, "`filter.clip`")
     assert half.model.dtype == torch.bfloat16
     cosines = half.similarities(images, TEXTS)
     assert cosines.dtype == half.word_states(WORDS).dtype == torch.float32
@@ -102,21 +102,21 @@ def test_nothing_to_score(scorer: ClipScorer, images: list[Image.Image]) -> None
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"--freesegdiff\.clip.*a folder with a CLIP.*safetensors"):
-        ClipScorer(str(tmp_path), CPU, "--freesegdiff.clip")
+    with pytest.raises(ModelError, match=r"`freesegdiff\.clip`.*a folder with a CLIP.*safetensors"):
+        ClipScorer(str(tmp_path), CPU, "`freesegdiff.clip`")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "processor_config.json", "tokenizer.json"])
 def test_a_checkpoint_with_a_part_missing(tmp_path: Path, name: str) -> None:
     folder = tiny_clip(tmp_path / "clip")
     (folder / name).unlink()
-    with pytest.raises(ModelError, match=r"--filter\.clip"):
-        ClipScorer(str(folder), CPU, "--filter.clip")
+    with pytest.raises(ModelError, match=r"`filter\.clip`"):
+        ClipScorer(str(folder), CPU, "`filter.clip`")
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "clip")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"cannot load .*--filter\.clip"):
-        ClipScorer(str(folder), CPU, "--filter.clip")
+    with pytest.raises(ModelError, match=r"cannot load .*`filter\.clip`"):
+        ClipScorer(str(folder), CPU, "`filter.clip`")

@@ -43,7 +43,7 @@ def test_the_text_where_there_are_no_lemmas(tmp_path: Path) -> None:
 
 def test_a_pipeline_without_parts_of_speech(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(train_pipeline(tmp_path, ("trainable_lemmatizer",))))
-    with pytest.raises(ModelError, match=r"--filter\.spacy\) does not tell parts of speech"):
+    with pytest.raises(ModelError, match=r"`filter\.spacy`\) does not tell parts of speech"):
         find_nouns(pipeline, CAPTIONS)
 
 
@@ -51,11 +51,11 @@ def test_a_pipeline_without_parts_of_speech(tmp_path: Path) -> None:
 def test_a_pipeline_that_is_not_there(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     wanted = str(tmp_path / name) if name == "empty" else name
-    with pytest.raises(ModelError, match=rf"--filter\.spacy.*python -m spacy download .*{name}"):
+    with pytest.raises(ModelError, match=rf"`filter\.spacy`.*python -m spacy download .*{name}"):
         load_pipeline(wanted)
 
 
 def test_without_spacy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)  # an import fails, as it does where spaCy is not installed
-    with pytest.raises(ModelError, match=r"pip install 'pseudolabel\[open-vocabulary\]'.*--filter\.nouns none"):
+    with pytest.raises(ModelError, match=r"pip install 'pseudolabel\[open-vocabulary\]'.*`filter\.nouns` none"):
         load_pipeline("en_core_web_sm")

@@ -11,7 +11,7 @@ from pseudolabel.errors import UserError
 from pseudolabel_train.data import check_data, open_data
 from pseudolabel_train.errors import ConfigError, ImageError
 from pseudolabel_train.image_list_dataset import ImageListDataset
-from tests.train.shards import tiny_sample, write_shard
+from tests.shards.samples import tiny_sample, write_shard
 
 LOADER = "val_dataloader"
 STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadMask"}]

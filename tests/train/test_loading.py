@@ -18,7 +18,7 @@ from pseudolabel.errors import ShardError
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.loading import LoadShardSample, dataset_metainfo, sample_results
 from pseudolabel_train.shard_dataset import ShardDataset
-from tests.train.shards import LABELS, draw_sample, name, write_masks
+from tests.shards.samples import LABELS, draw_sample, name, write_masks
 
 VOC = load_vocabulary("voc")
 META = dataset_metainfo(VOC)

@@ -56,7 +56,7 @@ def test_two_predictions_of_one_name_are_never_one_file(tmp_path):
 
 def test_ground_truth_is_not_written_over(tmp_path):
     (tmp_path / "img.png").write_bytes(b"ground truth")
-    with pytest.raises(NotOursError, match=r"'img.png'; choose another --out"):
+    with pytest.raises(NotOursError, match=r"'img.png'; choose another `out`"):
         PredictionFiles(str(tmp_path)).check(["/data/img.jpg"])
     with pytest.raises(NotOursError):
         PredictionFiles(str(tmp_path)).write("/data/img.jpg", MASK)
@@ -112,5 +112,5 @@ def test_the_data_set_tells_the_evaluator_where_its_images_lie(nested, tmp_path)
 def test_what_is_in_the_way_is_told_before_the_test(nested, tmp_path):
     (tmp_path / "out" / "b").mkdir(parents=True)
     (tmp_path / "out" / "b" / "img.png").write_bytes(b"ground truth")
-    with pytest.raises(NotOursError, match=r"'b/img.png'; choose another --out"):
+    with pytest.raises(NotOursError, match=r"'b/img.png'; choose another `out`"):
         open_prediction_files(nested, "test_evaluator", open_data(nested, "test_dataloader"))

@@ -35,7 +35,7 @@ def test_the_newest_is_found_where_the_folder_was_moved(work):
 def test_a_cut_off_newest_names_the_one_before(work):
     (work / "iter_12.pth").write_bytes((work / "iter_12.pth").read_bytes()[:5000])
     before = work / "iter_6.pth"
-    said = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*say --resume --cfg-options load_from={before}"
+    said = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*say `resume` `cfg_options` load_from={before}"
     with pytest.raises(WeightsError, match=said):
         choose(work)
     assert choose(work, load_from=str(before)).load_from == str(before)

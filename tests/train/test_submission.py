@@ -297,12 +297,12 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
         pack(tmp_path / "nowhere", voc, "test", archive)
     with pytest.raises(UserError, match=r"give the folder that holds ImageSets, such as VOCdevkit/VOC2012"):
         pack(predictions, tmp_path, "test", archive)
-    with pytest.raises(UserError, match=r"no file '.*val\.txt'; --split can be test\."):
+    with pytest.raises(UserError, match=r"no file '.*val\.txt'; `split` can be test\."):
         pack(predictions, voc, "val", archive)
     with pytest.raises(UserError, match=r"the server takes a tar\.gz, not '.*out\.zip'"):
         pack(predictions, voc, "test", tmp_path / "out.zip")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written: .*; choose another --out"):
+    with pytest.raises(UserError, match=r"cannot be written: .*; choose another `out`"):
         pack(predictions, voc, "test", tmp_path / "file" / "out.tar.gz")
 
 

@@ -98,7 +98,7 @@ def test_a_missing_file_and_one_without_a_state_dict(tmp_path):
 
 def test_weights_that_cannot_be_fetched_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"--init PATH/resnet101-63fe2227\.pth"):
+    with pytest.raises(WeightsError, match=r"`init` PATH/resnet101-63fe2227\.pth"):
         read_weights("http://127.0.0.1:9/resnet101-63fe2227.pth")
 
 

@@ -25,7 +25,7 @@ def check_heads(cfg: Config, loader: str, dataset: Any) -> None:
     if wrong:
         told = ", ".join(f"{place}.num_classes is {count}" for place, count in wrong)
         fix = " ".join(f"{place}.num_classes={len(names)}" for place, _ in wrong)
-        raise ConfigError(f"{told}, but {loader} has {_describe(dataset)}; say --cfg-options {fix}, or give other data")
+        raise ConfigError(f"{told}, but {loader} has {_describe(dataset)}; say `cfg_options` {fix}, or give other data")
 
 
 def check_same(train: Any, val: Any) -> None:

@@ -112,8 +112,8 @@ def _choose_split(cfg: Config, split: str) -> None:
     prefix = dataset.get("data_prefix") or {}
     if not dataset.get("ann_file") or not prefix.get("seg_map_path"):
         raise ConfigError(
-            f"--split {split} needs a data set with an ann_file and a data_prefix.seg_map_path, not a "
-            f"{dataset.type} without; name the data with --cfg-options test_dataloader.dataset..."
+            f"`split` {split} needs a data set with an ann_file and a data_prefix.seg_map_path, not a "
+            f"{dataset.type} without; name the data with `cfg_options` test_dataloader.dataset..."
         )
     dataset.ann_file = str(Path(dataset.ann_file).with_name(f"{split}.txt"))
     if not loads_masks(dataset):
@@ -136,11 +136,11 @@ def _choose_output(cfg: Config, out: str) -> None:
     evaluators = _evaluators(cfg)
     writers = [one for one in evaluators if one.type in (CrfIoUMetric, CrfIoUMetric.__name__)]
     if out and not writers:
-        raise ConfigError(f"--out {out}: palette PNGs are written by type='CrfIoUMetric' in test_evaluator; use that")
+        raise ConfigError(f"`out` {out}: palette PNGs are written by type='CrfIoUMetric' in test_evaluator; use that")
     for one in writers if out else []:
         one.output_dir = out
     if all(one.get("format_only") and not one.get("output_dir") for one in evaluators):
-        raise ConfigError("there is no ground truth to score with; name a folder for the predictions with --out")
+        raise ConfigError("there is no ground truth to score with; name a folder for the predictions with `out`")
 
 
 def _evaluators(cfg: Config) -> list[Any]:

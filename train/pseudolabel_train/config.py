@@ -99,7 +99,7 @@ def require(cfg: Config, config: str, kind: str) -> None:
 def _parse_options(options: list[str]) -> dict[str, Any]:
     without_value = [option for option in options if "=" not in option]
     if without_value:
-        raise ConfigError(f"--cfg-options {without_value[0]}: write KEY=VALUE, such as train_dataloader.batch_size=4")
+        raise ConfigError(f"`cfg_options` {without_value[0]}: write KEY=VALUE, such as train_dataloader.batch_size=4")
     parser = ArgumentParser()
     parser.add_argument("--cfg-options", nargs="*", action=DictAction, default={})
     return parser.parse_args(["--cfg-options", *options]).cfg_options if options else {}

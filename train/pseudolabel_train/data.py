@@ -105,7 +105,7 @@ def _check_places(data: Any, loader: str, variables: Sequence[str]) -> None:
     for part in [*(data.get("datasets") or []), *([data["dataset"]] if "dataset" in data else [])]:
         _check_places(part, loader, variables)
     root, name = Path(data.get("data_root") or ""), data.get("ann_file")
-    setting = f"set the data set's folder with --cfg-options {loader}.dataset.data_root=..."
+    setting = f"set the data set's folder with `cfg_options` {loader}.dataset.data_root=..."
     for variable in variables:
         setting += f", or with the environment variable {variable}, now '{os.environ.get(variable, '')}'"
     if name and not (root / name).is_file():

@@ -45,25 +45,25 @@ def explained(cfg: Config, loader: str) -> Iterator[None]:
         raise _own(error) from error
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"out of memory with {loader}.batch_size={cfg[loader].batch_size}; give a smaller one with --cfg-options, "
+            f"out of memory with {loader}.batch_size={cfg[loader].batch_size}; give a smaller one with `cfg_options`, "
             f"and accumulate with optim_wrapper.accumulative_counts ({error})"
         ) from error
     except BrokenExecutor as error:
         raise ConfigError(
-            "a worker process of the CRF was killed, most likely for its memory; give fewer with --cfg-options "
+            "a worker process of the CRF was killed, most likely for its memory; give fewer with `cfg_options` "
             "test_evaluator.workers=..."
         ) from error
     except OSError as error:
-        raise ConfigError(f"{error}; is it --work-dir '{cfg.work_dir}', or a file of {loader}.dataset?") from error
+        raise ConfigError(f"{error}; is it `work_dir` '{cfg.work_dir}', or a file of {loader}.dataset?") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise ConfigError(f"'{cfg.filename}' with --cfg-options has a setting that there is not: {error}") from error
+        raise ConfigError(f"'{cfg.filename}' with `cfg_options` has a setting that there is not: {error}") from error
     except RuntimeError as error:
         if _WORKER not in str(error) or "Traceback" in str(error):
             raise
         raise ConfigError(
-            f"{error}; its memory may have run out: give fewer workers with --cfg-options {loader}.num_workers=..., 0 "
+            f"{error}; its memory may have run out: give fewer workers with `cfg_options` {loader}.num_workers=..., 0 "
             "for none"
         ) from error
 

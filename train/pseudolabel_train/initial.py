@@ -1,4 +1,4 @@
-"""Initial weights of a config or of `--init`: chosen, fetched and looked at before the Runner is built."""
+"""Initial weights of a config or of `init`: chosen, fetched and looked at before the Runner is built."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +21,9 @@ def choose_initial(cfg: Config, place: str) -> None:
         WeightsError: if they cannot be read.
     """
     if cfg.get("load_from"):
-        raise ConfigError(f"--init {place}: the config has load_from='{cfg.load_from}', which would win; take one away")
+        raise ConfigError(f"`init` {place}: the config has load_from='{cfg.load_from}', which would win; take one away")
     if not cfg.model.get("backbone"):
-        raise ConfigError(f"--init {place}: {cfg.model.type} has no backbone; set its own init_cfg in the config")
+        raise ConfigError(f"`init` {place}: {cfg.model.type} has no backbone; set its own init_cfg in the config")
     init = {"type": "Pretrained", "checkpoint": f"{PREFIX}{place}"}
     for part in (cfg.model, cfg.model.backbone):
         part.pop("pretrained", None)
@@ -35,7 +35,7 @@ def fetch_initial(cfg: Config) -> None:
     """Read all weights that the config starts from, or fetch them into the cache that MMEngine reads.
 
     Raises:
-        WeightsError: if they are missing, cannot be fetched, or are no weights; the message names --init.
+        WeightsError: if they are missing, cannot be fetched, or are no weights; the message names `init`.
     """
     for place in initial_places(cfg):
         if place.startswith(PREFIX):
@@ -85,5 +85,5 @@ def _fetch(place: str) -> None:
     except (URLError, OSError, RuntimeError, ValueError, KeyError, EOFError, ImportError) as error:
         raise WeightsError(
             f"the initial weights '{place}' cannot be fetched ({type(error).__name__}: {error}); download them where "
-            f"there is a network and say --init PATH/{name}"
+            f"there is a network and say `init` PATH/{name}"
         ) from error

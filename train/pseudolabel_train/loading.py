@@ -12,8 +12,8 @@ from mmseg.registry import TRANSFORMS
 from pseudolabel.errors import SampleError, ShardError
 from pseudolabel.io.images import read_mask
 from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.shards.find import hint
 from pseudolabel.vocabulary import Vocabulary
-from pseudolabel_train.shard_list import hint
 
 
 def dataset_metainfo(vocabulary: Vocabulary) -> dict[str, Any]:

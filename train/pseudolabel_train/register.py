@@ -21,7 +21,6 @@ from pseudolabel_train import (
     report,
     segmentor,
     shard_dataset,
-    shard_stream,
     weights,
 )
 
@@ -36,6 +35,5 @@ __all__ = [
     "report",
     "segmentor",
     "shard_dataset",
-    "shard_stream",
     "weights",
 ]

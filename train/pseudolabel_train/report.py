@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from pseudolabel.errors import UserError
 from pseudolabel.io.metrics import check_metrics, record_metrics
 
-WORK_DIR = "--work-dir"
+WORK_DIR = "`work_dir`"
 META = "pseudolabel"  # of a checkpoint's `meta`
 UNKNOWN = {"initialisation": "unknown", "trained_on": "unknown"}
 

@@ -35,4 +35,4 @@ def _checked(newest: Path, found: list[Path]) -> Path:
 
 
 def _say(path: Path) -> str:
-    return f"to resume from '{path.name}' say --resume --cfg-options load_from={path}"
+    return f"to resume from '{path.name}' say `resume` `cfg_options` load_from={path}"

@@ -74,7 +74,7 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
     files_beside.check([name])
     ids = read_ids(voc, split)
     if not archive.name.endswith((".tar.gz", ".tgz")):
-        raise UserError(f"the server takes a tar.gz, not '{archive}'; let --out end in .tar.gz")
+        raise UserError(f"the server takes a tar.gz, not '{archive}'; let `out` end in .tar.gz")
     if not predictions.is_dir():
         raise UserError(f"no folder '{predictions}'; give the one that holds the predictions, <id>.png each")
     files = {path.name: path.read_bytes for path in sorted(predictions.iterdir()) if path.suffix.lower() == ".png"}
@@ -86,12 +86,12 @@ def pack(predictions: Path, voc: Path, split: str, archive: Path) -> int:
         _write(unfinished, files)
         if faults := find_faults_of_archive(unfinished, ids, voc, f"{split}.txt"):
             raise UserError(
-                f"the archive does not read back as it was written; try another disk for --out: {report(faults)}"
+                f"the archive does not read back as it was written; try another disk for `out`: {report(faults)}"
             )
         files_beside.note({name: hashlib.sha256(unfinished.read_bytes()).hexdigest()})
         os.replace(unfinished, archive)
     except OSError as error:
-        raise UserError(f"'{archive}' cannot be written: {error}; choose another --out") from error
+        raise UserError(f"'{archive}' cannot be written: {error}; choose another `out`") from error
     finally:
         with suppress(OSError):  # the message of what went wrong before says more
             unfinished.unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def read_ids(voc: Path, split: str) -> list[str]:
         read_image_list(
             str(path),
             _images_of(voc),
-            hint=f"--split can be {lists}. VOC's test list and images come in VOC2012test.tar, see "
+            hint=f"`split` can be {lists}. VOC's test list and images come in VOC2012test.tar, see "
             "scripts/prepare_voc.py --test",
         )
     )
@@ -200,7 +200,7 @@ def _faults_of_header(name: str, image: Image.Image, size: tuple[int, int]) -> l
     if image.mode != "P":
         hint = (
             "the server wants palette PNGs of mode P, one class index per pixel in VOC's colours. MMSegmentation's own "
-            "IoUMetric writes mode L; `pseudolabel test --out` writes them right"
+            "IoUMetric writes mode L; `pseudolabel test` writes them right"
         )
         faults.append(Fault(f"'{name}' has mode {image.mode}", hint))
     if image.size != size:

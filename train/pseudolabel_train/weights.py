@@ -218,7 +218,7 @@ def _download(url: str) -> object:
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsError(
             f"the initial weights '{url}' cannot be fetched ({error}); download {name} where there is a network and "
-            f"say --init PATH/{name}"
+            f"say `init` PATH/{name}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: a clock by part, the peak of memory, the machine's own rate."""
+"""What benchmarks measure with: seconds by part, the peak of memory, the machine's own rate."""
 
 import ctypes
 import gc
@@ -10,25 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
 MATMUL_SIDE = {"cuda": 8192, "cpu": 2048}
 MATMUL_ROUNDS = 10
-
-
-def whole_numbers(text: str) -> list[int]:
-    """The value of an option that takes several, with commas."""
-    return [int(number) for number in text.split(",")]
+LIBRARIES = ("torch", "diffusers", "transformers", "onedl-mmcv", "onedl-mmengine")
 
 
 def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
-    """Only a fresh process tells how much memory one way takes."""
+    """The function's result in a fresh process, where memory that others used does not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -152,9 +147,6 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-    }
+    """Of Python and of the libraries that are installed."""
+    installed = {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
+    return {"python": platform.python_version(), **installed}

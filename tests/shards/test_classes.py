@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import ShardError
+from pseudolabel.shards.classes import check_vocabulary
 from pseudolabel.vocabulary import load_vocabulary
-from pseudolabel_train.shard_classes import check_vocabulary
 from pseudolabel_train.shard_dataset import ShardDataset
-from pseudolabel_train.shard_stream import ShardStream
-from tests.train.shards import write_masks
+from tests.shards.samples import write_masks
 
 SHAPES = ("background", "circle", "square", "triangle", "star", "cross", "heart")
 
@@ -43,9 +42,8 @@ def test_the_runs_own_vocabulary_is_taken_and_another_is_refused_with_both_names
     note(masks, SHAPES, "shapes", is_refined)
     check(masks, "shapes")
     said = rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
-    for build in (ShardDataset, ShardStream):
-        with pytest.raises(ShardError, match=said):
-            build(str(masks), "voc")
+    with pytest.raises(ShardError, match=said):
+        ShardDataset(str(masks), "voc")
 
 
 def test_another_order_is_refused(masks):

@@ -8,6 +8,7 @@ from typing import Any
 from pseudolabel.errors import ShardError
 from pseudolabel.io.folder import Folder
 from pseudolabel.records import IGNORE
+from pseudolabel.shards.find import folder_of
 from pseudolabel.shards.ledger import RUN
 from pseudolabel.vocabulary import Vocabulary
 
@@ -42,8 +43,8 @@ def check_vocabulary(paths: Sequence[str], vocabulary: Vocabulary) -> None:
     Raises:
         ShardError: if the classes differ in number, name or order; the message has both.
     """
-    for path in {path.rpartition("/")[0] or ".": path for path in reversed(paths)}.values():
-        folder = path.rpartition("/")[0] or "."
+    for path in {folder_of(path): path for path in reversed(paths)}.values():
+        folder = folder_of(path)
         if path.rpartition("/")[2].startswith("segments-") and Folder(folder).exists(RUN):
             raise ShardError(f"'{path}' holds regions that only tell apart, without classes, so nothing can be learnt")
         for recorded in recorded_classes(Folder(folder)):

@@ -1,0 +1,135 @@
+"""Runs a command of the command line: parses it, gives it its experiment and rank, and explains errors."""
+
+import inspect
+import logging
+import os
+import signal
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from contextlib import nullcontext
+from io import TextIOWrapper
+from typing import Protocol
+
+from jsonargparse import Namespace
+
+from pseudolabel.errors import SettingError, UserError
+from pseudolabel.experiment_file import check_shipped, named_plugins, resolve_shipped
+from pseudolabel.methods.plugins import load_plugins
+from pseudolabel.options import Command, build_parser
+from pseudolabel.runtime.alone import stands_aside
+from pseudolabel.runtime.cores import sleep_while_waiting
+from pseudolabel.runtime.interrupt import ended_by_interrupt
+from pseudolabel.runtime.terminal import Terminal
+from pseudolabel.runtime.watchdog import end_with_launcher
+from pseudolabel.settings_parser import read_experiment, without_settings
+
+TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
+
+log = logging.getLogger(__name__)
+terminal = Terminal()
+
+
+class Ended(Protocol):
+    """How the work of a command ended."""
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command."""
+
+    def lines(self) -> list[str]:
+        """The command's last lines."""
+
+
+def report(ended: Ended | None) -> int:
+    """Print how the work ended, unless another process does; give the exit status."""
+    if ended is None:
+        return 0
+    for line in ended.lines():
+        terminal.print(line)
+    return ended.exit_status
+
+
+def run_command(commands: Mapping[str, Command], arguments: list[str] | None) -> int:
+    """Run a command; errors that the user can fix end in one message and their status, not in a traceback.
+
+    Args:
+        commands: by name.
+        arguments: of the command line; None for this process's, which an interrupt then ends.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
+    sleep_while_waiting()
+    end_with_launcher()
+    with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
+        name, values = parse(commands, sys.argv[1:] if arguments is None else arguments)
+    message = f"pseudolabel {name}: interrupted; {commands[name].interrupted}"
+    level = logging.DEBUG if values.pop("verbose", False) else logging.INFO
+    level = logging.WARNING if values.pop("quiet", False) else level
+    with ended_by_interrupt(message) if arguments is None else nullcontext(), terminal.shows(level):
+        return _run(name, commands[name], values)
+
+
+def parse(commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, Namespace]:
+    """The command and the values of its options; a bad command line ends the process with status 2."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    try:
+        resolved = _resolve_shipped(arguments)
+        load_plugins(_named_plugins(resolved))
+    except SettingError as error:
+        parser = build_parser(commands, name)
+        parser.commands.get(name, parser).error(str(error))
+    parser = build_parser(commands, name)
+    values = parser.instantiate(parser.parse_args(resolved))[name]
+    # `failures` repeats messages of commands that take these settings.
+    named = build_parser(commands, "generate").commands["generate"] if name == "failures" else parser.commands[name]
+    terminal.options = named.options()
+    return name, values
+
+
+def _run(name: str, command: Command, values: Namespace) -> int:
+    if command.is_alone and stands_aside(name):
+        return 0
+    try:
+        arguments = dict(values)
+        if command.reads:
+            arguments = {"experiment": read_experiment(values), **without_settings(values)}
+        if "rank" in inspect.signature(command.run).parameters:
+            from pseudolabel.runtime.rank import current_rank
+
+            arguments["rank"] = current_rank()
+        return command.run(**arguments)
+    except UserError as error:
+        terminal.print_error(f"pseudolabel {name}: {error}")
+        log.debug("it was raised here:", exc_info=True)
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        terminal.print_error(f"pseudolabel {name}: {error}; say: pip install 'pseudolabel[train]'")
+        return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _named_plugins(arguments: list[str]) -> list[str]:
+    """The files after `--plugins` and in experiment files, which are run before the options are known."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", nargs="+", default=[], action="extend")
+    parser.add_argument("--config", action="append", default=[])
+    known = parser.parse_known_args(arguments)[0]
+    return [plugin for config in known.config for plugin in named_plugins(config)] + known.plugins
+
+
+def _resolve_shipped(arguments: list[str]) -> list[str]:
+    """Let `--config NAME`, `--crf=NAME` and so on stand for files that ship, where no such file is here."""
+    resolved = list(arguments)
+    for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
+        option, joined, value = argument.partition("=")
+        option, value = (option, value) if joined else (before, argument)
+        setting = option.removeprefix("--") if option.startswith("--") else ""
+        check_shipped(setting, value)
+        resolved[place] = f"{option}={resolve_shipped(setting, value)}" if joined else resolve_shipped(setting, value)
+    return resolved

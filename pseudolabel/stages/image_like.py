@@ -1,0 +1,90 @@
+"""Images in every form that Python users have them in, as upright RGB images and samples."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import xxhash
+from PIL import Image
+
+from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError
+from pseudolabel.io.files import Location, read_bytes
+from pseudolabel.io.images import decode_image, upright_rgb
+from pseudolabel.io.names import printable
+from pseudolabel.methods.registry import Outcome, Predictor
+from pseudolabel.records import Sample
+
+ImageLike = Image.Image | np.ndarray | str | Path | bytes
+"""A PIL image of any mode, uint8 (H, W), (H, W, 3) or (H, W, 4), or an image file's path, fsspec URL or bytes."""
+
+MAX_PIXELS = SourceConfig().max_pixels
+_ONE = (Image.Image, np.ndarray, str, bytes, os.PathLike, Mapping)
+
+
+def is_one_image(images: Any) -> TypeGuard[ImageLike]:
+    """Whether this is one image, and not several."""
+    return isinstance(images, _ONE) or not isinstance(images, Iterable)
+
+
+def decode(image: ImageLike, origin: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Any image as 8-bit RGB, upright by its EXIF orientation, with transparency laid on white.
+
+    Args:
+        image: in any of the forms.
+        origin: a name for messages, of an image that is not a file.
+        max_pixels: largest width * height that is decoded.
+
+    Raises:
+        SampleError: if it cannot be read, or is too large.
+    """
+    if isinstance(image, Image.Image):
+        return upright_rgb(image, origin, max_pixels)
+    if isinstance(image, bytes):
+        return decode_image(image, origin, max_pixels)[0]
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+            raise SampleError("unreadable", f"an array {image.dtype} {image.shape}; give uint8 (H, W) or (H, W, 3)")
+        return upright_rgb(Image.fromarray(image), origin, max_pixels)
+    if not isinstance(image, (str, os.PathLike)):
+        raise SampleError("unreadable", f"a {type(image).__name__}; give a PIL image, an array, a path or bytes")
+    return decode_image(read_bytes(Location(str(image))), printable(str(image)), max_pixels)[0]
+
+
+def noise_key(image: Image.Image, used: set[str]) -> str:
+    """A key by the image's content, since noise is drawn by key: an image has the same result in every call.
+
+    Args:
+        image: RGB.
+        used: the keys of the call's other images, to which this one is added; keys of one call differ.
+    """
+    digest = xxhash.xxh3_64_hexdigest(image.tobytes())
+    number = 1
+    while (key := digest if number == 1 else f"{digest}-{number}") in used:
+        number += 1
+    used.add(key)
+    return key
+
+
+def predict(
+    predictor: Predictor, items: Iterable[Sample | SampleError]
+) -> Iterator[tuple[Sample, Outcome] | SampleError]:
+    """Every sample with its outcome, and errors where they were among the items, in the items' order."""
+    taken: deque[Sample | SampleError] = deque()
+
+    def samples() -> Iterator[Sample]:
+        for item in items:
+            taken.append(item)
+            if isinstance(item, Sample):
+                yield item
+
+    for sample, outcome in predictor(samples()):
+        while isinstance(error := taken.popleft(), SampleError):
+            yield error
+        yield sample, outcome
+    for item in taken:
+        assert isinstance(item, SampleError)
+        yield item

@@ -1,0 +1,72 @@
+"""Loading the diffusion model from Python."""
+
+from typing import Any
+
+import torch
+
+from pseudolabel.config import Experiment
+from pseudolabel.diffusion.load import load_model as load
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.errors import SettingError
+from pseudolabel.experiment_file import open_experiment
+from pseudolabel.io.hub import Hub
+from pseudolabel.runtime.rank import current_rank
+
+
+def load_model(
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    variant: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    image_size: int = 0,
+    compile: bool = False,
+) -> DiffusionModel:
+    """Load a frozen Stable Diffusion 1.x or 2.x, from safetensors files only.
+
+    Args:
+        name: hub id, or folder in diffusers' layout, or `shapes`, the small model that ships with the package.
+        device: such as `cuda`; None is the device that Accelerate gives this process.
+        dtype: `float32`, `float16`, `bfloat16`, or `auto`: bfloat16 on CUDA devices that have it, float16 on other
+            CUDA devices, float32 elsewhere.
+        revision: branch, tag or commit on the hub; None is `main`.
+        variant: file variant on the hub, such as `fp16`.
+        token: for gated and private checkpoints; None is the one that `hf auth login` has stored.
+        local_files_only: read the local cache alone, without the network.
+        image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
+        compile: compile the residual blocks and feed-forward layers, for many images on CUDA devices.
+
+    Raises:
+        ModelError: if it cannot be loaded, or is not a complete Stable Diffusion 1.x or 2.x.
+        SettingError: if a value makes no sense.
+    """
+    settings = model_settings(name, dtype, revision, variant)
+    settings |= {"model.image_size": image_size, "model.compile": compile}
+    return load(open_experiment(Experiment(), settings).model, find_device(device), Hub(token, local_files_only))
+
+
+def model_settings(name: str, dtype: str | torch.dtype, revision: str | None, variant: str | None) -> dict[str, Any]:
+    """A model's settings by dotted name."""
+    return {
+        "model.name": name,
+        "model.dtype": str(dtype).removeprefix("torch."),
+        "model.revision": revision or "main",
+        "model.variant": variant or "",
+    }
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; without one, the device that Accelerate gives this process.
+
+    Raises:
+        SettingError: if there is no such device here.
+    """
+    if device is None:
+        return current_rank().device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"there is no device '{device}' here: {error}") from error
