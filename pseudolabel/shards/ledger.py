@@ -70,7 +70,7 @@ def entry_name(kind: str, unit: int) -> str:
 
 
 class Ledger:
-    """The ledger of one output folder of one kind of shard (`cams`, `masks`, `segments` or `filter`)."""
+    """The ledger of one output folder of one kind of shard (`cams`, `masks`, `segments`, `filter` or `captions`)."""
 
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
@@ -146,8 +146,8 @@ class Ledger:
         if settings is not None and "about" not in self._read_run() and self._holds_samples():
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
-                "other things of a run: they can be read, but not added to. Choose another `out`, or finish the run "
-                "with that version"
+                f"other things of a run: they can be read, but not added to. Choose another {self.folder.setting}, or "
+                "finish the run with that version"
             )
         return settings
 
@@ -169,7 +169,7 @@ class Ledger:
         return OutputError(
             f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
             + "\n".join(f"  {line}" for line in differences(before, now))
-            + "\nChoose another `out`, or take the settings back, or remove that folder to start anew."
+            + f"\nChoose another {self.folder.setting}, restore the settings, or remove that folder to start anew."
             + hint
         )
 
@@ -187,7 +187,8 @@ class Ledger:
             return {**run, "settings": run["settings"]}
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another `out`"
+                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another "
+                f"{self.folder.setting}"
             ) from error
 
     def entry(self, unit: int) -> LedgerEntry | None:

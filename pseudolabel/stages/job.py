@@ -160,7 +160,7 @@ class Job(Generic[T]):
         if is_readable:
             raise OutputError(
                 f"'{folder.path}/{name}' was changed since it was written, so it is not written over; move it away to "
-                "have it made again, or choose another `out`"
+                f"have it made again, or choose another {folder.setting}"
             )
 
     def poll(self, in_progress: int) -> None:

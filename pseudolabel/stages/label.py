@@ -15,12 +15,13 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.methods.registry import Context, Method, Predictor, chosen_method
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import Ledger
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.job import open_job
+from pseudolabel.stages.job import failed_keys, open_job
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
 from pseudolabel.stages.units import Unit, UnitDigests, cut_units, describe_words
@@ -155,5 +156,14 @@ def _captions(experiment: Experiment, method: Method, source: Source, vocabulary
     captions = match_captions(written, source.entries, vocabulary, path)
     check_images(written, captions, source.entries, path)
     if method.captions == "class":  # an image's own caption is taken where there is one
+        captions = {**_without_caption(path, source, vocabulary), **captions}
         check_complete(captions, source.entries, vocabulary, path)
     return captions
+
+
+def _without_caption(path: str, source: Source, vocabulary: Vocabulary) -> Captions:
+    """Empty captions for the images that `pseudolabel caption` has recorded as failures in this folder."""
+    ledger = Ledger(Folder(path), "captions")
+    failed = {key for entry in ledger.read(ledger.units()).values() for key in failed_keys(entry)}
+    entries = [entry for entry in source.entries if entry.key in failed and entry.problem is None]
+    return {(entry.key, vocabulary.names[index]): "" for entry in entries for index in entry.classes}
