@@ -18,7 +18,7 @@ INDEX = "index.json"
 SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
-WAIT_SECONDS = 0.1  # between looks for what the first rank does
+WAIT_SECONDS = 0.1  # between checks of what the first rank has done
 RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add `retry_failed`."
 
 
@@ -214,7 +214,7 @@ class Ledger:
             }
 
     def recorded(self, unit: int) -> LedgerEntry | None:
-        """The entry of a unit, whatever has become of its shard."""
+        """The entry of a unit, whether its shard exists or not; None without a valid entry."""
         try:
             return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -239,7 +239,7 @@ class Ledger:
         self.folder.write_bytes(entry_name(self.kind, entry.unit), encode_json(asdict(entry)))
 
     def write_index(self, entries: list[LedgerEntry], fingerprint: str) -> None:
-        """List all shards; written last, so that its presence says that the output is whole."""
+        """List all shards; written last: its presence says that the output is complete."""
         shards = [{"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries]
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}

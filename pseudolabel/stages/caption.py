@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
-    """Caption this rank's share of the images that have no captions yet, into JSONL files in `captions.source`.
+    """Caption the images assigned to this rank that have no captions yet, into JSONL files in `captions.source`.
 
     Captions in other files of the folder, such as ones written by hand or for a shorter list of images, stay and are
     not written again.
@@ -53,8 +53,8 @@ def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = Fals
         retry_failed: also retry the images of finished files that could not be read.
 
     Returns:
-        The summary of the whole job where this call finished it. None where other ranks are still at work, or where no
-        caption is missing.
+        The summary of the complete job if this call finished it; None while other ranks are at work, or if no caption
+        is missing.
 
     Raises:
         SettingError: if `captions.source` names no folder.

@@ -33,16 +33,16 @@ from pseudolabel.vocabulary import Vocabulary
 def write_labels(
     experiment: Experiment, rank: Rank, retry_failed: bool = False, on_open: Callable[[], object] = lambda: None
 ) -> Summary | None:
-    """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments as the method has it.
+    """Label the work units assigned to this rank, into OUT/cams, OUT/masks or OUT/segments as the method declares.
 
     Args:
-        experiment: everything that is to be done.
-        rank: who this process is.
+        experiment: all settings.
+        rank: this process.
         retry_failed: also retry the failed samples of finished units.
-        on_open: called once the output folder is this run's, and its settings are noted there.
+        on_open: called after the output folder is locked and the run's settings are written there.
 
     Returns:
-        The summary of the whole job where this call finished it, None where other ranks are still at work.
+        The summary of the complete job if this call finished it; None while other ranks are at work.
     """
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     method, method_settings = chosen_method(experiment)
