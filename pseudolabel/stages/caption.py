@@ -73,7 +73,7 @@ def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = Fals
             _keep_earlier(folder, _settings(experiment, captioner, vocabulary, _missing(source, folder, vocabulary)))
     rank.barrier()
     entries = _missing(source, folder, vocabulary)
-    if all(entry.problem is not None and entry.problem[0] == SKIPPED for entry in entries):
+    if all(entry.problem is not None and entry.problem.status == SKIPPED for entry in entries):
         log.info("captions: every image of '%s' has its captions in '%s'", experiment.source.path, target)
         return None
     units = cut_units(entries, experiment.work.unit)
