@@ -422,7 +422,10 @@ def test_csv_as_people_write_it(tmp_path: Path, voc: Vocabulary, content: bytes,
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("image,labels\na.jpg,étoile\n".encode("cp1252"), r"not UTF-8 text .* iconv -f WINDOWS-1252 -t UTF-8"),
+        (
+            "image,labels\na.jpg,étoile\n".encode("cp1252"),
+            r"not UTF-8 text .*iconv -f ENCODING -t UTF-8.* WINDOWS-1252",
+        ),
         ("image,labels\na.jpg,cat\n".encode("utf-16-le"), "zero bytes, so it is not text; save it as UTF-8"),
     ],
 )
