@@ -21,7 +21,7 @@ from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.ledger import INDEX, SKIPPED, Ledger, entry_name, shard_name
-from pseudolabel.shards.others import check_shard_folder
+from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import CAPTIONS
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
@@ -178,8 +178,8 @@ def _keep_earlier(folder: Folder, settings: Mapping[str, Any]) -> None:
     is_same = all(before.get(name) == settings[name] for name in ("captioner", "work"))
     if not is_same or any(prefixes.get(name, prefix) != prefix for name, prefix in before.get("prefixes", {}).items()):
         return
-    if folder.exists(INDEX):
-        folder.remove(INDEX)
+    for name in {INDEX, SUMMARY} & set(folder.names()):
+        folder.remove(name)
     for unit in sorted(ledger.units()):
         shard = shard_name(KIND, unit, CAPTIONS.suffix)
         data = folder.read_bytes(shard) if folder.exists(shard) else b""
