@@ -37,11 +37,18 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
     return 0
 
 
-def caption(experiment: Experiment, rank: "Rank") -> int:
-    """Write a caption for every image and class without one, as files in --captions.source."""
+def caption(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:
+    """Write a caption for every image and class that has none yet, into --captions.source.
+
+    `accelerate launch` uses several devices, and a run that was stopped resumes with the same command. Images and
+    classes that are added later get captions of their own; those that are there stay as they are.
+
+    Args:
+        retry_failed: also retry the images of finished files that could not be read.
+    """
     from pseudolabel.stages.caption import write_captions
 
-    return report(write_captions(experiment, rank))
+    return report(write_captions(experiment, rank, retry_failed))
 
 
 def filter_classes(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -> int:

@@ -93,10 +93,10 @@ def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     """The simplex around each point (Adams et al., section 3.1).
 
     Args:
-        points: float32 (d, N), scaled so that the kernel's deviation is 1.
+        points: float32 (d, N), scaled so that the kernel's sigma is 1.
 
     Returns:
-        float32 (d + 1, N) whole coordinates of the nearest vertex of remainder 0; int64 (d + 1, N) ranks of the
+        float32 (d + 1, N) integer coordinates of the nearest vertex of remainder 0; int64 (d + 1, N) ranks of the
         coordinates' distances from it, largest first; float32 (d + 1, N) barycentric weights of the simplex's vertices
         of remainders 0 to d.
 

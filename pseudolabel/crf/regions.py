@@ -31,7 +31,7 @@ class NamedRegions:
 
 
 def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray:
-    """uint8 (H, W) labels of named regions, refined as FreeSeg-Diff's switch has it; `device` is for `torch`."""
+    """uint8 (H, W) labels of named regions, refined as `refinement` says; `device` is for the engine `torch`."""
     config = named.config
     if config.refinement == "per_cluster":
         return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf, device)

@@ -24,15 +24,16 @@ class Folder:
     Attributes:
         path: the folder as the user wrote it.
         local: its path on this machine's file system; None for a URL.
+        setting: the setting that names it, for messages.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path.rstrip("/") or path
+    def __init__(self, path: str, setting: str = "`out`") -> None:
+        self.path, self.setting = path.rstrip("/") or path, setting
         self._fs, self._root = open_filesystem(self.path)
         self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.path}/{name}")
+        return Folder(f"{self.path}/{name}", self.setting)
 
     def prepare(self) -> None:
         """Create the folder and check that files can be written in it.
@@ -181,9 +182,10 @@ class Folder:
                 "command again: it continues where it stopped"
             )
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return f"'{self.path}' cannot be written ({error.strerror}); choose another `out` or change its permissions"
+            fix = f"choose another {self.setting} or change its permissions"
+            return f"'{self.path}' cannot be written ({error.strerror}); {fix}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            return f"'{self.path}' is a file, or lies below one; choose another `out`"
+            return f"'{self.path}' is a file, or lies below one; choose another {self.setting}"
         return f"'{self.path}' cannot be used: {error}"
 
 

@@ -59,4 +59,4 @@ def _busy(folder: Folder, path: Path) -> str:
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another `out`"
+    return f"another run writes to '{folder.path}' ({who}); wait for it or stop it, or choose another {folder.setting}"

@@ -35,12 +35,12 @@ def _run(name: str, data: str, accuracy: float | None, miou: float | None, chang
     return Row(name, data, {score: value for score, value in figures.items() if value is not None}, change)
 
 
-def _diffseg(tau: float, **switches: Any) -> Change:
+def _diffseg(tau: float, **settings: Any) -> Change:
     """The paper's crop and threshold; on Shapes its own threshold, which no paper has chosen."""
 
     def change(experiment: Experiment) -> Experiment:
         chosen = experiment.diffseg.threshold if experiment.model.name == NAME else tau
-        return method("diffseg", **{"fit": "crop", "threshold": chosen, **switches})(experiment)
+        return method("diffseg", **{"fit": "crop", "threshold": chosen, **settings})(experiment)
 
     return change
 
@@ -78,13 +78,13 @@ TABLE_2 = Table(
 )
 
 
-def _ablation(name: str, switch: str, values: tuple[float, ...], **others: float) -> tuple[Row, ...]:
-    """Figure 10, whose values are only drawn: one switch moves, the others stay."""
+def _ablation(name: str, setting_name: str, values: tuple[float, ...], **others: float) -> tuple[Row, ...]:
+    """Figure 10, whose values are only drawn: one setting varies, the others are fixed."""
     rows = []
     for value in values:
-        switches = {"timestep": 100, **others, switch: value}
-        on_shapes = switch != "anchors" or value <= SHAPES_SIDE
-        rows.append(Row(f"{name} = {value:g}", "COCO-Stuff-27", {}, _diffseg(1.0, **switches), on_shapes=on_shapes))
+        settings = {"timestep": 100, **others, setting_name: value}
+        on_shapes = setting_name != "anchors" or value <= SHAPES_SIDE
+        rows.append(Row(f"{name} = {value:g}", "COCO-Stuff-27", {}, _diffseg(1.0, **settings), on_shapes=on_shapes))
     return tuple(rows)
 
 

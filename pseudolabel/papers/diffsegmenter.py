@@ -33,11 +33,11 @@ def _elbo(data: str) -> Row:
     return Row("ELBO baseline (Eq. 3), zero-shot", data, {}, method("elbo"), labels="predicted")
 
 
-def _equal_weights(**switches: str) -> Change:
+def _equal_weights(**settings: str) -> Change:
     def change(experiment: Experiment) -> Experiment:
         strides = experiment.diffsegmenter.level_weights
         weights = dict.fromkeys(strides, 1 / len(strides))
-        return method("diffsegmenter", level_weights=weights, **switches)(experiment)
+        return method("diffsegmenter", level_weights=weights, **settings)(experiment)
 
     return change
 

@@ -32,9 +32,9 @@ _FEATURES = {
 _STRIDES = {"16": 32, "32": 16, "64": 8}
 
 
-def _freeseg(**switches: object) -> Change:
+def _freeseg(**settings: object) -> Change:
     captions = setting("filter", image="none", nouns="nearest", prefixes=["a picture of"])
-    return both(captions, method("freesegdiff", **switches))
+    return both(captions, method("freesegdiff", **settings))
 
 
 # What the released program does otherwise than the paper says, as in configs/pipeline/freesegdiff_released.yaml.
@@ -59,8 +59,8 @@ def _released_row(data: str, published: float) -> Row:
     return Row("FreeSeg-Diff, as released", data, {PER_IMAGE: published}, _released, labels="predicted")
 
 
-def _row(name: str, data: str, published: float, **switches: object) -> Row:
-    return Row(name, data, {PER_IMAGE: published}, _freeseg(**switches), labels="predicted")
+def _row(name: str, data: str, published: float, **settings: object) -> Row:
+    return Row(name, data, {PER_IMAGE: published}, _freeseg(**settings), labels="predicted")
 
 
 TABLE_1 = Table(

@@ -56,7 +56,7 @@ def setting(section: str, **values: Any) -> Change:
 
 
 def method(name: str, **values: Any) -> Change:
-    """The change that takes a method and sets its switches."""
+    """The change that chooses a method and sets its settings."""
     return lambda experiment: replace(setting(name, **values)(experiment), method=name)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +11,7 @@ from pseudolabel.io.names import printable
 from pseudolabel.records import Failure
 from pseudolabel.shards.ledger import SKIPPED, Ledger
 
-KINDS = ("cams", "masks", "segments", "filter")
+KINDS = ("cams", "masks", "segments", "filter", "captions")
 COLUMNS = ("kind", "key", "origin", "status", "message")
 
 Recorded = tuple[str, Failure]
@@ -20,7 +19,7 @@ Recorded = tuple[str, Failure]
 
 
 def find_failures(folder: Folder) -> list[Recorded]:
-    """Every sample that is in no shard, by kind and key; what `masks` took over from `cams` comes once.
+    """Every sample that is in no shard, by kind and key; what `masks` has from `cams` comes once.
 
     Args:
         folder: an output folder, or one of its folders, such as `cams`.
@@ -30,11 +29,10 @@ def find_failures(folder: Folder) -> list[Recorded]:
     """
     ledgers = [Ledger(place, kind) for kind in KINDS for place in (folder, folder / kind)]
     recorded = {ledger: ledger.units() for ledger in ledgers}
-    captions = [place for place in (folder, folder / "captions") if _caption_files(place)]
-    if not any(recorded.values()) and not captions:
+    if not any(recorded.values()):
         raise NoRecordError(
-            f"no job has recorded anything in '{folder.path}'; give the `out` of cams, generate, refine or filter, or "
-            "a folder in it such as 'cams'"
+            f"no job has recorded anything in '{folder.path}'; give the `out` of cams, generate, refine or filter, a "
+            "folder in it such as 'cams', or the folder of captions"
         )
     found: list[Recorded] = []
     seen: set[Failure] = set()
@@ -43,32 +41,7 @@ def find_failures(folder: Folder) -> list[Recorded]:
         new = sorted((failure for failure in failures if failure not in seen), key=lambda failure: failure.key)
         found += [(ledger.kind, failure) for failure in new]
         seen |= set(failures)
-    for place in captions:
-        found += [("captions", failure) for failure in _without_caption(place)]
     return found
-
-
-def _caption_files(folder: Folder) -> list[str]:
-    return [name for name in folder.names() if name.startswith("captions-") and name.endswith(".jsonl")]
-
-
-def _without_caption(folder: Folder) -> list[Failure]:
-    """The images of which a class has no caption yet because they could not be read, one failure each."""
-    failed: dict[tuple[str, str], Failure] = {}
-    done: set[tuple[str, str]] = set()
-    for name in _caption_files(folder):
-        try:
-            lines = [json.loads(line) for line in folder.read_bytes(name).split(b"\n") if line.strip()]
-            for line in lines:
-                pair = (line["key"], line["class"])
-                if line["caption"]:
-                    done.add(pair)
-                elif "failure" in line:
-                    failed[pair] = Failure(**line["failure"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise NoRecordError(f"'{folder.path}/{name}' is no file of captions ({error!r}); remove it") from error
-    left = {failure.key: failure for pair, failure in failed.items() if pair not in done}
-    return [left[key] for key in sorted(left)]
 
 
 def count(failures: Sequence[Recorded]) -> str:

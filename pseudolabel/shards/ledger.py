@@ -18,7 +18,7 @@ INDEX = "index.json"
 SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
-WAIT_SECONDS = 0.1  # between looks for what the first rank does
+WAIT_SECONDS = 0.1  # between checks of what the first rank has done
 RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add `retry_failed`."
 
 
@@ -70,7 +70,7 @@ def entry_name(kind: str, unit: int) -> str:
 
 
 class Ledger:
-    """The ledger of one output folder of one kind of shard (`cams`, `masks`, `segments` or `filter`)."""
+    """The ledger of one output folder of one kind of shard (`cams`, `masks`, `segments`, `filter` or `captions`)."""
 
     def __init__(self, folder: Folder, kind: str) -> None:
         self.folder, self.kind = folder, kind
@@ -146,8 +146,8 @@ class Ledger:
         if settings is not None and "about" not in self._read_run() and self._holds_samples():
             raise OutputError(
                 f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
-                "other things of a run: they can be read, but not added to. Choose another `out`, or finish the run "
-                "with that version"
+                f"other things of a run: they can be read, but not added to. Choose another {self.folder.setting}, or "
+                "finish the run with that version"
             )
         return settings
 
@@ -169,7 +169,7 @@ class Ledger:
         return OutputError(
             f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
             + "\n".join(f"  {line}" for line in differences(before, now))
-            + "\nChoose another `out`, or take the settings back, or remove that folder to start anew."
+            + f"\nChoose another {self.folder.setting}, restore the settings, or remove that folder to start anew."
             + hint
         )
 
@@ -187,7 +187,8 @@ class Ledger:
             return {**run, "settings": run["settings"]}
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another `out`"
+                f"'{self.folder.path}/{RUN}' is damaged ({error}); remove that folder or choose another "
+                f"{self.folder.setting}"
             ) from error
 
     def entry(self, unit: int) -> LedgerEntry | None:
@@ -213,7 +214,7 @@ class Ledger:
             }
 
     def recorded(self, unit: int) -> LedgerEntry | None:
-        """The entry of a unit, whatever has become of its shard."""
+        """The entry of a unit, whether its shard exists or not; None without a valid entry."""
         try:
             return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -238,7 +239,7 @@ class Ledger:
         self.folder.write_bytes(entry_name(self.kind, entry.unit), encode_json(asdict(entry)))
 
     def write_index(self, entries: list[LedgerEntry], fingerprint: str) -> None:
-        """List all shards; written last, so that its presence says that the output is whole."""
+        """List all shards; written last: its presence says that the output is complete."""
         shards = [{"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries]
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}

@@ -21,13 +21,13 @@ def check_shard_folder(folder: Folder, kind: str) -> None:
     Raises:
         NotOursError: if it may not.
     """
-    taken = re.compile(rf"{re.escape(kind)}-\d{{6,}}\.(tar|jsonl|json)")
+    taken = re.compile(rf"{re.escape(kind)}-\d{{6,12}}\.(tar|jsonl|json)")
     found = [name for name in folder.names() if name in (RUN, INDEX, SUMMARY) or taken.fullmatch(name)]
     if found and not _is_ours(folder):
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise NotOursError(
             f"'{folder.path}' holds files that pseudolabel did not write and that would be written over: "
-            f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another `out`, or move what is there"
+            f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another {folder.setting}, or move what is there"
         )
 
 

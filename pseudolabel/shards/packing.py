@@ -1,6 +1,7 @@
 """How the samples of a unit become one file: a WebDataset tar, or JSON lines."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -55,5 +56,20 @@ def read_jsonl(file: BinaryIO) -> Iterator[tuple[str, Members]]:
         yield key, {"json": json.dumps(fields, ensure_ascii=False).encode()}
 
 
+def write_caption_lines(file: BinaryIO, samples: Iterable[tuple[str, Members]]) -> None:
+    """Write samples whose members are captions by class name, one line of `key`, `class` and `caption` each."""
+    for key, members in samples:
+        for name, caption in members.items():
+            line = json.dumps({"key": key, "class": name, "caption": caption.decode()}, ensure_ascii=False)
+            file.write(line.encode() + b"\n")
+
+
+def read_caption_lines(file: BinaryIO) -> Iterator[tuple[str, Members]]:
+    """Read them back; the lines of a sample follow each other."""
+    for key, lines in itertools.groupby(map(json.loads, file), lambda line: line["key"]):
+        yield key, {line["class"]: line["caption"].encode() for line in lines}
+
+
 TAR = Packing("tar", write_tar, read_tar)
 JSONL = Packing("jsonl", write_jsonl, read_jsonl)
+CAPTIONS = Packing("jsonl", write_caption_lines, read_caption_lines)

@@ -60,7 +60,8 @@ def list_coco_object(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         key, origin = key_of(place), f"{coco.path} image {image.number}"
         problem = None
         if image.rival:
-            problem = (TWO_IMAGES, f"{origin} is '{image.name}' and '{image.rival}'; give each image an id of its own")
+            message = f"{origin} is '{image.name}' and '{image.rival}'; give each image an id of its own"
+            problem = SampleError(TWO_IMAGES, message)
         entries.append(Entry(key, join(images, place), tuple(classes), origin, problem))
         outlines = [(labels[one.category], one.crowd, one.outline) for one in image.objects if one.outline is not None]
         if image.size is not None and (outlines or not image.objects) and not image.rival:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from pseudolabel.errors import SourceError
+from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.io.names import printable
 from pseudolabel.io.parquet import Cell
 from pseudolabel.io.tar import is_meta
@@ -24,7 +24,7 @@ class Entry:
         path: where the image is: a local path or any fsspec URL.
         classes: sorted vocabulary indices (1..N) of the image-level labels.
         origin: the file and line (or the shard and member) that named the image, for messages.
-        problem: `(status, message)` of a fault found while listing, such as an unknown class; else None.
+        problem: the failure found while listing, such as an unknown class; else None.
         offset, length: the image's bytes inside `path` where that is a tar shard; else None.
         cell: the image's bytes inside `path` where that is a Parquet file; else None.
     """
@@ -33,7 +33,7 @@ class Entry:
     path: str
     classes: tuple[int, ...]
     origin: str
-    problem: tuple[str, str] | None = None
+    problem: SampleError | None = None
     offset: int | None = None
     length: int | None = None
     cell: Cell | None = None

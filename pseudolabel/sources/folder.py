@@ -1,6 +1,7 @@
 """Folders: one per class, as image classification data sets have them."""
 
 from pseudolabel.config import SourceConfig
+from pseudolabel.errors import SampleError
 from pseudolabel.io.names import printable
 from pseudolabel.sources.class_folders import BACKGROUND_FOLDER, ClassFolders, find_class_folders, images_below, shorten
 from pseudolabel.sources.entry import UNDECODABLE_NAME, Entry, key_of
@@ -31,7 +32,8 @@ def list_folder(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         labels = [label for label in folders.labels(shown) if label.casefold() != BACKGROUND_FOLDER]
         classes, problem = reader.read(labels, printable(path))
         if shown != name:
-            problem = (UNDECODABLE_NAME, f"{printable(path)}: the name of the file or folder is no UTF-8; rename it")
+            message = f"{printable(path)}: the name of the file or folder is no UTF-8; rename it"
+            problem = SampleError(UNDECODABLE_NAME, message)
         entries.append(Entry(key_of(shown), path, classes, printable(path), problem))
     is_known = any(reader.read([name], name)[0] for name in folders.names)
     no_labels = "" if is_known else _no_labels(folders, config, vocabulary)

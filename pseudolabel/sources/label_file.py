@@ -17,7 +17,7 @@ from pseudolabel.io.left_out import LeftOut
 from pseudolabel.sources.coco_json import parse_coco
 from pseudolabel.sources.entry import IMAGE_PROBLEMS, Entry
 from pseudolabel.sources.image_ids import describe_ids, match_ids
-from pseudolabel.sources.labels import UNCLEAR_LABELS, UNKNOWN_CLASS, LabelReader, Labels, Problem
+from pseudolabel.sources.labels import UNCLEAR_LABELS, UNKNOWN_CLASS, LabelReader, Labels
 from pseudolabel.vocabulary import Vocabulary
 
 LABEL_FIELDS = (
@@ -80,13 +80,13 @@ def label_by_file(entries: list[Entry], path: str, vocabulary: Vocabulary) -> tu
         name = ids.get(entry.key)
         if name is None:
             message = f"labels: '{path}' has none for '{entry.key}'; write [] for an image without objects"
-            return (), ("missing", message)
+            return (), SampleError("missing", message)
         if entry.key in cut:
             message = f"labels: lines of '{path}' may be of '{name}' or of an image whose name goes on after a blank"
-            return (), (UNCLEAR_LABELS, f"{message}; write a tab behind each name")
+            return (), SampleError(UNCLEAR_LABELS, f"{message}; write a tab behind each name")
         classes, problem = reader.read_all(labels[name], f"{path} '{name}'")
-        if problem is not None and problem[0] == UNKNOWN_CLASS and is_text:
-            problem = (UNKNOWN_CLASS, f"{problem[1]}; {_COMMAS}")
+        if problem is not None and problem.status == UNKNOWN_CLASS and is_text:
+            problem = SampleError(UNKNOWN_CLASS, f"{problem}; {_COMMAS}")
         return classes, problem
 
     def label(entry: Entry) -> Entry:
@@ -102,8 +102,8 @@ def without_labels(entry: Entry) -> Entry:
     return entry if problem is entry.problem and not entry.classes else replace(entry, classes=(), problem=problem)
 
 
-def _problem_of_image(entry: Entry) -> Problem | None:
-    return entry.problem if entry.problem is not None and entry.problem[0] in IMAGE_PROBLEMS else None
+def _problem_of_image(entry: Entry) -> SampleError | None:
+    return entry.problem if entry.problem is not None and entry.problem.status in IMAGE_PROBLEMS else None
 
 
 def load_label_file(path: str, classes: int) -> LabelFile:

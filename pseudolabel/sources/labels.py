@@ -24,9 +24,8 @@ _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _QUOTES = "'\""
 _BOOLEANS = {"True": True, "False": False}
 
-Problem = tuple[str, str]
-Labels = tuple[tuple[int, ...], Problem | None]
-"""The sorted vocabulary indices, and None; or (), and what keeps the labels from being understood."""
+Labels = tuple[tuple[int, ...], SampleError | None]
+"""The sorted vocabulary indices and None; or (), and the reason why the labels cannot be read."""
 
 
 class LabelReader:
@@ -55,11 +54,11 @@ class LabelReader:
         Args:
             labels: a list (or NumPy array) of names or indices, one of them alone, a one-hot vector, names in one text
                 separated by `,` `;` or `|`, or a list written as text. None, NaN and blank text are no labels.
-            origin: the file and line for the message of a problem.
+            origin: the file and line, for messages.
 
         Returns:
-            The indices; or a problem of status `unknown_class`, where a name or index is none of the vocabulary, or
-            `unclear_labels`, where there is no telling what is meant.
+            The indices; or a failure of status `unknown_class`, if a name or index is not in the vocabulary, or
+            `unclear_labels`, if the labels are ambiguous or of no known form.
         """
         text = _text(labels)
         if text in self._known:
@@ -67,13 +66,13 @@ class LabelReader:
         try:
             found = tuple(sorted(self._classes(self._split(labels))))
         except SampleError as problem:
-            return (), (problem.status, f"{origin}: {problem}")
+            return (), SampleError(problem.status, f"{origin}: {problem}")
         if text is not None:
             self._known[text] = found
         return found, None
 
     def read_all(self, several: Iterable[object], origin: str) -> Labels:
-        """Read the labels that several places give one image: their union, or the first problem."""
+        """Read the labels that several places give one image: their union, or the first failure."""
         union: set[int] = set()
         for labels in several:
             classes, problem = self.read(labels, origin)

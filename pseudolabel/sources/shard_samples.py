@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pseudolabel.errors import SampleError
 from pseudolabel.io.files import Location
 from pseudolabel.io.image_formats import by_content, by_suffix, remedy
 from pseudolabel.io.json_text import decode_json
@@ -13,7 +14,7 @@ from pseudolabel.io.tar import split_name
 from pseudolabel.io.walk import why_left_out
 from pseudolabel.sources.entry import SPARSE, TWO_IMAGES, UNDECODABLE_NAME, Entry, key_of
 from pseudolabel.sources.label_file import LABEL_FIELDS, find_label_field
-from pseudolabel.sources.labels import LabelReader, Labels, Problem
+from pseudolabel.sources.labels import LabelReader, Labels
 from pseudolabel.sources.shard_members import LABEL_SUFFIXES, Member
 
 _IMAGE_WORDS = {"image", "img", "input", "inputs", "rgb", "photo"}
@@ -138,33 +139,37 @@ class _Composed:
         path, offset, length, _ = member.location
         return ListedSample(Entry(key, path, classes, origin, problem, offset, length), mask)
 
-    def _problem_of_image(self, origin: str, member: Member) -> Problem | None:
+    def _problem_of_image(self, origin: str, member: Member) -> SampleError | None:
         if not is_printable(member.name):
-            return UNDECODABLE_NAME, f"{origin}: the name of the member is no UTF-8; rename it"
+            return SampleError(UNDECODABLE_NAME, f"{origin}: the name of the member is no UTF-8; rename it")
         if self._repeated is not None:
-            return TWO_IMAGES, f"'{printable(self._path)}' holds '{self._repeated.name}' twice; keep one of them"
+            message = f"'{printable(self._path)}' holds '{self._repeated.name}' twice; keep one of them"
+            return SampleError(TWO_IMAGES, message)
         if len(self._images) > 1:
             names = " and ".join(f"'{self._sample[suffix].name}'" for suffix in self._images)
-            return TWO_IMAGES, (
+            return SampleError(
+                TWO_IMAGES,
                 f"'{printable(self._path)}' holds two images of one sample: {names}; keep one of them, or where they "
-                "are samples of their own, rename them: a WebDataset key ends at the name's first dot"
+                "are samples of their own, rename them: a WebDataset key ends at the name's first dot",
             )
         sparse = [self._sample[suffix] for suffix in (*self._images, *self._masks) if self._sample[suffix].sparse]
         if sparse:
-            return SPARSE, (
+            return SampleError(
+                SPARSE,
                 f"{printable(f'{self._path}: {sparse[0].name}')}: the tar stores this member as a sparse file, whose "
-                "bytes cannot be sought by their place; write the tar again without --sparse (-S)"
+                "bytes cannot be sought by their place; write the tar again without --sparse (-S)",
             )
         if not self._images:
             others = sorted({other.suffix for other in self._sample.values()} - {*LABEL_SUFFIXES})
             found = ", ".join(f"{suffix} ({remedy(suffix)})" if remedy(suffix) else suffix for suffix in others)
             what = "labels" if self._labels else "a mask"
-            return "missing", f"{origin} has {what} but no image beside it" + (f"; there is {found}" if found else "")
+            there_is = f"; there is {found}" if found else ""
+            return SampleError("missing", f"{origin} has {what} but no image beside it{there_is}")
         return None
 
     def _read_labels(self, reader: LabelReader) -> Labels:
         """The labels of the first member that has any; JSON without a field of labels is no such member."""
-        problem: Problem | None = None
+        problem: SampleError | None = None
         for suffix in self._labels:
             if problem is not None and not suffix.endswith("cls"):  # beside JSON without labels, text is a caption
                 continue
@@ -174,17 +179,17 @@ class _Composed:
                 text = member.content.decode("utf-8-sig").strip()
                 labels = _labels_in_json(text) if suffix.endswith("json") else text
             except (ValueError, RecursionError) as error:  # of the text's encoding or of the JSON
-                return (), ("unreadable", f"{origin}: {error}")
+                return (), SampleError("unreadable", f"{origin}: {error}")
             if labels is not _NO_LABELS:
                 return reader.read([labels] if suffix.endswith("cls") and labels else labels, origin)
-            problem = (
+            problem = SampleError(
                 "unreadable",
                 f"{origin}: no labels; an object with a list under {', '.join(LABEL_FIELDS[:3])} is needed, or "
                 "`source.labels` none, or the path of a label file",
             )
         unopened = [member for member in self._sample.values() if member.suffix in _UNOPENED]
         if problem is None and not self._labels and unopened:
-            problem = (
+            problem = SampleError(
                 "unreadable",
                 f"{printable(f'{self._path}: {unopened[0].name}')}: labels in {unopened[0].suffix} are not read, since "
                 "pickles can run code; write them as .json, .cls or .txt, or set `source.labels` none",

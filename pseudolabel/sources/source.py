@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -93,7 +94,7 @@ class Source:
             SampleError: the problem found while listing, `unlabelled`, `missing`, or what `decode_image` finds.
         """
         if entry.problem is not None:
-            raise SampleError(*entry.problem)
+            raise copy(entry.problem)
         if not entry.classes and not self.background_where_unlabelled:
             raise SampleError(
                 "unlabelled", f"{entry.origin}: no labels; `source.unlabelled` background would take it as background"
@@ -116,8 +117,8 @@ class Source:
                 that is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the
                 vocabulary, or what its decoder finds.
         """
-        if entry.problem is not None and entry.problem[0] == SPARSE:  # what lies in the mask's place is no file
-            raise SampleError(*entry.problem)
+        if entry.problem is not None and entry.problem.status == SPARSE:  # what lies in the mask's place is no file
+            raise copy(entry.problem)
         mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
         if mask is None:
             return None
@@ -184,7 +185,7 @@ def _check_labels(entries: list[Entry], config: SourceConfig, vocabulary: Vocabu
     """Make sure that some label is a class, where there are labels: else every image would fail, one by one."""
     if any(entry.classes for entry in entries):
         return
-    problems = (entry.problem[1] for entry in entries if entry.problem and entry.problem[0] in LABEL_PROBLEMS)
+    problems = (entry.problem for entry in entries if entry.problem and entry.problem.status in LABEL_PROBLEMS)
     first = next(problems, None)
     if first is not None:
         raise NoLabelsError(
@@ -206,9 +207,9 @@ def _label_by_masks(source: Source, path: str) -> Source:
         try:
             truth = source.ground_truth(entry)
         except SampleError as error:
-            return replace(entry, problem=(error.status, f"labels: {error}")), None
+            return replace(entry, problem=SampleError(error.status, f"labels: {error}")), None
         if truth is None:
-            return replace(entry, problem=("missing", f"labels: {source.lacks_ground_truth(entry)}")), None
+            return replace(entry, problem=SampleError("missing", f"labels: {source.lacks_ground_truth(entry)}")), None
         classes = (int(value) for value in np.unique(truth.labels) if value not in (BACKGROUND, IGNORE))
         return replace(entry, classes=tuple(classes)), _names_no_class(truth.labels)
 
@@ -218,9 +219,9 @@ def _label_by_masks(source: Source, path: str) -> Source:
     if seen and all(seen):
         raise SourceError(f"no labels can be taken from the masks: all of them {_ONLY_IGNORED}")
     problems = [entry.problem for entry, _ in labelled if entry.problem is not None]
-    if not seen and len({status for status, _ in problems}) == 1 and problems[0][1].startswith("labels: "):
+    if not seen and len({problem.status for problem in problems}) == 1 and str(problems[0]).startswith("labels: "):
         raise SourceError(
-            f"no labels can be taken from the masks of '{path}'; the first of {len(problems)}: {problems[0][1]}"
+            f"no labels can be taken from the masks of '{path}'; the first of {len(problems)}: {problems[0]}"
         )
     return replace(source, entries=[entry for entry, _ in labelled])
 

@@ -91,9 +91,9 @@ def _labels_from_xml(folder: str, reader: LabelReader) -> LabelsOf:
         try:
             annotation = parse_xml(read_bytes(Location(path)))
         except SampleError as error:
-            return (), (error.status, f"labels: {error}")
+            return (), SampleError(error.status, f"labels: {error}")
         except ElementTree.ParseError as error:
-            return (), ("unreadable", f"labels: '{path}' is not XML: {error}")
+            return (), SampleError("unreadable", f"labels: '{path}' is not XML: {error}")
         names = [(entry.findtext("name") or "").strip() for entry in annotation.findall("object")]
         return reader.read(names, path)
 

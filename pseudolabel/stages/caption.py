@@ -1,189 +1,191 @@
-"""The captioning stage: a sentence for every (image, class), written once and never again."""
+"""The captioning stage: images with labels in, a caption for every (image, class) out; none is written twice."""
 
 import hashlib
-import json
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, overload
+
+import torch
+from PIL import Image
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import FAILED_SAMPLES_EXIT, SampleError, SettingError
+from pseudolabel.errors import SettingError
+from pseudolabel.io.files import join
 from pseudolabel.io.folder import Folder
-from pseudolabel.io.json_text import encode_json
-from pseudolabel.io.left_out import LeftOut
+from pseudolabel.io.json_text import digest
 from pseudolabel.io.lock import lock_output
-from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.io.reasons import first_by_reason, reason_lines
-from pseudolabel.io.terminal import escaped
-from pseudolabel.records import Failure, Sample
+from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
-from pseudolabel.runtime.prefetch import prefetch
-from pseudolabel.runtime.progress import show_progress
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import INDEX, SKIPPED, Ledger, entry_name, shard_name
+from pseudolabel.shards.others import SUMMARY, check_shard_folder
+from pseudolabel.shards.packing import CAPTIONS
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
+from pseudolabel.stages.job import open_job
+from pseudolabel.stages.samples import work_through
+from pseudolabel.stages.summary import Summary
+from pseudolabel.stages.units import UnitDigests, cut_units
 from pseudolabel.stages.vocabulary import choose_vocabulary
 from pseudolabel.text.captioner import Captioner
-from pseudolabel.text.captions import load_captions, match_captions
+from pseudolabel.text.captions import Captions, load_captions, match_captions
 from pseudolabel.vocabulary import Vocabulary
 
-IMAGES_PER_FILE = 256
-READ_AHEAD = 32
+KIND = "captions"
+IMAGES_AT_ONCE = 64  # their captions are grouped by the prefix's length
+_SHARD = re.compile(rf"{KIND}-\d{{6,12}}\.jsonl")
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Captioned:
-    """What came of the images that had no captions yet.
+def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
+    """Caption the images assigned to this rank that have no captions yet, into JSONL files in `captions.source`.
 
-    Attributes:
-        out: folder of the captions.
-        written: number of captions.
-        statuses: how many images failed, by status.
-        first_failures: the first of each status.
-        left_out: files that were passed over, by reason.
-    """
+    Captions in other files of the folder, such as ones written by hand or for a shorter list of images, stay and are
+    not written again.
 
-    out: str
-    written: int
-    statuses: dict[str, int] = field(default_factory=dict)
-    first_failures: dict[str, list[str]] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    def __add__(self, other: "Captioned") -> "Captioned":
-        firsts = [(status, text) for one in (self, other) for status in one.statuses for text in one.first(status)]
-        statuses = dict(Counter(self.statuses) + Counter(other.statuses))
-        written = self.written + other.written
-        return Captioned(self.out, written, statuses, first_by_reason(firsts), self.left_out)
-
-    def first(self, status: str) -> list[str]:
-        return self.first_failures.get(status, [])
-
-    @property
-    def exit_status(self) -> int:
-        """0 where no image failed."""
-        return FAILED_SAMPLES_EXIT if self.statuses else 0
-
-    def lines(self) -> list[str]:
-        """How many files were left out, the first failures by reason, and how many captions were written."""
-        left_out = [str(LeftOut(self.left_out))] if self.left_out else []
-        failed = sum(self.statuses.values())
-        rest = f", {failed:,} images failed; fix them and give the same command again" if failed else ""
-        last = escaped(f"captions: {self.written:,} written{rest} -> {self.out}")
-        return [*left_out, *reason_lines(self.statuses, self.first_failures), last]
-
-
-def write_captions(experiment: Experiment, rank: Rank) -> Captioned | None:
-    """Caption this rank's share of the images that have no captions yet, into the folder `captions.source`.
-
-    Images that cannot be read get the empty caption with the reason beside it, and are tried again the next time. A run
-    that was stopped loses the file it was at.
+    Args:
+        experiment: the data, the captioner and the folder.
+        rank: this process.
+        retry_failed: also retry the images of finished files that could not be read.
 
     Returns:
-        What came of all ranks' images, for the rank that ends last; None for the others.
+        The summary of the complete job if this call finished it; None while other ranks are at work, or if no caption
+        is missing.
 
     Raises:
         SettingError: if `captions.source` names no folder.
+        OutputError: if the folder cannot be used, or holds captions by another captioner or of other prompts.
     """
     target = experiment.captions.source
     if target == "none" or target.endswith(".jsonl"):
         raise SettingError(f"`captions.source` '{target}': name the folder that the captions shall be written to")
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     source = open_source(experiment.source, vocabulary)
-    folder = Folder(target)
-    folder.prepare()
-    with lock_output(folder, rank.index):
-        claim = rank.open_claim(folder)
-        found = load_captions(target) if any(name.endswith(".jsonl") for name in folder.names()) else {}
-        own = match_captions(found, source.entries, vocabulary, target)
-        known = {pair for pair, caption in own.items() if caption}
-        # The cut does not depend on what is known, which other ranks may be adding to.
-        share = list(batched(source.entries, IMAGES_PER_FILE))[rank.index :: rank.count]
-        missing = [tuple(entry for entry in chunk if _classes(entry, vocabulary, known)) for chunk in share]
-        chunks = [chunk for chunk in missing if chunk]
-        failures = [_failure(entry, *entry.problem) for chunk in share for entry in chunk if entry.problem is not None]
-        written = _write_chunks(experiment, rank, source, vocabulary, folder, chunks, known, failures) if chunks else 0
-        statuses = dict(Counter(failure.status for failure in failures))
-        left_out = dict(source.left_out.reasons)
-        first = first_by_reason((failure.status, f"{failure.key}: {failure.message}") for failure in failures)
-        return _gather(folder, rank, claim, Captioned(target, written, statuses, first, left_out))
-
-
-def _gather(folder: Folder, rank: Rank, claim: str, own: Captioned) -> Captioned | None:
-    """What came of all ranks' images, where they have all ended; for one of them alone."""
-    if not claim:
-        return own
-    folder.write_bytes(f"{claim}-{rank.index}", encode_json(asdict(own)))
-    ended = [f"{claim}-{index}" for index in range(rank.count)]
-    if not set(ended) <= set(folder.names()) or not folder.claim(claim):
+    folder = Folder(target, "`captions.source`")
+    captioner = Captioner(experiment.captions, rank.device)
+    if rank.is_main:
+        folder.prepare()
+        with lock_output(folder, rank.index):
+            _keep_earlier(folder, _settings(experiment, captioner, vocabulary, _missing(source, folder, vocabulary)))
+    rank.barrier()
+    entries = _missing(source, folder, vocabulary)
+    if all(entry.problem is not None and entry.problem.status == SKIPPED for entry in entries):
+        log.info("captions: every image of '%s' has its captions in '%s'", experiment.source.path, target)
         return None
-    parts = [Captioned(**json.loads(folder.read_bytes(name))) for name in ended]
-    return sum(parts[1:], parts[0])
+    units = cut_units(entries, experiment.work.unit)
+    inputs_of = UnitDigests(lambda entry: _describe(entry, vocabulary))
+    settings = _settings(experiment, captioner, vocabulary, entries)
+    about = {"model": experiment.captions.model, "batch": experiment.captions.batch, "device": rank.device.type}
 
+    def caption(samples: Iterable[Sample]) -> Iterator[tuple[Sample, list[str]]]:
+        for group in batched(samples, IMAGES_AT_ONCE):
+            pairs = [(sample, index) for sample in group for index in sample.classes]
+            sentences = iter(captioner(_Images([one for one, _ in pairs]), [_prefix(n, vocabulary) for _, n in pairs]))
+            yield from ((sample, list(islice(sentences, len(sample.classes)))) for sample in group)
 
-def _failure(entry: Entry, status: str, message: str) -> Failure:
-    return Failure(entry.key, entry.origin, status, message)
+    def encode(sample: Sample, sentences: list[str]) -> dict[str, bytes]:
+        names = (vocabulary.names[index] for index in sample.classes)
+        return {name: sentence.encode() for name, sentence in zip(names, sentences, strict=True)}
 
-
-def _classes(entry: Entry, vocabulary: Vocabulary, known: set[tuple[str, str]]) -> list[int]:
-    """The entry's classes that have no caption."""
-    if entry.problem is not None:
-        return []
-    return [index for index in entry.classes if (entry.key, vocabulary.names[index]) not in known]
-
-
-def _write_chunks(
-    experiment: Experiment,
-    rank: Rank,
-    source: Source,
-    vocabulary: Vocabulary,
-    folder: Folder,
-    chunks: list[tuple[Entry, ...]],
-    known: set[tuple[str, str]],
-    failures: list[Failure],
-) -> int:
-    """Give the number of captions; what cannot be read is added to `failures`."""
-    captioner, written, seen = Captioner(experiment.captions, rank.device), 0, 0
-
-    def read(entry: Entry) -> tuple[Entry, Sample | Failure]:
+    with open_job(
+        folder, KIND, settings, units, inputs_of, rank, retry_failed, CAPTIONS, source.left_out, about
+    ) as job:
         try:
-            return entry, source.read(entry)
-        except SampleError as error:
-            return entry, _failure(entry, error.status, str(error))
-
-    entries = (entry for chunk in chunks for entry in chunk)
-    samples = prefetch(read, entries, experiment.work.loaders, READ_AHEAD)
-    with show_progress("captions", sum(map(len, chunks)), show=rank.is_main) as progress:
-        for chunk in chunks:
-            pairs: list[tuple[Sample, int]] = []
-            lines: list[str] = []
-            for _ in chunk:
-                entry, sample = next(samples)
-                seen += 1
-                classes = _classes(entry, vocabulary, known)
-                if isinstance(sample, Sample):
-                    pairs += [(sample, index) for index in classes]
-                else:
-                    failures.append(sample)
-                    lines += [_line(entry.key, vocabulary.names[index], "", sample) for index in classes]
-                progress.update(seen, len(failures))
-            lines += _caption(captioner, pairs, vocabulary)
-            data = "".join(lines).encode()
-            name = f"captions-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
-            OwnFiles(folder, rank.index, "`captions.source`").write({name: data})
-            written += len(pairs)
-    return written
+            work_through(job, source, experiment.work.loaders, caption, encode)
+        except torch.OutOfMemoryError as error:
+            raise SettingError(
+                f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch}. "
+                f"Every finished file is safe, and the run goes on with them. ({error})"
+            ) from error
+        return job.finish()
 
 
-def _caption(captioner: Captioner, pairs: list[tuple[Sample, int]], vocabulary: Vocabulary) -> list[str]:
-    leads = [vocabulary.template.format(vocabulary.prompt(index)) for _, index in pairs]
-    sentences = captioner([sample.image for sample, _ in pairs], leads)
-    return [
-        _line(sample.key, vocabulary.names[index], sentence)
-        for (sample, index), sentence in zip(pairs, sentences, strict=True)
-    ]
+class _Images(Sequence[Image.Image]):
+    """Images of samples, decoded when they are asked for: a batch at a time, not all of them."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> "_Images": ...
+    def __getitem__(self, index: int | slice) -> "Image.Image | _Images":
+        return _Images(self._samples[index]) if isinstance(index, slice) else self._samples[index].image
 
 
-def _line(key: str, name: str, caption: str, failure: Failure | None = None) -> str:
-    line: dict[str, object] = {"key": key, "class": name, "caption": caption}
-    if failure is not None:
-        line["failure"] = asdict(failure)
-    return json.dumps(line, ensure_ascii=False) + "\n"
+def _missing(source: Source, folder: Folder, vocabulary: Vocabulary) -> list[Entry]:
+    """Images without captions in files other than this job's shards, with the classes that have none; failures, too."""
+    known: Captions = {}
+    for name in folder.names():
+        if name.endswith(".jsonl") and not _SHARD.fullmatch(name):
+            known |= {pair: text for pair, text in load_captions(join(folder.path, name)).items() if text}
+    known = match_captions(known, source.entries, vocabulary, folder.path)
+    missing: list[Entry] = []
+    for entry in source.entries:
+        classes = tuple(index for index in entry.classes if (entry.key, vocabulary.names[index]) not in known)
+        is_unlabelled = not entry.classes and not source.background_where_unlabelled
+        if classes or is_unlabelled or entry.problem is not None:
+            missing.append(replace(entry, classes=classes))
+    return missing
+
+
+def _settings(
+    experiment: Experiment, captioner: Captioner, vocabulary: Vocabulary, entries: Sequence[Entry]
+) -> dict[str, Any]:
+    """Everything that the captions depend on but the last bits of the captioner's numbers."""
+    config = experiment.captions
+    return {
+        "inputs": {"count": len(entries), "sha256": digest([_describe(entry, vocabulary) for entry in entries])},
+        "prefixes": {name: _prefix(index, vocabulary) for index, name in enumerate(vocabulary.names) if index},
+        "captioner": {
+            "weights": captioner.fingerprint(),
+            "max_new_tokens": config.max_new_tokens,
+            "max_length": config.max_length,
+            "beams": config.beams,
+        },
+        "work": {"unit": experiment.work.unit},
+    }
+
+
+def _describe(entry: Entry, vocabulary: Vocabulary) -> list[str]:
+    return [entry.key, *(vocabulary.names[index] for index in entry.classes)]
+
+
+def _prefix(index: int, vocabulary: Vocabulary) -> str:
+    """The beginning of a class's captions, such as `a photograph of dog`."""
+    return vocabulary.template.format(vocabulary.prompt(index))
+
+
+def _keep_earlier(folder: Folder, settings: Mapping[str, Any]) -> None:
+    """Rename the files of an earlier run over other images or labels by their content, so that their captions stay.
+
+    Files by another captioner, or of other prefixes, are left alone: the job refuses them.
+    """
+    check_shard_folder(folder, KIND)
+    ledger = Ledger(folder, KIND)
+    before = ledger.settings()
+    if before is None or before.get("inputs") == settings["inputs"]:
+        return
+    prefixes = settings["prefixes"]
+    is_same = all(before.get(name) == settings[name] for name in ("captioner", "work"))
+    if not is_same or any(prefixes.get(name, prefix) != prefix for name, prefix in before.get("prefixes", {}).items()):
+        return
+    for name in {INDEX, SUMMARY} & set(folder.names()):
+        folder.remove(name)
+    for unit in sorted(ledger.units()):
+        shard = shard_name(KIND, unit, CAPTIONS.suffix)
+        data = folder.read_bytes(shard) if folder.exists(shard) else b""
+        name = f"{KIND}-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+        if data and not folder.exists(name):
+            folder.write_bytes(name, data)
+        folder.remove(entry_name(KIND, unit))
+        if folder.exists(shard):
+            folder.remove(shard)

@@ -42,18 +42,18 @@ def filter_vocabulary(experiment: Experiment) -> Vocabulary:
 
 
 def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> Summary | None:
-    """Guess the classes of this rank's share of the images, into JSONL files in OUT/filter.
+    """Guess the classes of the images assigned to this rank, into JSONL files in OUT/filter.
 
     Every line holds the image's key and classes, what the filter's rules found, its captions and their nouns. Nothing
     is taken from image-level labels, and images without them are filtered like the others.
 
     Args:
-        experiment: everything that is to be done.
-        rank: who this process is.
+        experiment: all settings.
+        rank: this process.
         retry_failed: also retry the images of finished units that could not be read.
 
     Returns:
-        The summary of the whole job where this call finished it, None where other ranks are still at work.
+        The summary of the complete job if this call finished it; None while other ranks are at work.
     """
     vocabulary = filter_vocabulary(experiment)
     source = open_source(replace(experiment.source, labels="none", unlabelled="background"), vocabulary)

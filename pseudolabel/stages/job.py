@@ -1,4 +1,4 @@
-"""A job: units that become shards in one output folder, by any number of processes, over any number of starts."""
+"""A job: work units written as shards into one output folder, by any number of processes, in one or several runs."""
 
 import hashlib
 import io
@@ -33,22 +33,22 @@ T = TypeVar("T")
 InputsOf = Callable[[Unit[T], frozenset[str]], str]
 
 POLL_SECONDS = 2.0
-POLL_PAUSE = 20.0  # times as long as a poll has taken
+POLL_PAUSE = 20.0  # pause between polls, in durations of the last poll
 NOTHING_LEFT_OUT = LeftOut()
 
 
 @dataclass
 class Job(Generic[T]):
-    """See `open_job`.
+    """The units of one output folder and their state; `open_job` opens it.
 
     Attributes:
-        ledger: of the output folder.
+        ledger: ledger of the output folder.
         units: all units of the job, of every rank.
-        inputs_of: digest of what goes into a unit, leaving out failed samples; a finished unit with another digest is
-            done again.
-        packing: of the shards.
-        left_out: what the source was pointed at and does not take; the summary tells it.
-        claim: file that the one of several ranks creates that writes the summary.
+        inputs_of: digest of a unit's inputs, leaving out failed samples; a finished unit with another digest is done
+            again.
+        packing: file format of the shards.
+        left_out: files that the source left out, counted by reason, for the summary.
+        claim: name of the file that decides which of several ranks writes the summary.
     """
 
     ledger: Ledger
@@ -61,7 +61,7 @@ class Job(Generic[T]):
     left_out: LeftOut = field(default_factory=LeftOut)
     claim: str = ""
     started: float = field(default_factory=time.monotonic)
-    _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # all that has been read
+    _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # every entry read so far
     _done: dict[int, Unit[T]] = field(default_factory=dict)
     _done_samples: int = 0
     _failures: int = 0
@@ -76,7 +76,7 @@ class Job(Generic[T]):
         return [unit for unit in units if not self._is_done(unit)]
 
     def finished_samples(self, unit: Unit[T]) -> dict[str, Members]:
-        """Members by key of a reopened unit's shard, which a retry keeps; empty where all samples are to be done."""
+        """Members by key in the shard of a reopened unit, which a retry keeps; empty if all samples are to be done."""
         entry = self.kept(unit)
         if entry is None:
             return {}
@@ -84,7 +84,7 @@ class Job(Generic[T]):
             return dict(self.packing.read(file))
 
     def kept(self, unit: Unit[T]) -> LedgerEntry | None:
-        """The entry of a chosen unit that is reopened, of whose samples only the failed ones are to be done."""
+        """The entry of a reopened unit, of which only the failed samples are to be done; None for other units."""
         entry = self._stored.get(unit.number)
         return entry if entry is not None and entry.reopened and self._fits(entry, unit) else None
 
@@ -92,22 +92,22 @@ class Job(Generic[T]):
         return self._done.get(unit.number) == unit
 
     def _read(self, units: Sequence[Unit[T]]) -> None:
-        """Look into the ledger for those of the units that are not known to be done."""
+        """Read the ledger entries of those units that are not known to be done."""
         undone = {unit.number: unit for unit in units if not self._is_done(unit)}
         for number, entry in self.ledger.read(undone.keys()).items():
             self._note(undone[number], entry)
 
     def _note(self, unit: Unit[T], entry: LedgerEntry) -> None:
-        is_whole = self._is_whole(entry, unit)
+        is_complete = self._is_complete(entry, unit)
         with self._lock:
             self._stored[unit.number] = entry
-            if is_whole and unit.number not in self._done:
+            if is_complete and unit.number not in self._done:
                 self._done_samples += len(unit.entries)
                 self._failures += len(failed_keys(entry))
-            if is_whole:
+            if is_complete:
                 self._done[unit.number] = unit
 
-    def _is_whole(self, entry: LedgerEntry | None, unit: Unit[T]) -> bool:
+    def _is_complete(self, entry: LedgerEntry | None, unit: Unit[T]) -> bool:
         return entry is not None and not entry.reopened and self._fits(entry, unit)
 
     def _fits(self, entry: LedgerEntry, unit: Unit[T]) -> bool:
@@ -143,10 +143,10 @@ class Job(Generic[T]):
         return entry
 
     def _keep_changed(self, unit: Unit[T], name: str) -> None:
-        """Make sure that no shard is written over that was corrected by hand; a damaged one is made again.
+        """Make sure that a shard that was changed by hand is not overwritten; a damaged one may be.
 
         Raises:
-            OutputError: if it can be read and is not the one that the ledger knows.
+            OutputError: if the shard can be read and its sha256 is not the ledger's.
         """
         folder, known = self.ledger.folder, self.ledger.recorded(unit.number)
         if known is None or not folder.exists(name):
@@ -160,12 +160,12 @@ class Job(Generic[T]):
             return
         if is_readable:
             raise OutputError(
-                f"'{folder.path}/{name}' was changed since it was written, so it is not written over; move it away to "
-                "have it made again, or choose another `out`"
+                f"'{folder.path}/{name}' was changed since it was written, so it is not overwritten; move it away to "
+                f"have it written again, or choose another {folder.setting}"
             )
 
     def poll(self, in_progress: int) -> None:
-        """Tell the progress how far all ranks are, `in_progress` being this rank's samples of its present unit."""
+        """Update the progress of all ranks; `in_progress` is the number of samples done in this rank's current unit."""
         if not self.rank.is_main:
             return
         if time.monotonic() - self._polled >= self._poll_every:
@@ -173,22 +173,22 @@ class Job(Generic[T]):
         self.progress.update(self._done_samples + in_progress, self._failures)
 
     def _survey(self) -> None:
-        """Find out what other ranks have done; where that takes long, less often."""
+        """Read what other ranks have done; less often where reading takes long."""
         self._polled = time.monotonic()
         self._read(self.units)
         self._poll_every = max(POLL_SECONDS, POLL_PAUSE * (time.monotonic() - self._polled))
 
     def finish(self) -> Summary | None:
-        """Where every unit of every rank is done: write the index and the summary, by one rank alone. Else None."""
+        """Write the index and the summary, by one rank alone, if every unit of every rank is done; else None."""
         numbers = {unit.number for unit in self.units}
         if not numbers <= self.ledger.units():
             return None
-        stored = self.ledger.read(numbers)  # all of it anew: other ranks may have done units again
-        entries = [stored[unit.number] for unit in self.units if self._is_whole(stored.get(unit.number), unit)]
+        stored = self.ledger.read(numbers)  # read again: other ranks may have written units again
+        entries = [stored[unit.number] for unit in self.units if self._is_complete(stored.get(unit.number), unit)]
         if len(entries) < len(self.units):
             return None
         if self.claim and not self.ledger.folder.claim(self.claim):
-            return None  # another rank that ended at the same time does it
+            return None  # another rank, which finished at the same time, writes them
         self.ledger.write_index(entries, self.fingerprint)
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
@@ -222,12 +222,22 @@ def open_job(
     left_out: LeftOut = NOTHING_LEFT_OUT,
     about: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Job[T]]:
-    """Take an output folder for one run: locked, with its settings checked and the progress bar on the first rank.
+    """Open a job in an output folder: lock the folder, check the run's settings, show progress on the first rank.
 
-    To retry, this rank's units with failed samples are reopened, and all ranks wait for each other, so that none takes
-    the job for finished before the others have begun.
+    With `retry_failed` this rank's units with failed samples are reopened, and all ranks wait for each other, so that
+    none finds the job finished before the others have reopened theirs.
 
-    What `about` tells, such as the batch size, may differ from one start to the next; the first rank says so.
+    Args:
+        folder: the output folder; it is created.
+        kind: first part of the shards' names, such as `cams`.
+        settings: everything that the shards' meaning depends on; its digest is the run's fingerprint.
+        units: all units of the job, of every rank.
+        inputs_of: see `Job`.
+        rank: this process.
+        retry_failed: retry the failed samples of finished units.
+        packing: file format of the shards.
+        left_out: see `Job`.
+        about: settings that may differ when the run resumes, such as the batch size; the first rank logs changes.
 
     Raises:
         OutputError: if the folder cannot be written, another run is at work there, or it holds other settings' shards.
@@ -252,7 +262,7 @@ def open_job(
 
 
 def _clear(ledger: Ledger, packing: Packing, units: Sequence[Unit[T]], retry_failed: bool) -> None:
-    """Take away what a killed run has left of these units, and, to retry, reopen those with failed samples."""
+    """Remove temporary files that a killed run left of these units; to retry, reopen those with failed samples."""
     kind, folder = ledger.kind, ledger.folder
     shards = {shard_name(kind, unit.number, packing.suffix) for unit in units}
     folder.sweep(shards | {entry_name(kind, unit.number) for unit in units})
@@ -262,5 +272,5 @@ def _clear(ledger: Ledger, packing: Packing, units: Sequence[Unit[T]], retry_fai
 
 
 def failed_keys(entry: LedgerEntry) -> frozenset[str]:
-    """Keys of the samples that failed; the ones left out by choice are not among them."""
+    """Keys of the samples that failed, without those left out by choice."""
     return frozenset(failure.key for failure in entry.failures if failure.status != SKIPPED)

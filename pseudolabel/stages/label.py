@@ -15,12 +15,13 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.ledger import Ledger
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
-from pseudolabel.stages.job import open_job
+from pseudolabel.stages.job import failed_keys, open_job
 from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.samples import work_through
 from pseudolabel.stages.summary import Summary
@@ -33,16 +34,16 @@ from pseudolabel.vocabulary import Vocabulary
 def write_labels(
     experiment: Experiment, rank: Rank, retry_failed: bool = False, on_open: Callable[[], object] = lambda: None
 ) -> Summary | None:
-    """Label this rank's share of the work units, into OUT/cams, OUT/masks or OUT/segments, depending on the method.
+    """Label the work units assigned to this rank, into OUT/cams, OUT/masks or OUT/segments as the method declares.
 
     Args:
         experiment: all settings.
-        rank: this process among all.
+        rank: this process.
         retry_failed: also retry the failed samples of finished units.
-        on_open: called once the output folder is locked and the settings are written to it.
+        on_open: called after the output folder is locked and the run's settings are written there.
 
     Returns:
-        The summary of the complete job if this call finished it, None if other ranks are still working.
+        The summary of the complete job if this call finished it; None while other ranks are at work.
     """
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     method, method_settings = chosen_method(experiment)
@@ -155,6 +156,15 @@ def _captions(experiment: Experiment, method: Method, source: Source, vocabulary
     written = load_captions(path)
     captions = match_captions(written, source.entries, vocabulary, path)
     check_images(written, captions, source.entries, path)
-    if method.captions == "class":  # an image's own caption is optional
+    if method.captions == "class":  # an image's own caption is taken where there is one
+        captions = {**_without_caption(path, source, vocabulary), **captions}
         check_complete(captions, source.entries, vocabulary, path)
     return captions
+
+
+def _without_caption(path: str, source: Source, vocabulary: Vocabulary) -> Captions:
+    """Empty captions for the images that `pseudolabel caption` has recorded as failures in this folder."""
+    ledger = Ledger(Folder(path), "captions")
+    failed = {key for entry in ledger.read(ledger.units()).values() for key in failed_keys(entry)}
+    entries = [entry for entry in source.entries if entry.key in failed and entry.problem is None]
+    return {(entry.key, vocabulary.names[index]): "" for entry in entries for index in entry.classes}

@@ -1,4 +1,4 @@
-"""Which files of a folder are predictions, and of which images."""
+"""Find the predictions in a folder and the images that they belong to."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +23,12 @@ class Predictions:
     """The predictions of a folder.
 
     Attributes:
-        folder: where they are.
-        shards: names of the shards; where there are any, other files are no predictions.
-        files: path below the folder of the PNG of each image, by key.
-        failures: why listed images have no prediction, where that is known.
-        unlisted: PNGs that are of no listed image.
-        left_out: what else there is in a folder of PNGs.
+        folder: the folder.
+        shards: names of the shards; if there are any, other files do not count.
+        files: path below the folder of each image's PNG, by key.
+        failures: failures of listed images without a prediction, if recorded, by key.
+        unlisted: PNGs that belong to no listed image.
+        left_out: other files in a folder of PNGs, counted by kind.
     """
 
     folder: Folder
@@ -42,8 +42,8 @@ class Predictions:
 def find_predictions(kind: Kind, folder: Folder, entries: Sequence[Entry]) -> Predictions:
     """Find the shards of a folder or, for masks and segments, the PNGs in it and below.
 
-    A PNG is an image's whose key its path below the folder gives, as the image's own path gives it (`a.b/c.d.png` is of
-    `a_b/c_d`). Where none does, the file's name alone says whose it is, if there is one such file and one such image.
+    A PNG belongs to the image whose key its path below the folder gives (`a.b/c.d.png` belongs to `a_b/c_d`). If there
+    is no such image, the file name alone decides, provided that it fits one file and one image.
 
     Raises:
         SourceError: if there is neither.
@@ -73,7 +73,7 @@ def _why_none(name: str) -> str:
 
 
 def _match(files: Iterable[str], entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """The file of each key, and the files of those that have several."""
+    """The file of each key that has one, and the files of each key that has several."""
     keys = {entry.key for entry in entries}
     exact: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ def _match(files: Iterable[str], entries: Sequence[Entry]) -> tuple[dict[str, st
 
 
 def _bare_names(entries: Iterable[Entry]) -> dict[str, str]:
-    """Keys by the last part of the key or of the image's path, where just one image has it."""
+    """Keys by the last part of the key or of the image's path, if exactly one image has it."""
     found: dict[str, set[str]] = {}
     for entry in entries:
         names = {_last(entry.key)} | ({key_of(_last(entry.path))} if entry.offset is None else set())
@@ -105,6 +105,6 @@ def _last(path: str) -> str:
 
 
 def _recorded(kind: Kind, folder: Folder) -> dict[str, Failure]:
-    """What the job that wrote the shards recorded of the samples that are in none."""
+    """Failures in the ledger of the shards, by key."""
     ledger = Ledger(folder, kind)
     return {failure.key: failure for entry in ledger.read(ledger.units()).values() for failure in entry.failures}

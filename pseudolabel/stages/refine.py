@@ -1,4 +1,4 @@
-"""The refining stage: shards of class activation maps in, shards of pseudo-masks out, with DenseCRF in between."""
+"""The refining stage: from shards of class activation maps to shards of pseudo-masks, by DenseCRF."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ POLL_SECONDS = 1.0
 
 
 def check_crf(experiment: Experiment, rank: Rank) -> None:
-    """Make sure, before there are CAMs, that they can be refined into `experiment.out`.
+    """Check, before CAMs are written, that they can be refined into `experiment.out`.
 
     Raises:
-        OutputError: if it holds masks that were made with other settings of the CRF.
-        SettingError: if a setting makes no sense.
+        OutputError: if it holds masks of other CRF settings.
+        SettingError: if a CRF setting is invalid.
     """
     crf = resolve_engine(experiment.crf, rank.device)
     Ledger(Folder(experiment.out) / KIND, KIND).check({"crf": crf_settings(crf)})
@@ -40,37 +40,40 @@ def write_masks(
     is_abandoned: Callable[[], bool] = lambda: False,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Summary | None:
-    """Refine this rank's share of the CAM shards of `experiment.out`.
+    """Refine the CAM shards of `experiment.out` that are assigned to this rank.
 
     Args:
-        experiment: where the CAMs are and how the CRF works.
-        rank: who this process is.
+        experiment: the output folder and the CRF's settings.
+        rank: this process.
         follow: wait for CAM shards that are still being written; without it they must all be there.
-        retry_failed: also take up units with failed samples.
-        is_abandoned: asked while waiting; where it says yes, nobody will write those shards any more.
-        is_stopped: asked before every image; where it says yes, the work ends there.
+        retry_failed: also retry units with failed samples.
+        is_abandoned: called while waiting; True means that no more CAM shards will be written.
+        is_stopped: called before every image; True ends the work there.
+
+    Returns:
+        The summary of the complete job if this call finished it; None while other ranks are at work.
 
     Raises:
-        StoppedError: where `is_stopped` said so; finished shards stay.
+        StoppedError: if `is_stopped` returned True; finished shards stay.
         NoCamsError: if CAM shards are missing.
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
     while follow and not cams.are_started() and not is_abandoned():
         time.sleep(POLL_SECONDS)
     units = cams.units()
-    # The labels are left out: every unit knows the CAM shard that it was made from.
+    # Without the labels: the inputs of a unit are the digest of its CAM shard.
     crf = resolve_engine(experiment.crf, rank.device)
     settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
     folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
     workers = experiment.work.workers or rank.cores()
-    cams.finished(units if rank.is_main else rank.assigned(units))  # read at once what the job will ask for one by one
+    cams.finished(units if rank.is_main else rank.assigned(units))  # read together what the job asks for one by one
     with (
         open_refiner(crf, rank.device, workers) as refiner,
         open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
         waiting = list(rank.assigned(units))
         while waiting:
-            is_last_poll = not follow or is_abandoned()  # asked before polling, or shards written meanwhile are missed
+            is_last_poll = not follow or is_abandoned()  # before polling, or shards written in between are missed
             ready = cams.finished(waiting)
             for unit in job.choose(list(ready)):
                 _refine_unit(job, unit, cams.ledger.folder, ready[unit], refiner, is_stopped)
@@ -84,7 +87,7 @@ def write_masks(
 
 
 class CamShards:
-    """The CAM shards of an output folder, finished or still to come, as units of work."""
+    """The CAM shards of an output folder, written or not yet written, as work units."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -102,16 +105,16 @@ class CamShards:
         return settings
 
     def count(self) -> int:
-        """Samples of the run, failed ones included."""
+        """Number of samples of the run, failed ones included."""
         return self.settings()["inputs"]["count"]
 
     def units(self) -> list[Unit[int]]:
-        """One unit per CAM shard of the run, known from its settings before the shards are written."""
+        """One unit per CAM shard of the run; the run's settings give them before the shards are written."""
         count, size = self.count(), self.settings()["work"]["unit"]
         return [Unit(start // size, range(start, min(start + size, count))) for start in range(0, count, size)]
 
     def entry(self, unit: Unit[int]) -> LedgerEntry | None:
-        """The ledger entry of a finished CAM shard, read once; None while the shard is still to come."""
+        """The ledger entry of a finished CAM shard, read once; None while it is not finished."""
         if unit.number not in self._entries:
             entry = self.ledger.entry(unit.number)
             if entry is None:
@@ -120,13 +123,13 @@ class CamShards:
         return self._entries[unit.number]
 
     def finished(self, units: Sequence[Unit[int]]) -> dict[Unit[int], LedgerEntry]:
-        """The ledger entries of those units whose CAM shards are there."""
+        """The ledger entries of those units whose CAM shards are finished."""
         read = self.ledger.read({unit.number for unit in units} - self._entries.keys())
         self._entries |= {number: entry for number, entry in read.items() if not entry.reopened}
         return {unit: self._entries[unit.number] for unit in units if unit.number in self._entries}
 
     def inputs_of(self, unit: Unit[int], without: frozenset[str] = frozenset()) -> str:
-        """The CAM shard's digest; a unit whose CAMs changed is refined again."""
+        """The sha256 of the CAM shard, so that a unit whose CAMs changed is refined again."""
         entry = self.entry(unit)
         return entry.sha256 if entry is not None else ""
 

@@ -1,4 +1,4 @@
-"""Refining the samples of a CAM shard into those of a mask shard, on processor cores or on the model's device."""
+"""Refine the samples of a CAM shard into those of a mask shard, on processor cores or on the model's device."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,16 +29,16 @@ CamMembers = tuple[str, Members]
 Refined = tuple[str, Members | SampleError]
 Encoded = tuple[str, Future[Members | SampleError]]
 Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
-"""From the (key, members) pairs of a CAM shard to the mask shard's, or why there is none, as they become ready."""
+"""From the (key, members) pairs of a CAM shard to those of the mask shard, or their failures, in any order."""
 
-# Memory follows the pixels of a batch, some 1 KB each.
+# Memory grows with the pixels of a batch, about 1 KB each.
 PIXELS_TOGETHER = 2**20
 AHEAD_PER_THREAD = 8
 
 
 @contextmanager
 def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
-    """A refiner of the engine that `crf` names, and its worker processes or threads while the context lasts."""
+    """A refiner by the engine `crf.engine`; its worker processes and threads end with the context."""
     with open_pool(workers, __name__) as processes:
         if crf.engine == "pydensecrf":
             yield PoolRefiner(crf, processes)
@@ -59,7 +59,7 @@ class PoolRefiner:
 
 
 def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
-    """Members of the mask shard's sample, or why there is none."""
+    """Members of the sample in the mask shard, or its failure."""
     decoded = decode(sample)
     if isinstance(decoded, SampleError):
         return decoded
@@ -89,7 +89,7 @@ class Decoded:
 
 
 def decode(sample: CamMembers) -> Decoded | SampleError:
-    """The sample of a CAM shard, or why it cannot be refined."""
+    """Decode a sample of a CAM shard, or give its failure."""
     key, members = sample
     try:
         cams = decode_cams(key, members)
@@ -105,10 +105,10 @@ def decode(sample: CamMembers) -> Decoded | SampleError:
 
 
 class DeviceRefiner:
-    """Many samples at once on a device, with decoding ahead of it and encoding behind it in threads.
+    """Refines batches of samples on a device; threads decode ahead and encode results.
 
-    Maps go up small, as they are stored, and labels come down; everything between stays on the device. CUDA devices do
-    it on a stream of its own, beside the diffusion model's. Images that are too large go to worker processes.
+    Maps are copied to the device at the stored resolution, and only labels are copied back. On CUDA devices the work
+    has its own stream, beside the diffusion model's. Images that are too large for the device go to worker processes.
     """
 
     def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int, processes: Executor) -> None:
@@ -138,7 +138,7 @@ class DeviceRefiner:
         encoded: deque[Encoded],
         failures: list[Refined],
     ) -> Iterator[Decoded]:
-        """The samples for the device; larger ones go to worker processes, and failures to their list."""
+        """Samples for the device; larger ones are submitted to worker processes, failures go to `failures`."""
         read = prefetch(decode, samples, self.threads, self.threads * AHEAD_PER_THREAD)
         for sample, decoded in zip(samples, read, strict=True):
             if isinstance(decoded, SampleError):
@@ -162,7 +162,7 @@ class DeviceRefiner:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """On the stream; and on its device, or this thread would wake up the first device as well."""
+        """Make the stream and its device current, or this thread would also initialise the first device."""
         if self.stream is None:
             yield
             return
@@ -184,7 +184,7 @@ class DeviceRefiner:
 
 
 def batches(samples: Iterable[Decoded], pixels: int) -> Iterator[list[Decoded]]:
-    """Samples with equally many classes together, as many as have `pixels` pixels, or one that has more."""
+    """Batches of samples with the same number of classes, of at most `pixels` pixels, or of one larger image."""
     waiting: dict[int, list[Decoded]] = {}
     for sample in samples:
         group = waiting.setdefault(len(sample.cams.scores.classes), [])

@@ -1,4 +1,4 @@
-"""A contact sheet of what a run has written: image, ground truth, CAM, pseudo-mask or segments."""
+"""A contact sheet of a run: image, ground truth, CAM, pseudo-mask or segments in a row per sample."""
 
 import io
 import logging
@@ -34,14 +34,14 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
     """Draw the first samples of the CAM shards, with their masks where there are any, or of the masks or segments.
 
     Args:
-        experiment: of the run, whose output folder holds the shards, and whose source has the ground truth.
+        experiment: the run; its output folder holds the shards, its source the ground truth.
         out: the PNG to write.
         rows: number of samples.
-        title: printed on top.
+        title: title of the sheet.
 
     Raises:
         UserError: if there are no shards, or they are of another vocabulary.
-        NotOursError: if `out` is there and this package did not write it.
+        NotOursError: if `out` exists and this package did not write it.
     """
     if rows < 1:
         raise SettingError(f"`rows` {rows}: give at least 1")
@@ -72,7 +72,7 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
     for key, members in _samples(experiment, kind):
         if len(drawn) == rows:
             break
-        while mask is not None and mask[0] < key:  # both in the order of the keys
+        while mask is not None and mask[0] < key:  # both are sorted by key
             mask = next(masks, None)
         own = mask[1] if mask is not None and mask[0] == key else None
         try:
@@ -82,7 +82,7 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
     if not drawn:
         raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn; run 'pseudolabel verify' on it")
     if kind == "cams" and all(row.mask is None for row in drawn):
-        log.info("no masks in '%s/masks'; 'pseudolabel refine' makes them", experiment.out)
+        log.info("no masks in '%s/masks'; 'pseudolabel refine' writes them", experiment.out)
     return drawn
 
 
@@ -137,5 +137,5 @@ def _check_labels(rows: list[ContactRow], vocabulary: Vocabulary, experiment: Ex
 
 
 def _consistent(rows: list[ContactRow]) -> list[ContactRow]:
-    """Drop the ground truth of all rows where only some have it, so that columns line up."""
+    """Drop the ground truth if a row lacks it, so that all rows have the same columns."""
     return rows if all(row.truth is not None for row in rows) else [replace(row, truth=None) for row in rows]

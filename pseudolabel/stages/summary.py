@@ -1,4 +1,4 @@
-"""How a finished job ended, as its last lines and `summary.json` tell it."""
+"""The summary of a finished job: the last lines of a command, and `summary.json`."""
 
 import json
 import shlex
@@ -15,18 +15,18 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Summary:
-    """How a finished job ended.
+    """Counts of a finished job.
 
     Attributes:
-        kind: of what the job wrote, such as `cams`.
-        out: its folder.
-        samples: how many are in its shards.
-        statuses: how many of the listed samples ended how; `ok` are those in the shards.
-        shards: how many.
-        seconds: since this process began.
-        samples_per_second: of this start of the job.
-        left_out: what was passed over by rule, by reason.
-        first_failures: the first few failures and skipped samples of each status, as `key: message`.
+        kind: what the job wrote, such as `cams`.
+        out: the output folder.
+        samples: number of samples in the shards.
+        statuses: number of listed samples by status; `ok` are those in the shards.
+        shards: number of shards.
+        seconds: since this process opened the job.
+        samples_per_second: all ranks of this run together.
+        left_out: number of files that the source left out, by reason.
+        first_failures: the first failures and skipped samples of each status, as `key: message`.
     """
 
     kind: str
@@ -45,11 +45,11 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """0 where every sample was done or skipped by choice, and at least one was done."""
+        """0 if every sample was done or left out by choice and at least one was done, else `FAILED_SAMPLES_EXIT`."""
         return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
 
     def lines(self) -> list[str]:
-        """The last lines of a command, for programs as JSON and for people."""
+        """The last lines of a command: the counts as JSON, then messages."""
         fields = {name: value for name, value in asdict(self).items() if name != "first_failures"}
         lines = [escaped(json.dumps(fields, ensure_ascii=False))]
         if self.left_out:

@@ -1,4 +1,4 @@
-"""Work units and ranks: who does what, without anybody asking anybody."""
+"""Work units: fixed slices of the sorted input list, which do not depend on the number of processes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unit(Generic[T]):
-    """A fixed slice of the sorted input list; it becomes exactly one shard."""
+    """A fixed slice of the sorted input list, written as one shard."""
 
     number: int
     entries: Sequence[T]
@@ -27,32 +27,32 @@ def cut_units(entries: Sequence[Entry], size: int) -> list[Unit[Entry]]:
         SettingError: if `size` is not positive.
     """
     if size < 1:
-        raise SettingError(f"`work.unit` {size}: a unit holds at least one sample")
+        raise SettingError(f"`work.unit` {size}: give at least 1")
     return [Unit(start // size, entries[start : start + size]) for start in range(0, len(entries), size)]
 
 
 class UnitDigests:
-    """Digests of what goes into the units of one list, each of a whole unit made once.
+    """Digests of the inputs of units; the digest of a complete unit is computed once.
 
     Args:
-        describe: what matters of an entry, ready for JSON.
+        describe: gives what results depend on of an entry, as JSON values.
     """
 
     def __init__(self, describe: Callable[[Entry], Any]) -> None:
         self._describe = describe
-        self._whole: dict[int, str] = {}
+        self._complete: dict[int, str] = {}
 
     def __call__(self, unit: Unit[Entry], without: frozenset[str] = frozenset()) -> str:
-        """Digest of a unit, leaving out the samples that failed, which may be corrected."""
+        """Digest of a unit, leaving out the keys in `without`: failed samples, which may be corrected."""
         if without:
             return digest([self._describe(entry) for entry in unit.entries if entry.key not in without])
-        if unit.number not in self._whole:
-            self._whole[unit.number] = digest(list(map(self._describe, unit.entries)))
-        return self._whole[unit.number]
+        if unit.number not in self._complete:
+            self._complete[unit.number] = digest(list(map(self._describe, unit.entries)))
+        return self._complete[unit.number]
 
 
 def describe_words(vocabulary: Vocabulary, with_synonyms: bool = False) -> dict[str, Any]:
-    """The class names and the names in prompts, in their order, for settings; synonyms where something reads them."""
+    """Class names and prompt names in the order of the vocabulary, with synonyms on request, for the fingerprint."""
     words: dict[str, Any] = {
         "names": vocabulary.names,
         "prompts": [entry.prompt for entry in vocabulary.classes],

@@ -1,4 +1,4 @@
-"""The vocabulary of an experiment, be it given or chosen."""
+"""The vocabulary of an experiment, given or chosen by its data."""
 
 import logging
 
@@ -10,11 +10,11 @@ log = logging.getLogger(__name__)
 
 
 def choose_vocabulary(experiment: Experiment, say: bool = False) -> Vocabulary:
-    """The experiment's vocabulary; where none is given, that of the class folders, or `voc` for other data.
+    """The experiment's vocabulary; if none is given, that of the class folders, or `voc` for other data.
 
     Args:
-        experiment: its source and its vocabulary's name.
-        say: log how it was chosen.
+        experiment: names the vocabulary and the source.
+        say: whether to log how the vocabulary was chosen.
 
     Raises:
         VocabularyError: as `load_vocabulary` does.

@@ -1,5 +1,7 @@
 """Captions by any of transformers' image-to-text models that goes on from a few words: BLIP, BLIP-2, GIT."""
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
@@ -49,7 +51,7 @@ class Captioner:
         return weights_digest(self.folder)
 
     @torch.inference_mode()
-    def __call__(self, images: list[Image.Image], leads: list[str]) -> list[str]:
+    def __call__(self, images: Sequence[Image.Image], leads: Sequence[str]) -> list[str]:
         """Captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences.
 
         An empty lead leaves the beginning to the model. Models with an encoder for the lead may not repeat it. A lead

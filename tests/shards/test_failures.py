@@ -1,6 +1,5 @@
 import csv
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -46,24 +45,9 @@ def test_the_csv_file_reads_back(tmp_path: Path) -> None:
     ]
 
 
-def test_captions_that_are_missing_still(tmp_path: Path) -> None:
-    lines = [
-        {"key": "a/b", "class": "dog", "caption": "", "failure": {**vars_of(READ)}},
-        {"key": "a/b", "class": "cat", "caption": "", "failure": {**vars_of(READ)}},
-        {"key": "c", "class": "dog", "caption": "", "failure": {**vars_of(CRF)}},
-    ]
-    (tmp_path / "captions").mkdir()
-    (tmp_path / "captions" / "captions-0.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    done = {"key": "c", "class": "dog", "caption": "a dog"}
-    (tmp_path / "captions" / "captions-1.jsonl").write_text(json.dumps(done) + "\n")
-    assert find_failures(Folder(str(tmp_path))) == [("captions", READ)]
-    (tmp_path / "captions" / "captions-2.jsonl").write_text("{")
-    with pytest.raises(NoRecordError, match=r"captions-2\.jsonl' is no file of captions"):
-        find_failures(Folder(str(tmp_path)))
-
-
-def vars_of(failure: Failure) -> dict[str, str]:
-    return {name: getattr(failure, name) for name in ("key", "origin", "status", "message")}
+def test_failures_of_captions(tmp_path: Path) -> None:
+    record(tmp_path, "captions", 0, READ)
+    assert find_failures(Folder(str(tmp_path / "captions"))) == [("captions", READ)]
 
 
 def test_a_folder_without_a_record_is_an_error(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import io
 import json
 
-from pseudolabel.shards.packing import JSONL
+from pseudolabel.shards.packing import CAPTIONS, JSONL
 
 SAMPLES = [
     ("a", {"json": b'{"classes": ["cat"], "captions": []}'}),
@@ -32,3 +32,13 @@ def test_no_samples() -> None:
     file = io.BytesIO()
     JSONL.write(file, [])
     assert list(JSONL.read(io.BytesIO(file.getvalue()))) == []
+
+
+def test_captions_are_one_line_each() -> None:
+    samples = [("a", {"cat": b"a cat", "dog": "a d\u2028g".encode()}), ("b/c", {"cat": b""})]
+    file = io.BytesIO()
+    CAPTIONS.write(file, samples)
+    lines = file.getvalue().decode().split("\n")
+    assert json.loads(lines[0]) == {"key": "a", "class": "cat", "caption": "a cat"}
+    assert len(lines) == 4
+    assert list(CAPTIONS.read(io.BytesIO(file.getvalue()))) == samples

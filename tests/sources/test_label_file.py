@@ -283,8 +283,9 @@ def test_names_in_a_text_file_may_hold_blanks(tmp_path: Path, save_image) -> Non
     config = SourceConfig(kind="folder", path=str(tmp_path / "images"), labels=str(tmp_path / "l.txt"))
     entries = open_source(config, load_vocabulary("red, car, red car")).entries
     assert [entry.classes for entry in entries] == [(3,), (1, 3), (2, 3), (1, 2), ()]
-    status, message = entries[4].problem or ("", "")
-    assert status == "unknown_class"
+    assert entries[4].problem is not None
+    assert entries[4].problem.status == "unknown_class"
+    message = str(entries[4].problem)
     assert "'1 red'" in message
     assert message.endswith("several labels on a line are separated by commas: ID cat,dog")
 
@@ -302,6 +303,6 @@ def test_names_that_blanks_cut_short_are_failures(tmp_path: Path, voc: Vocabular
     (tmp_path / "l.txt").write_text("img 0\nimg 1 3\nother 4\n")
     entries = open_source(config, voc).entries
     assert [entry.classes for entry in entries] == [(), (), (5,)]
-    assert [entry.problem and entry.problem[0] for entry in entries] == ["unclear_labels", "missing", None]
+    assert [entry.problem and entry.problem.status for entry in entries] == ["unclear_labels", "missing", None]
     (tmp_path / "l.txt").write_text("img\t0\nimg 1\t3\nother 4\n")
     assert [entry.classes for entry in open_source(config, voc).entries] == [(1,), (4,), (5,)]

@@ -88,9 +88,9 @@ def test_what_could_be_indices_or_a_vector_is_not_guessed(vocabulary: Vocabulary
     classes, problem = LabelReader(vocabulary).read(labels, "here")
     assert classes == ()
     assert problem is not None
-    assert problem[0] == "unclear_labels"
-    assert "as indices or as a one-hot vector" in problem[1]
-    assert "write names ([] for none), or true and false" in problem[1]
+    assert problem.status == "unclear_labels"
+    assert "as indices or as a one-hot vector" in str(problem)
+    assert "write names ([] for none), or true and false" in str(problem)
 
 
 def test_the_union_of_several_places() -> None:
@@ -100,7 +100,7 @@ def test_the_union_of_several_places() -> None:
     classes, problem = reader.read_all(["cat", "hors"], "here")
     assert classes == ()
     assert problem is not None
-    assert "unknown class 'hors'" in problem[1]
+    assert "unknown class 'hors'" in str(problem)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_what_is_not_understood_becomes_a_problem(labels: object, status: str, r
     classes, problem = LabelReader(VOC).read(labels, "table.csv line 3")
     assert classes == ()
     assert problem is not None
-    assert problem[0] == status
-    assert problem[1].startswith("table.csv line 3: ")
-    assert re.search(reason, problem[1])
+    assert problem.status == status
+    assert str(problem).startswith("table.csv line 3: ")
+    assert re.search(reason, str(problem))
 
 
 def test_a_class_called_by_digits_wins_over_an_index() -> None:
@@ -162,4 +162,4 @@ def test_repeated_labels_are_read_alike_and_share_their_classes() -> None:
             classes, problem = reader.read(labels, origin)
             assert classes == ()
             assert problem is not None
-            assert problem[1].startswith(f"{origin}: ")
+            assert str(problem).startswith(f"{origin}: ")

@@ -114,7 +114,7 @@ def test_unlabelled_images_may_be_background(table: SourceConfig, voc: Vocabular
 def relabelled(config: SourceConfig, labels: str, voc: Vocabulary) -> dict[str, tuple[int, ...] | str]:
     """Classes by key, or the status of what keeps them from being understood."""
     entries = open_source(dataclasses.replace(config, labels=labels), voc).entries
-    return {entry.key: entry.problem[0] if entry.problem else entry.classes for entry in entries}
+    return {entry.key: entry.problem.status if entry.problem else entry.classes for entry in entries}
 
 
 def test_a_label_file_labels_any_kind(table: SourceConfig, voc: Vocabulary, tmp_path: Path, save_image) -> None:
@@ -219,7 +219,7 @@ def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, t
     (tmp_path / "masks/c.png").write_bytes(b"damaged")
     a, b, c, d, e = open_source(dataclasses.replace(table, labels="masks"), voc).entries
     assert [entry.classes for entry in (a, b, e)] == [(3, 20), (), (8,)]
-    assert [entry.problem and entry.problem[0] for entry in (a, b, c, d, e)] == [
+    assert [entry.problem and entry.problem.status for entry in (a, b, c, d, e)] == [
         None,
         None,
         "unreadable",
@@ -227,7 +227,7 @@ def test_labels_from_masks_of_every_kind(table: SourceConfig, voc: Vocabulary, t
         None,
     ]
     assert d.problem is not None
-    assert d.problem[1] == f"labels: no ground truth for 'd': tried '{tmp_path}/masks/d.png'"
+    assert str(d.problem) == f"labels: no ground truth for 'd': tried '{tmp_path}/masks/d.png'"
     with pytest.raises(SourceError, match=r"has no masks to take labels from; .*`source\.masks`"):
         open_source(dataclasses.replace(table, labels="masks", masks=""), voc)
 

@@ -197,10 +197,10 @@ def test_masks_as_labels_that_are_missing_or_beyond_the_vocabulary(tmp_path: Pat
     write_mask(tmp_path, "b", [0, 21])
     missing, beyond = open_voc(tmp_path, voc, labels="masks").entries
     assert missing.problem is not None
-    assert missing.problem[0] == "missing"
+    assert missing.problem.status == "missing"
     assert beyond.problem is not None
-    assert beyond.problem[0] == "unknown_class"
-    assert "21" in beyond.problem[1]
+    assert beyond.problem.status == "unknown_class"
+    assert "21" in str(beyond.problem)
 
 
 @pytest.mark.parametrize("labels", [{"a": ["cat"], "b": ["dog", "person"]}, {"a": [7], "b": [11, 14]}])

@@ -26,7 +26,7 @@ def test_a_sheet_of_what_there_is(
     write_labels(experiment, one_rank)
     caplog.set_level("INFO", logger="pseudolabel")
     draw_sheet(experiment, str(tmp_path / "cams.png"), rows=3, title="CAMs")
-    assert "'pseudolabel refine' makes them" in caplog.text
+    assert "'pseudolabel refine' writes them" in caplog.text
     caplog.clear()
     write_masks(experiment, one_rank)
     draw_sheet(experiment, str(tmp_path / "masks.png"), rows=3, title="Masks")
