@@ -46,7 +46,7 @@ def demonstrate(out: Path, seed: int) -> dict:
     size = ["--train", str(TRAIN), "--val", str(VAL), "--seed", str(seed)]
     run("shapes", "--out", str(out / "data"), *size)
     run("cams", *experiment, launcher=launcher())
-    run("refine", *experiment)
+    run("refine", "--config", "configs/pipeline/shapes.yaml", "--out", str(out))
     run("evaluate", "cams", *experiment)
     run("evaluate", "masks", *experiment)
     run("sheet", *experiment, "--title", "Shapes, labelled from image-level labels alone")
