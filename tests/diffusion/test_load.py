@@ -114,7 +114,7 @@ def test_the_launcher_s_mixed_precision_is_what_auto_means(monkeypatch):
 def test_image_size(checkpoint):
     model = load(checkpoint, image_size=192)
     assert model.latent_shape == (4, 24, 24)
-    with pytest.raises(ModelError, match="image_size 100 is not a multiple of 64"):
+    with pytest.raises(ModelError, match="image_size` 100 is not a multiple of 64"):
         load(checkpoint, image_size=100)
 
 
