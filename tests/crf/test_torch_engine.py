@@ -126,7 +126,7 @@ def test_every_parameter_counts(wrong, device):
 def test_real_images(voc_sample: Path, config: CrfConfig, first: int, labels: int, device: torch.device):
     """At their own size, with blurred and noisy scores of smooth shapes: the labels are equal."""
     path = sorted((voc_sample / "JPEGImages").glob("*.jpg"))[first]
-    image = np.asarray(Image.open(path).convert("RGB"))
+    image = np.array(Image.open(path).convert("RGB"))
     coarse = torch.from_numpy(np.random.default_rng(first).random((1, labels, 12, 12), np.float32))
     scores = F.interpolate(coarse, image.shape[:2], mode="bilinear", align_corners=False)[0].numpy()
     expected, found = mean_field(image, scores, config), on_torch(config, device, image, scores)
