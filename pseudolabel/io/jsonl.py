@@ -30,18 +30,23 @@ def read_lines(source: str, fields: Sequence[str], what: str, hint: str) -> Iter
 def read_records(source: str, what: str, hint: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of every line, preceded by its file and line number; arguments and errors as in `read_lines`."""
     for path in _files(source, what, hint):
-        # Not splitlines(): it splits at U+2028, which JSON strings may contain.
-        for number, line in enumerate(read_text(path, hint).split("\n"), 1):
-            if not line.strip():
-                continue
-            origin = f"{path}, line {number}"
-            try:
-                record = decode_json(line)
-            except (ValueError, RecursionError) as error:
-                raise SourceError(f"{origin}: not a {what}, invalid JSON ({error}); {hint}") from error
-            if not isinstance(record, dict):
-                raise SourceError(f"{origin}: not a {what}, but a JSON {type(record).__name__}; {hint}")
-            yield origin, record
+        yield from read_file(path, what, hint)
+
+
+def read_file(path: str, what: str, hint: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_records` of one file."""
+    # Not splitlines(): it splits at U+2028, which JSON strings may contain.
+    for number, line in enumerate(read_text(path, hint).split("\n"), 1):
+        if not line.strip():
+            continue
+        origin = f"{path} line {number}"
+        try:
+            record = decode_json(line)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{origin}: not a {what}, invalid JSON ({error}); {hint}") from error
+        if not isinstance(record, dict):
+            raise SourceError(f"{origin}: not a {what}, but a JSON {type(record).__name__}; {hint}")
+        yield origin, record
 
 
 def _files(source: str, what: str, hint: str) -> list[str]:

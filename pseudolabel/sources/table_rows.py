@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from pseudolabel.errors import ParquetError, SourceError
 from pseudolabel.io.files import read_text
-from pseudolabel.io.json_text import decode_json
+from pseudolabel.io.jsonl import read_file
 from pseudolabel.io.parquet import Cell, ParquetTable
 from pseudolabel.sources.columns import Columns
 
-_REMEDY = "`source.path` needs a table with columns image and labels"
+_HINT = "`source.path` needs a table with columns image and labels"
 _DELIMITERS = (",", ";", "\t", "|")
 _NO_LABEL = -1  # in the integers of Hugging Face's ClassLabel
 
@@ -52,11 +52,11 @@ def read_rows(path: str, columns: Columns) -> Iterator[Row]:
     for suffix, reader in _READERS.items():
         if path.lower().endswith(suffix):
             return reader(path, columns)
-    raise SourceError(f"'{path}' is no table; {_REMEDY}, its name ending in {', '.join(_READERS)}")
+    raise SourceError(f"'{path}' is no table; {_HINT}, its name ending in {', '.join(_READERS)}")
 
 
 def _read_csv(path: str, columns: Columns) -> Iterator[Row]:
-    text = read_text(path, _REMEDY)
+    text = read_text(path, _HINT)
     delimiter, spaced = _dialect(text, columns)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
     try:
@@ -91,19 +91,9 @@ def _dialect(text: str, columns: Columns) -> tuple[str, bool]:
 
 
 def _read_jsonl(path: str, columns: Columns) -> Iterator[Row]:
-    # Not splitlines(): JSON strings may hold U+2028, which it takes for the end of a line.
     fields: tuple[str, ...] = ()
     chosen: list[str | None] = []
-    for number, line in enumerate(read_text(path, _REMEDY).split("\n"), 1):
-        if not line.strip():
-            continue
-        origin = f"{path} line {number}"
-        try:
-            row = decode_json(line)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{origin}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise SourceError(f"{origin}: a JSON {type(row).__name__} where an object with image and labels is needed")
+    for origin, row in read_file(path, "row of images and labels", _HINT):
         if tuple(row) != fields or not chosen:
             fields, found = tuple(row), columns.find(list(row), origin)
             chosen = [found.get(part) for part in Row._fields[1:]]
@@ -126,7 +116,7 @@ def _read_parquet(path: str, columns: Columns) -> Iterator[Row]:
         for number, cells in enumerate(values, 1):
             yield Row(f"{path} row {number}", *cells)
     except FileNotFoundError as error:
-        raise SourceError(f"no file '{path}'; {_REMEDY}") from error
+        raise SourceError(f"no file '{path}'; {_HINT}") from error
     except ParquetError as error:
         raise SourceError(str(error)) from error
 

@@ -89,7 +89,7 @@ def test_a_folder_with_brackets_in_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["{", '{"key": "b"}', "[]"])
 def test_a_line_that_is_no_label_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"key": "a", "classes": []}}\n\n{line}')
-    with pytest.raises(SourceError, match=r"a\.jsonl, line 3: not a label line"):
+    with pytest.raises(SourceError, match=r"a\.jsonl line 3: not a label line"):
         load_label_file(str(tmp_path), 20)
 
 
@@ -292,7 +292,7 @@ def test_names_in_a_text_file_may_hold_blanks(tmp_path: Path, save_image) -> Non
 
 def test_a_field_that_comes_twice_in_a_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text('{"key": "a", "labels": ["cat"], "labels": ["dog"]}')
-    with pytest.raises(SourceError, match=r"l\.jsonl, line 1: .*field 'labels' is repeated in one object"):
+    with pytest.raises(SourceError, match=r"l\.jsonl line 1: .*field 'labels' is repeated in one object"):
         load_label_file(str(tmp_path / "l.jsonl"), 20)
 
 

@@ -195,8 +195,8 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, voc: Vocabulary) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('{"image": "a.jpg", "labels": []}\n{"image": \n', "line 2: not JSON"),
-        ("[1]\n", "line 1: a JSON list where an object"),
+        ('{"image": "a.jpg", "labels": []}\n{"image": \n', "line 2: not a row of images and labels, invalid JSON"),
+        ("[1]\n", "line 1: not a row of images and labels, but a JSON list"),
         (
             '{"image": "a.jpg", "labels": []}\n\n{"image": "b.jpg", "tags": []}\n',
             "line 3: no column 'labels' or 'label'; found 'image', 'tags'; .* `source.columns` image=path,labels=tags",
@@ -549,5 +549,5 @@ def test_a_path_that_no_file_can_have_is_one_failure(
 
 def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
-    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not JSON: field 'labels' is repeated in one object"):
+    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not a row of images and labels, invalid JSON .field 'labels' is repeated in one object"):
         open_table(tmp_path / "t.jsonl", voc)

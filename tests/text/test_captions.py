@@ -45,7 +45,7 @@ def test_no_captions(tmp_path: Path) -> None:
 def test_a_line_that_is_no_caption_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_text('{"key": "a", "class": "cat", "caption": "a cat"}\n\n' + line)
-    with pytest.raises(SourceError, match=r"captions\.jsonl, line 3: not a caption"):
+    with pytest.raises(SourceError, match=r"captions\.jsonl line 3: not a caption"):
         load_captions(str(path))
 
 
@@ -62,7 +62,7 @@ def test_a_line_that_is_no_caption_is_named(tmp_path: Path, line: str) -> None:
 def test_captions_of_the_wrong_type_are_named(tmp_path: Path, record: dict[str, object], reason: str) -> None:
     path = write(tmp_path / "captions.jsonl", ("a", "cat", "a cat"))
     path.write_text(path.read_text() + json.dumps(record))
-    with pytest.raises(SourceError, match=rf"captions\.jsonl, line 2: not a caption: {reason}"):
+    with pytest.raises(SourceError, match=rf"captions\.jsonl line 2: not a caption: {reason}"):
         load_captions(str(path))
 
 
