@@ -91,11 +91,14 @@ class LabelMap:
         key: the sample's key.
         labels: uint8 (H, W); 0 is background, 1..N are vocabulary classes, 255 is ignored.
         confidence: float32 (H, W) in [0, 1], the probability of each pixel's label; None where a method has none.
+        best: uint8 (H, W), the most probable label, also of pixels that are ignored for being improbable; None where
+            it is `labels`.
     """
 
     key: str
     labels: np.ndarray
     confidence: np.ndarray | None = None
+    best: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import torch
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.engines import CPU, MeanField, open_mean_field
 from pseudolabel.crf.image import fed
-from pseudolabel.crf.scores import choose_labels, with_background
+from pseudolabel.crf.scores import Decision, choose_labels, with_background
 from pseudolabel.records import BACKGROUND
 
 
 def refine(
     image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...], config: CrfConfig, device: torch.device = CPU
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Decision[np.ndarray]:
     """Turn class scores into a pseudo-mask that follows the image's edges.
 
     The unary potential of a label is -log of its score, clipped to [1e-5, 1]. The scores are not normalised over the
@@ -29,18 +29,14 @@ def refine(
         config: the CRF's parameters.
         device: where the engine `torch` works; `auto` chooses the engine by it.
 
-    Returns:
-        uint8 (H, W) labels, 255 where the winning probability is below `config.ignore_below`, and
-        float32 (H, W) winning probabilities in [0, 1].
-
     Raises:
         ValueError: if shapes, types or ranges of image and scores are not as stated.
         SettingError: if a kernel's sigma is not positive.
     """
     _check(image, scores, classes)
     mean_field = open_mean_field(config, device)
-    [(labels, winning)] = label_images([fed(image, config)], [torch.from_numpy(scores)], [classes], config, mean_field)
-    return labels.numpy(), winning.numpy()
+    [decision] = label_images([fed(image, config)], [torch.from_numpy(scores)], [classes], config, mean_field)
+    return Decision(*(tensor.numpy() for tensor in decision))
 
 
 def label_images(
@@ -49,7 +45,7 @@ def label_images(
     classes: Sequence[tuple[int, ...]],
     config: CrfConfig,
     mean_field: MeanField,
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+) -> list[Decision[torch.Tensor]]:
     """Pseudo-masks of images: background's score, mean field, the most probable label.
 
     Args:
@@ -60,10 +56,10 @@ def label_images(
         mean_field: of an engine, for tensors of the device that they are on.
 
     Returns:
-        uint8 (H, W) labels and float32 (H, W) winning probabilities of each image, on the same device.
+        the decision of each image, on the same device.
     """
     if not classes[0]:
-        return [(torch.full_like(own, BACKGROUND), torch.ones_like(own).float()) for own in (i[..., 0] for i in images)]
+        return [_all_background(image[..., 0]) for image in images]
     stacked = [with_background(own, config) for own in scores]
     marginals = mean_field(images, stacked) if config.iterations else [None] * len(images)
     return [
@@ -72,9 +68,14 @@ def label_images(
     ]
 
 
+def _all_background(pixels: torch.Tensor) -> Decision[torch.Tensor]:
+    labels = torch.full_like(pixels, BACKGROUND)
+    return Decision(labels, torch.ones_like(labels, dtype=torch.float32), labels)
+
+
 def refine_probabilities(
     image: np.ndarray, probabilities: np.ndarray, config: CrfConfig, device: torch.device = CPU
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Let a segmenter's own probabilities follow the image's edges, as DeepLab does after its network.
 
     Only the kernels and the number of iterations of `config` matter: background has a probability of its own here.
@@ -86,7 +87,7 @@ def refine_probabilities(
         device: where the engine `torch` works; `auto` chooses the engine by it.
 
     Returns:
-        uint8 (H, W), the most probable label of each pixel.
+        uint8 (H, W), the most probable label of each pixel, and float32 (H, W), its probability.
 
     Raises:
         ValueError: if shapes, types or ranges are not as stated.
@@ -94,7 +95,8 @@ def refine_probabilities(
     """
     _check(image, probabilities, tuple(range(len(probabilities))))
     [marginals] = open_mean_field(config, device)([fed(image, config)], [torch.from_numpy(probabilities)])
-    return marginals.argmax(0).byte().numpy()
+    labels = marginals.argmax(0, keepdim=True)
+    return labels[0].byte().numpy(), marginals.gather(0, labels)[0].numpy()
 
 
 def _check(image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...]) -> None:

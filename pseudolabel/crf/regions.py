@@ -12,6 +12,8 @@ from pseudolabel.crf.failures import crf_failures
 from pseudolabel.errors import SampleError
 from pseudolabel.records import BACKGROUND
 
+Refined = tuple[np.ndarray, np.ndarray | None]
+
 
 @dataclass(frozen=True)
 class NamedRegions:
@@ -30,18 +32,26 @@ class NamedRegions:
     config: FreeSegDiffConfig
 
 
-def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray:
-    """uint8 (H, W) labels of named regions, refined as `refinement` says; `device` is for the engine `torch`."""
+def refine_regions(named: NamedRegions, device: torch.device = CPU) -> Refined:
+    """Labels of named regions, refined as `refinement` says, and their probabilities, None without refinement.
+
+    Args:
+        named: the regions of one image.
+        device: where the engine `torch` works.
+
+    Returns:
+        uint8 (H, W) labels and float32 (H, W) confidence or None.
+    """
     config = named.config
     if config.refinement == "per_cluster":
         return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf, device)
     labels = np.array(named.names, np.uint8)[np.unique(named.regions, return_inverse=True)[1]]
     if config.refinement == "none":
-        return labels
+        return labels, None
     return refine_together(named.image, labels, config.certainty, config.crf, device)
 
 
-def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | SampleError:
+def try_regions(named: NamedRegions, device: torch.device = CPU) -> Refined | SampleError:
     """What `refine_regions` gives, or why DenseCRF fails on this image."""
     try:
         with crf_failures(device, "`freesegdiff.crf.engine`"):
@@ -52,7 +62,7 @@ def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray |
 
 def refine_together(
     image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig, device: torch.device = CPU
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Let all regions follow the image's edges at once: one CRF over the labels that occur.
 
     Args:
@@ -63,14 +73,15 @@ def refine_together(
         device: where the engine `torch` works.
 
     Returns:
-        uint8 (H, W); no label is new.
+        uint8 (H, W) labels, of those that occur in `labels`, and float32 (H, W) winning probabilities.
     """
     present = np.unique(labels)
     if len(present) == 1:
-        return labels
+        return labels, np.ones(labels.shape, np.float32)
     rest = (1 - certainty) / (len(present) - 1)
     probabilities = np.where(labels == present[:, None, None], np.float32(certainty), np.float32(rest))
-    return present[refine_probabilities(image, probabilities, config, device)]
+    winners, confidence = refine_probabilities(image, probabilities, config, device)
+    return present[winners], confidence
 
 
 def refine_singly(
@@ -80,10 +91,10 @@ def refine_singly(
     certainty: float,
     config: CrfConfig,
     device: torch.device = CPU,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Let each named region follow the image's edges by itself, against all others.
 
-    A pixel that several come to claim stays with the first of them, as in FreeSeg-Diff's released code.
+    A pixel that several regions claim belongs to the first of them, as in FreeSeg-Diff's released code.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -94,11 +105,14 @@ def refine_singly(
         device: where the engine `torch` works.
 
     Returns:
-        uint8 (H, W); background where no region came to lie.
+        uint8 (H, W) labels, background where no region claims the pixel, and float32 (H, W) confidence: the probability
+        of the region that a pixel belongs to; of background, the smallest probability of being outside of a region.
     """
-    labels = np.full(regions.shape, BACKGROUND, np.uint8)
+    labels, confidence = np.full(regions.shape, BACKGROUND, np.uint8), np.ones(regions.shape, np.float32)
     for number, name in zip(np.unique(regions), names, strict=True):
         if name != BACKGROUND:
-            inside = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
-            labels[(inside == 1) & (labels == BACKGROUND)] = name
-    return labels
+            inside, winning = refine_together(image, (regions == number).astype(np.uint8), certainty, config, device)
+            is_free = labels == BACKGROUND
+            confidence = np.where(is_free, np.where(inside == 1, winning, np.minimum(confidence, winning)), confidence)
+            labels[(inside == 1) & is_free] = name
+    return labels, confidence

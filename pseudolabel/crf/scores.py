@@ -1,11 +1,28 @@
 """From class scores to the labels that DenseCRF chooses between, and from its probabilities to a pseudo-mask."""
 
+from typing import Generic, NamedTuple, TypeVar
+
 import torch
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.records import BACKGROUND, IGNORE
 
 SMALLEST_PROBABILITY = 1e-5
+Array = TypeVar("Array")
+
+
+class Decision(NamedTuple, Generic[Array]):
+    """What DenseCRF decides for the pixels of an image, as arrays or tensors (H, W).
+
+    Attributes:
+        labels: uint8, 255 where the winning probability is below `ignore_below`.
+        confidence: float32 in [0, 1], the winning probabilities.
+        best: uint8, the winning labels, also where `labels` is 255.
+    """
+
+    labels: Array
+    confidence: Array
+    best: Array
 
 
 def with_background(scores: torch.Tensor, config: CrfConfig) -> torch.Tensor:
@@ -27,7 +44,7 @@ def with_background(scores: torch.Tensor, config: CrfConfig) -> torch.Tensor:
 
 def choose_labels(
     scores: torch.Tensor, marginals: torch.Tensor | None, classes: tuple[int, ...], config: CrfConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Decision[torch.Tensor]:
     """The most probable label of every pixel; ties go to background, then to the earlier class.
 
     Args:
@@ -36,16 +53,13 @@ def choose_labels(
             share of the scores, clipped to [1e-5, 1], which is where mean field begins.
         classes: the C vocabulary indices.
         config: `ignore_below` makes improbable winners 255.
-
-    Returns:
-        uint8 (H, W) labels and float32 (H, W) winning probabilities.
     """
     if marginals is None:
         clipped = scores.clamp(SMALLEST_PROBABILITY, 1)
         # The unclipped scores decide, so that small ones are compared like any other.
-        best, probabilities = scores.argmax(0, keepdim=True), clipped / clipped.sum(0)
+        winner, probabilities = scores.argmax(0, keepdim=True), clipped / clipped.sum(0)
     else:
-        best, probabilities = marginals.argmax(0, keepdim=True), marginals
-    winning = probabilities.gather(0, best)[0]
-    labels = torch.tensor([BACKGROUND, *classes], dtype=torch.uint8, device=scores.device)[best[0]]
-    return labels.masked_fill(winning < config.ignore_below, IGNORE), winning
+        winner, probabilities = marginals.argmax(0, keepdim=True), marginals
+    confidence = probabilities.gather(0, winner)[0]
+    best = torch.tensor([BACKGROUND, *classes], dtype=torch.uint8, device=scores.device)[winner[0]]
+    return Decision(best.masked_fill(confidence < config.ignore_below, IGNORE), confidence, best)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pseudolabel.config import FreeSegDiffConfig
 from pseudolabel.crf.engines import crf_settings, resolve_engine
-from pseudolabel.crf.regions import NamedRegions, try_regions
+from pseudolabel.crf.regions import NamedRegions, Refined, try_regions
 from pseudolabel.diffusion.latents import encode_ahead
 from pseudolabel.diffusion.noise import draw_noise, generator_of
 from pseudolabel.errors import SampleError, SettingError
@@ -75,10 +75,10 @@ class FreeSegDiffPredictor:
         An image without candidate classes is all background.
         """
         for sample, found in bypass(samples, lambda sample: bool(sample.classes), self._labels, _background):
-            yield sample, found if isinstance(found, SampleError) else LabelMap(sample.key, found)
+            yield sample, found if isinstance(found, SampleError) else LabelMap(sample.key, *found)
 
-    def _labels(self, samples: Iterator[Sample]) -> Iterator[np.ndarray | SampleError]:
-        """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
+    def _labels(self, samples: Iterator[Sample]) -> Iterator[Refined | SampleError]:
+        """Labels and confidence of each sample, or DenseCRF's failure; on cores it runs while the device goes on."""
         first = list(islice(samples, 2))
         named = (self._name(sample, own) for sample, own in self._clusters(chain(first, samples)))
         is_here = self.config.refinement == "none" or self.engine == "torch"
@@ -138,5 +138,5 @@ class FreeSegDiffPredictor:
         return sample.viewed(self.view)
 
 
-def _background(sample: Sample) -> np.ndarray:
-    return np.full(sample.size, BACKGROUND, np.uint8)
+def _background(sample: Sample) -> Refined:
+    return np.full(sample.size, BACKGROUND, np.uint8), np.ones(sample.size, np.float32)

@@ -13,6 +13,7 @@ from pseudolabel.io.images import mask_image
 from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.tar import Members
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample, ScoreMaps
+from pseudolabel.shards.confidence import judge
 from pseudolabel.vocabulary import Vocabulary
 
 JPEG_QUALITY = 95
@@ -37,7 +38,7 @@ def encode(sample: Sample, result: ScoreMaps | LabelMap, kind: str, vocabulary: 
     found = tuple(int(label) for label in np.unique(result.labels) if label not in (BACKGROUND, IGNORE))
     names = [] if kind == "segments" else [vocabulary.names[label] for label in found]
     fields = _describe(result.key, found, names, result.labels.shape)
-    return encode_mask(encode_image(sample), result, fields)
+    return encode_mask(encode_image(sample), result, fields | ({} if kind == "segments" else judge(result, found)))
 
 
 def encode_cams(sample: Sample, scores: ScoreMaps, vocabulary: Vocabulary) -> Members:

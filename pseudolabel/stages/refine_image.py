@@ -60,8 +60,9 @@ def decide(result: Segmentation, config: CrfConfig, device: torch.device) -> Seg
     """
     assert result.scores is not None
     with crf_failures(device):
-        labels, confidence = refine_scores(np.asarray(result.image), result.scores, tuple(result.names), config, device)
-    return replace(result, labels=labels, confidence=confidence, names=names_found(labels, result.names))
+        found = refine_scores(np.asarray(result.image), result.scores, tuple(result.names), config, device)
+    names = names_found(found.labels, result.names)
+    return replace(result, labels=found.labels, confidence=found.confidence, names=names)
 
 
 def names_found(labels: np.ndarray, names: Mapping[int, str]) -> dict[int, str]:

@@ -15,6 +15,7 @@ from pseudolabel.crf.densecrf import label_images, refine
 from pseudolabel.crf.engines import CPU, fits_device
 from pseudolabel.crf.failures import STATUS, crf_failure, crf_failures
 from pseudolabel.crf.image import fed
+from pseudolabel.crf.scores import Decision
 from pseudolabel.crf.torch_engine import TorchCrf
 from pseudolabel.errors import LatticeOverflowError, SampleError
 from pseudolabel.io.images import decode_image
@@ -23,6 +24,7 @@ from pseudolabel.records import LabelMap
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.runtime.workers import open_pool
 from pseudolabel.score_maps import at_image_size, check_maps, enlarge
+from pseudolabel.shards.confidence import judge
 from pseudolabel.shards.sample import CamSample, decode_cams, encode_mask
 
 CamMembers = tuple[str, Members]
@@ -66,10 +68,10 @@ def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
     maps, image = decoded.cams.scores, decoded.image
     try:
         with crf_failures(CPU):
-            labels, _ = refine(image, at_image_size(maps.maps, maps.size), maps.classes, crf)
+            decision = refine(image, at_image_size(maps.maps, maps.size), maps.classes, crf)
     except SampleError as error:
         return error
-    return decoded.encode(labels)
+    return decoded.encode(decision)
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class Decoded:
     def pixels(self) -> int:
         return self.image.shape[0] * self.image.shape[1]
 
-    def encode(self, labels: np.ndarray) -> Members:
-        return encode_mask(self.cams.jpeg, LabelMap(self.key, labels), self.cams.fields)
+    def encode(self, decision: Decision[np.ndarray]) -> Members:
+        mask = LabelMap(self.key, *decision)
+        return encode_mask(self.cams.jpeg, mask, self.cams.fields | judge(mask, self.cams.scores.classes))
 
 
 def decode(sample: CamMembers) -> Decoded | SampleError:
@@ -120,11 +123,11 @@ class DeviceRefiner:
         failures: list[Refined] = []
         encoded: deque[Encoded] = deque()
         for batch in batches(self._decode(samples, encoded, failures), PIXELS_TOGETHER):
-            for sample, labels in zip(batch, self._label(batch), strict=True):
-                if isinstance(labels, SampleError):
-                    failures.append((sample.key, labels))
+            for sample, decision in zip(batch, self._decide(batch), strict=True):
+                if isinstance(decision, SampleError):
+                    failures.append((sample.key, decision))
                 else:
-                    encoded.append((sample.key, self.pool.submit(sample.encode, labels)))
+                    encoded.append((sample.key, self.pool.submit(sample.encode, decision)))
             while encoded and encoded[0][1].done():
                 key, members = encoded.popleft()
                 yield key, members.result()
@@ -149,16 +152,16 @@ class DeviceRefiner:
                 on_cores = replace(self.crf, engine="pydensecrf")
                 encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
 
-    def _label(self, batch: Sequence[Decoded]) -> Sequence[np.ndarray | SampleError]:
-        """uint8 (H, W) labels of each sample, or its failure; a batch that is too large is split into halves."""
+    def _decide(self, batch: Sequence[Decoded]) -> Sequence[Decision[np.ndarray] | SampleError]:
+        """The decision for each sample, or its failure; a batch that is too large is split into halves."""
         try:
             with self._at_work():
-                return self._label_at_once(batch)
+                return self._decide_at_once(batch)
         except (LatticeOverflowError, torch.OutOfMemoryError) as error:
             if len(batch) == 1:
                 return [crf_failure(error, self.device)]
         half = len(batch) // 2
-        return [*self._label(batch[:half]), *self._label(batch[half:])]
+        return [*self._decide(batch[:half]), *self._decide(batch[half:])]
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -170,17 +173,27 @@ class DeviceRefiner:
             yield
 
     @torch.inference_mode()
-    def _label_at_once(self, batch: Sequence[Decoded]) -> list[np.ndarray]:
+    def _decide_at_once(self, batch: Sequence[Decoded]) -> list[Decision[np.ndarray]]:
         cams = [sample.cams.scores for sample in batch]
         images = [self._upload(fed(sample.image, self.crf)) for sample in batch]
         scores = [enlarge(self._upload(torch.from_numpy(own.maps)), own.size) for own in cams]
-        labels = label_images(images, scores, [own.classes for own in cams], self.crf, self.engine)
-        flat = torch.cat([own.flatten() for own, _ in labels]).cpu().numpy()
-        parts = np.split(flat, np.cumsum([sample.pixels for sample in batch])[:-1])
-        return [part.reshape(own.size) for part, own in zip(parts, cams, strict=True)]
+        decisions = label_images(images, scores, [own.classes for own in cams], self.crf, self.engine)
+        return fetch(decisions)
 
     def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device) if self.stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def fetch(decisions: Sequence[Decision[torch.Tensor]]) -> list[Decision[np.ndarray]]:
+    """Decisions on the CPU, by one copy, since every copy makes the device's queue run empty."""
+    tensors = [tensor for decision in decisions for tensor in decision]
+    data = torch.cat([tensor.contiguous().view(torch.uint8).flatten() for tensor in tensors]).cpu()
+    parts = data.split([tensor.nbytes for tensor in tensors])
+    arrays = [
+        part.numpy().view(str(tensor.dtype).removeprefix("torch.")).reshape(tensor.shape)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+    return [Decision(*arrays[start : start + 3]) for start in range(0, len(arrays), 3)]
 
 
 def batches(samples: Iterable[Decoded], pixels: int) -> Iterator[list[Decoded]]:

@@ -142,8 +142,8 @@ def test_removes_noise(seed):
 
 def test_ignores_unsure_pixels():
     image, scores, classes = noisy_scene(0)
-    kept, winning = refine(image, scores, classes, BOTH)
-    cut, same = refine(image, scores, classes, replace(BOTH, ignore_below=0.8))
+    kept, winning, _ = refine(image, scores, classes, BOTH)
+    cut, same, _ = refine(image, scores, classes, replace(BOTH, ignore_below=0.8))
     np.testing.assert_array_equal(winning, same)
     assert 0.1 < (cut == 255).mean() < 0.9
     np.testing.assert_array_equal(cut, np.where(winning < 0.8, 255, kept))
@@ -152,11 +152,11 @@ def test_ignores_unsure_pixels():
 
 def test_a_pixel_at_the_limit_is_kept():
     config = CrfConfig(iterations=0, background="threshold", background_value=0.5, ignore_below=0.5)
-    labels, winning = refine(np.zeros((1, 2, 3), np.uint8), np.array([[[0.5, 0.501]]], np.float32), (3,), config)
+    labels, winning, _ = refine(np.zeros((1, 2, 3), np.uint8), np.array([[[0.5, 0.501]]], np.float32), (3,), config)
     assert winning[0, 0] == np.float32(0.5)
     np.testing.assert_array_equal(labels, [[0, 3]])
     stricter = replace(config, ignore_below=0.5004)
-    labels, _ = refine(np.zeros((1, 2, 3), np.uint8), np.array([[[0.5, 0.51]]], np.float32), (3,), stricter)
+    labels, _, _ = refine(np.zeros((1, 2, 3), np.uint8), np.array([[[0.5, 0.51]]], np.float32), (3,), stricter)
     np.testing.assert_array_equal(labels, [[255, 3]])
 
 
@@ -165,11 +165,11 @@ def test_result_types_and_memory_layouts(engine):
     image, scores, classes = noisy_scene(1)
     image.flags.writeable = False
     config = replace(BOTH, engine=engine)
-    labels, winning = refine(image, scores, classes, config)
+    labels, winning, _ = refine(image, scores, classes, config)
     assert (labels.dtype, winning.dtype) == (np.uint8, np.float32)
     assert set(np.unique(labels)) <= {0, *classes}
     turned = np.asfortranarray(image), np.asfortranarray(scores)
-    for found, expected in zip(refine(*turned, classes, config), (labels, winning), strict=True):
+    for found, expected in zip(refine(*turned, classes, config)[:2], (labels, winning), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -177,10 +177,10 @@ def test_without_steps_the_largest_score_wins_and_probability_is_its_share():
     image = np.zeros((1, 4, 3), np.uint8)
     scores = np.array([[[0.4, 0.6, 0.2, 0.0]], [[0.1, 0.5, 0.2, 0.0]]], np.float32)
     config = CrfConfig(iterations=0, background="threshold", background_value=0.4, ignore_below=0.0)
-    labels, winning = refine(image, scores, (4, 9), config)
+    labels, winning, _ = refine(image, scores, (4, 9), config)
     np.testing.assert_array_equal(labels, [[0, 4, 0, 0]])
     np.testing.assert_allclose(winning, [[0.4 / 0.9, 0.6 / 1.5, 0.4 / 0.8, 0.4 / 0.40002]], rtol=1e-6)
-    labels, winning = refine(image, scores, (4, 9), replace(config, background="power", background_value=2.0))
+    labels, winning, _ = refine(image, scores, (4, 9), replace(config, background="power", background_value=2.0))
     np.testing.assert_array_equal(labels, [[4, 4, 0, 0]])
     np.testing.assert_allclose(winning, [[0.4 / 0.86, 0.6 / 1.26, 0.64 / 1.04, 1 / 1.00002]], rtol=1e-6)
 
@@ -195,7 +195,7 @@ def test_preset_none_is_the_thresholded_cam():
 
 def test_no_classes_is_all_background():
     image = np.asarray(draw_scene(np.random.default_rng(0), 16).image)
-    labels, winning = refine(image, np.zeros((0, 16, 16), np.float32), (), CrfConfig())
+    labels, winning, _ = refine(image, np.zeros((0, 16, 16), np.float32), (), CrfConfig())
     assert labels.shape == winning.shape == (16, 16)
     assert (labels.dtype, winning.dtype) == (np.uint8, np.float32)
     assert not labels.any()
@@ -205,7 +205,7 @@ def test_no_classes_is_all_background():
 @pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
 def test_one_pixel_image(engine):
     config = CrfConfig(engine=engine)
-    labels, winning = refine(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32), (5,), config)
+    labels, winning, _ = refine(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32), (5,), config)
     assert labels.item() == 5
     assert winning.item() > 0.99
 

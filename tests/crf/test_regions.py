@@ -25,30 +25,37 @@ def blocks(labels, side=16):
 
 
 def plain(image, labels, crf):
+    values, marginals = plain_marginals(image, labels, crf)
+    return values[np.argmax(marginals, 0)]
+
+
+def plain_marginals(image, labels, crf):
     values, numbered = np.unique(labels, return_inverse=True)
     height, width = labels.shape
     field = DenseCRF2D(width, height, len(values))
     field.setUnaryEnergy(unary_from_labels(numbered.ravel(), len(values), CERTAINTY, zero_unsure=False))
     field.addPairwiseGaussian(crf.gaussian_sxy, crf.gaussian_weight)
     field.addPairwiseBilateral(crf.bilateral_sxy, crf.bilateral_srgb, image, crf.bilateral_weight)
-    return values[np.argmax(field.inference(crf.iterations), 0).reshape(height, width)]
+    return values, np.array(field.inference(crf.iterations)).reshape(-1, height, width)
 
 
 @pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])
 def test_the_torch_engine_gives_the_same_labels(crf):
     drawn = scene()
     image, rough = np.array(drawn.image), blocks(drawn.labels)
-    found = refine_together(image, rough, CERTAINTY, replace(crf, engine="torch"))
-    assert (found == refine_together(image, rough, CERTAINTY, crf)).mean() >= 0.999
+    found = refine_together(image, rough, CERTAINTY, replace(crf, engine="torch"))[0]
+    assert (found == refine_together(image, rough, CERTAINTY, crf)[0]).mean() >= 0.999
 
 
 @pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])
 def test_together_is_one_crf_over_all_labels(crf):
     drawn = scene()
     image, rough = np.array(drawn.image), blocks(drawn.labels)
-    found = refine_together(image, rough, CERTAINTY, crf)
+    found, confidence = refine_together(image, rough, CERTAINTY, crf)
     assert found.dtype == np.uint8
     assert np.array_equal(found, plain(image, rough, crf))
+    assert confidence.dtype == np.float32
+    np.testing.assert_allclose(confidence, plain_marginals(image, rough, crf)[1].max(0), atol=1e-5)
     assert not np.array_equal(found, rough)
 
 
@@ -58,12 +65,15 @@ def test_singly_is_one_crf_per_region(crf):
     image, regions = np.array(drawn.image), blocks(drawn.objects) + 3
     numbers = np.unique(regions)
     names = [0, *range(7, 6 + len(numbers))]
-    found = refine_singly(image, regions, names, CERTAINTY, crf)
-    expected = np.zeros_like(found)
+    found, confidence = refine_singly(image, regions, names, CERTAINTY, crf)
+    expected, inside = np.zeros_like(found), []
     for number, name in zip(numbers[1:], names[1:], strict=True):
         expected[plain(image, (regions == number).astype(np.uint8), crf) == 1] = name
+        inside.append(plain_marginals(image, (regions == number).astype(np.uint8), crf)[1][1])
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
+    largest = np.max(inside, 0)  # no two regions claim a pixel here
+    np.testing.assert_allclose(confidence, np.where(expected > 0, largest, 1 - largest), atol=1e-5)
 
 
 def test_the_first_region_keeps_what_several_claim():
@@ -71,22 +81,22 @@ def test_the_first_region_keeps_what_several_claim():
     image = np.array(scene().image)[:6, :9]
     regions = np.repeat(np.repeat([[0, 1, 2]], 6, 0), 3, 1)
     crf = CrfConfig(iterations=1, gaussian_weight=0, bilateral_weight=0)
-    found = refine_singly(image, regions, [7, 8, 9], 0.3, crf)
+    found = refine_singly(image, regions, [7, 8, 9], 0.3, crf)[0]
     assert np.array_equal(found, np.array([8, 7, 7], np.uint8)[regions])
-    assert np.array_equal(refine_singly(image, regions, [0, 8, 9], 0.3, crf) == 8, regions != 1)
+    assert np.array_equal(refine_singly(image, regions, [0, 8, 9], 0.3, crf)[0] == 8, regions != 1)
 
 
 def test_edges_are_followed():
     """The narrow kernels bring blocks back to the shapes they were made from."""
     drawn = scene()
     image, rough = np.array(drawn.image), blocks(drawn.labels, 8)
-    fine = refine_together(image, rough, CERTAINTY, CRFS[1])
+    fine = refine_together(image, rough, CERTAINTY, CRFS[1])[0]
     assert (fine == drawn.labels).mean() > (rough == drawn.labels).mean() + 0.01
 
 
 def test_one_label_stays():
     image = np.array(scene().image)
     labels = np.full(image.shape[:2], 4, np.uint8)
-    assert np.array_equal(refine_together(image, labels, CERTAINTY, CRFS[0]), labels)
-    assert np.array_equal(refine_singly(image, labels, [9], CERTAINTY, CRFS[0]), np.full_like(labels, 9))
-    assert not refine_singly(image, labels, [0], CERTAINTY, CRFS[0]).any()
+    assert np.array_equal(refine_together(image, labels, CERTAINTY, CRFS[0])[0], labels)
+    assert np.array_equal(refine_singly(image, labels, [9], CERTAINTY, CRFS[0])[0], np.full_like(labels, 9))
+    assert not refine_singly(image, labels, [0], CERTAINTY, CRFS[0])[0].any()

@@ -32,8 +32,9 @@ def test_labels_and_winning_probabilities(with_marginals):
     marginals = scores / scores.sum(0)
     config = CrfConfig(ignore_below=0.4)
     given = torch.from_numpy(marginals) if with_marginals else None
-    labels, winning = choose_labels(torch.from_numpy(scores), given, (3, 7, 20), config)
+    labels, winning, best = choose_labels(torch.from_numpy(scores), given, (3, 7, 20), config)
     expected = np.array([0, 3, 7, 20])[scores.argmax(0)]
+    np.testing.assert_array_equal(best, expected)
     expected[marginals.max(0) < 0.4] = 255
     assert labels.dtype == torch.uint8
     assert 0 < (expected == 255).mean() < 1

@@ -549,5 +549,8 @@ def test_a_path_that_no_file_can_have_is_one_failure(
 
 def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) -> None:
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
-    with pytest.raises(SourceError, match=r"t\.jsonl line 1: not a row of images and labels, invalid JSON .field 'labels' is repeated in one object"):
+    with pytest.raises(
+        SourceError,
+        match=r"t\.jsonl line 1: not a row of images and labels, invalid JSON .field 'labels' is repeated in one object",
+    ):
         open_table(tmp_path / "t.jsonl", voc)

@@ -56,7 +56,7 @@ def refined_one_by_one(count: int = 7) -> list[np.ndarray]:
             np.array(image.numpy()[::-1].transpose(1, 2, 0), order="C"),
             sample["seg_logits"]["data"].softmax(0).numpy(),
             CrfConfig(**CRF),
-        )
+        )[0]
         for image, sample in zip(batch["inputs"], samples, strict=True)
     ]
 

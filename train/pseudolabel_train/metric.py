@@ -17,7 +17,7 @@ from mmseg.registry import METRICS
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.densecrf import refine_probabilities
-from pseudolabel.crf.engines import resolve_engine
+from pseudolabel.crf.engines import CPU, resolve_engine
 from pseudolabel.errors import SettingError
 from pseudolabel.io.images import mask_image
 from pseudolabel.runtime.cores import share_of_cores
@@ -162,10 +162,10 @@ class CrfIoUMetric(IoUMetric):
         probabilities = logits.float().softmax(0).cpu().numpy()
         crf = self.crf = resolve_engine(crf, logits.device)  # for the report
         if crf.engine == "torch":
-            return finished(lambda: refine_probabilities(pixels, probabilities, crf, logits.device))
+            return finished(lambda: _refined_labels(pixels, probabilities, crf, logits.device))
         if self._pool is None:
             self._pool = open_pool(self._workers, refine_probabilities.__module__)
-        return self._pool.submit(refine_probabilities, pixels, probabilities, crf)
+        return self._pool.submit(_refined_labels, pixels, probabilities, crf)
 
     def _finish(self, count: int) -> None:
         """Score the `count` oldest predictions, waiting for them where necessary."""
@@ -201,6 +201,12 @@ def finished(work: Callable[[], np.ndarray]) -> "Future[np.ndarray]":
 
 def _predicted(sample: dict[str, Any]) -> np.ndarray:
     return sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
+
+
+def _refined_labels(
+    pixels: np.ndarray, probabilities: np.ndarray, crf: CrfConfig, device: torch.device = CPU
+) -> np.ndarray:
+    return refine_probabilities(pixels, probabilities, crf, device)[0]
 
 
 def _diverged() -> np.ndarray:
