@@ -551,6 +551,6 @@ def test_a_row_with_a_field_twice_is_refused(tmp_path: Path, voc: Vocabulary) ->
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "labels": ["cat"], "labels": ["dog"]}')
     with pytest.raises(
         SourceError,
-        match=r"t\.jsonl line 1: not a row of images and labels, invalid JSON .field 'labels' is repeated in one object",
+        match=r"t\.jsonl line 1: not a row of images and labels, invalid JSON .field 'labels' is repeated",
     ):
         open_table(tmp_path / "t.jsonl", voc)
