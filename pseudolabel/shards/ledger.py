@@ -238,12 +238,12 @@ class Ledger:
     def write(self, entry: LedgerEntry) -> None:
         self.folder.write_bytes(entry_name(self.kind, entry.unit), encode_json(asdict(entry)))
 
-    def write_index(self, entries: list[LedgerEntry], fingerprint: str) -> None:
-        """List all shards; written last: its presence says that the output is complete."""
+    def index(self, entries: list[LedgerEntry], fingerprint: str) -> bytes:
+        """The list of all shards; it is written last: its presence says that the output is complete."""
         shards = [{"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries]
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}
-        self.folder.write_bytes(INDEX, encode_json({**index, "statuses": statuses, "shards": shards}))
+        return encode_json({**index, "statuses": statuses, "shards": shards})
 
 
 def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:

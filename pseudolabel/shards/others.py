@@ -7,6 +7,7 @@ from pseudolabel.errors import NotOursError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.ownership import NAMED
 from pseudolabel.shards.ledger import INDEX, RUN
+from pseudolabel.shards.scores import SCORES
 
 SUMMARY = "summary.json"
 
@@ -22,7 +23,7 @@ def check_shard_folder(folder: Folder, kind: str) -> None:
         NotOursError: if it may not.
     """
     taken = re.compile(rf"{re.escape(kind)}-\d{{6,12}}\.(tar|jsonl|json)")
-    found = [name for name in folder.names() if name in (RUN, INDEX, SUMMARY) or taken.fullmatch(name)]
+    found = [name for name in folder.names() if name in (RUN, INDEX, SUMMARY, SCORES) or taken.fullmatch(name)]
     if found and not _is_ours(folder):
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise NotOursError(

@@ -21,9 +21,10 @@ from pseudolabel.io.tar import Members
 from pseudolabel.records import Failure
 from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import Rank
-from pseudolabel.shards.ledger import NOTHING, SKIPPED, Ledger, LedgerEntry, entry_name, shard_name
+from pseudolabel.shards.ledger import INDEX, NOTHING, SKIPPED, Ledger, LedgerEntry, entry_name, shard_name
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, DigestedFile, Packing
+from pseudolabel.shards.scores import SCORES, write_scores
 from pseudolabel.stages.summary import OK, Summary
 from pseudolabel.stages.units import Unit
 
@@ -35,6 +36,7 @@ InputsOf = Callable[[Unit[T], frozenset[str]], str]
 POLL_SECONDS = 2.0
 POLL_PAUSE = 20.0  # pause between polls, in durations of the last poll
 NOTHING_LEFT_OUT = LeftOut()
+TABLES = {"masks": {SCORES: write_scores}}
 
 
 @dataclass
@@ -189,7 +191,7 @@ class Job(Generic[T]):
             return None
         if self.claim and not self.ledger.folder.claim(self.claim):
             return None  # another rank, which finished at the same time, writes them
-        self.ledger.write_index(entries, self.fingerprint)
+        self._write_index(entries)
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
         summary = Summary(
@@ -207,6 +209,17 @@ class Job(Generic[T]):
         )
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary
+
+    def _write_index(self, entries: list[LedgerEntry]) -> None:
+        """Write the index, and before it the tables that belong to it where it is new or one of them is missing."""
+        folder, index = self.ledger.folder, self.ledger.index(entries, self.fingerprint)
+        is_new = not folder.exists(INDEX) or folder.read_bytes(INDEX) != index
+        for name, write_table in TABLES.get(self.ledger.kind, {}).items():
+            if is_new or not folder.exists(name):
+                with folder.write(name) as file:
+                    write_table(folder, entries, file)
+        if is_new:
+            folder.write_bytes(INDEX, index)
 
 
 @contextmanager
