@@ -297,27 +297,27 @@ _DATA = ("vocabulary", "source")
 _LABEL = ("out", *_DATA, "model", "method", "captions.source", "work")
 _CAPTIONER = tuple(f"captions.{name}" for name in ("model", "max_new_tokens", "max_length", "beams", "batch"))
 COMMANDS = {
-    "shapes": Command(shapes, is_alone=True),
+    "shapes": Command(shapes, is_single_process=True),
     "caption": Command(caption, (*_DATA, "captions", "work"), interrupted=_RESUME),
     "filter": Command(filter_classes, ("out", *_DATA, "filter", *_CAPTIONER, "work"), interrupted=_RESUME),
     "cams": Command(cams, _LABEL, interrupted=_RESUME),
     "refine": Command(refine, ("out", "work.workers", "crf"), interrupted=_RESUME),
     "generate": Command(generate, (*_LABEL, "crf"), interrupted=_RESUME),
-    "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_alone=True),
+    "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(
         segment,
         ("out", "source.max_pixels", "model", "method", *_CAPTIONER, "filter", "work", "crf", "evaluate.threshold"),
-        is_alone=True,
+        is_single_process=True,
         interrupted=_RESUME,
     ),
-    "sheet": Command(sheet, ("out", *_DATA), is_alone=True),
-    "verify": Command(verify, is_alone=True),
-    "failures": Command(failures, is_alone=True),
+    "sheet": Command(sheet, ("out", *_DATA), is_single_process=True),
+    "verify": Command(verify, is_single_process=True),
+    "failures": Command(failures, is_single_process=True),
     "train": Command(train, interrupted=_TRAINING),
     "test": Command(score_segmenter),
-    "pack-voc-test": Command(pack_voc_test, is_alone=True),
-    "doctor": Command(doctor, is_alone=True),
+    "pack-voc-test": Command(pack_voc_test, is_single_process=True),
+    "doctor": Command(doctor, is_single_process=True),
 }
 
 

@@ -17,9 +17,9 @@ from pseudolabel.errors import SettingError, UserError
 from pseudolabel.experiment_file import check_shipped, named_plugins, resolve_shipped
 from pseudolabel.methods.plugins import load_plugins
 from pseudolabel.options import Command, build_parser
-from pseudolabel.runtime.alone import stands_aside
 from pseudolabel.runtime.cores import sleep_while_waiting
-from pseudolabel.runtime.interrupt import ended_by_interrupt
+from pseudolabel.runtime.interrupt import end_on_interrupt
+from pseudolabel.runtime.single_process import leave_to_first_rank
 from pseudolabel.runtime.terminal import Terminal
 from pseudolabel.runtime.watchdog import end_with_launcher
 from pseudolabel.settings_parser import read_experiment, without_settings
@@ -62,12 +62,12 @@ def run_command(commands: Mapping[str, Command], arguments: list[str] | None) ->
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
     sleep_while_waiting()
     end_with_launcher()
-    with ended_by_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
+    with end_on_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
         name, values = parse(commands, sys.argv[1:] if arguments is None else arguments)
     message = f"pseudolabel {name}: interrupted; {commands[name].interrupted}"
     level = logging.DEBUG if values.pop("verbose", False) else logging.INFO
     level = logging.WARNING if values.pop("quiet", False) else level
-    with ended_by_interrupt(message) if arguments is None else nullcontext(), terminal.shows(level):
+    with end_on_interrupt(message) if arguments is None else nullcontext(), terminal.shows(level):
         return _run(name, commands[name], values)
 
 
@@ -89,7 +89,7 @@ def parse(commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, N
 
 
 def _run(name: str, command: Command, values: Namespace) -> int:
-    if command.is_alone and stands_aside(name):
+    if command.is_single_process and leave_to_first_rank(name):
         return 0
     try:
         arguments = dict(values)

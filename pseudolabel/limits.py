@@ -1,4 +1,4 @@
-"""The ranges of numeric settings; limits that depend on the model are checked when it is loaded."""
+"""The ranges of numeric settings; ranges that depend on the model are checked when it is loaded."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Limits:
     Attributes:
         least, most: the smallest and the largest number; None for no bound.
         above: whether `least` itself is excluded.
-        filled: whether a list or mapping must not be empty.
+        filled: whether a list or mapping needs at least one number.
         steps: numbers are multiples of 1 / `steps`; 0 for any.
     """
 
@@ -27,14 +27,14 @@ class Limits:
     filled: bool = True
     steps: int = 0
 
-    def take(self, value: Any) -> bool:
-        """Whether a setting's value is in range."""
+    def contains(self, value: Any) -> bool:
+        """Whether a value is in the range."""
         if isinstance(value, (list, tuple, dict)):
             numbers = list(value.values() if isinstance(value, dict) else value)
-            return all(map(self._takes, numbers)) and bool(numbers or not self.filled)
-        return self._takes(value)
+            return all(map(self._contains, numbers)) and bool(numbers or not self.filled)
+        return self._contains(value)
 
-    def _takes(self, number: float) -> bool:
+    def _contains(self, number: float) -> bool:
         return (
             math.isfinite(number)
             and (self.least is None or number > self.least or (number == self.least and not self.above))
@@ -113,7 +113,7 @@ def check_numbers(experiment: Any) -> None:
     """
     for name, value in numbers_of(experiment):
         limits = LIMITS.get(name)
-        if limits is not None and not limits.take(value):
+        if limits is not None and not limits.contains(value):
             raise SettingError(f"`{name}` {value}: give {limits}")
 
 

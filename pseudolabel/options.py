@@ -45,13 +45,13 @@ class Command:
             help. `experiment` is built from the settings, and `rank` is this process's.
         reads: the settings and sections of the experiment that it reads, such as `out`, `source` or
             `source.max_pixels`; `method` includes the sections of all methods.
-        is_alone: whether one process does the work, however many a launcher starts.
+        is_single_process: whether rank 0 runs the command and all others end.
         interrupted: what is printed when it is interrupted.
     """
 
     run: Callable[..., int]
     reads: tuple[str, ...] = ()
-    is_alone: bool = False
+    is_single_process: bool = False
     interrupted: str = "nothing was written; run it again"
 
     def takes(self, setting: str) -> bool:

@@ -1,4 +1,4 @@
-"""Vocabularies: class names, the names used in prompts, synonyms and palettes."""
+"""Vocabularies: class names, prompt names, synonyms and palettes."""
 
 import difflib
 import os
@@ -19,13 +19,13 @@ from pseudolabel.records import BACKGROUND
 
 MAX_CLASSES = 254  # 0 is background and 255 is ignored in a uint8 mask
 _SHOWN = 12  # names in a message
-_RESERVED = {"background": "background is index 0 by itself", "ignore": "ignored pixels are 255 by themselves"}
-_FILE_NAME = re.compile(r"[/\\]|\.\w{1,5}$")  # what no class's name looks like
+_RESERVED = {"background": "background is index 0 already", "ignore": "ignored pixels are 255 already"}
+_FILE_NAME = re.compile(r"[/\\]|\.\w{1,5}$")  # matches file names, but no class names
 
 
 @dataclass(frozen=True)
 class ClassEntry:
-    """One class: its `name` in data sets, its `prompt` name in sentences, and `synonyms` people use for it."""
+    """One class: its `name` in data sets, its `prompt` name in sentences, and `synonyms`."""
 
     name: str
     prompt: str
@@ -40,14 +40,13 @@ class Vocabulary:
         name: short identifier, such as `voc`.
         classes: the entries without background.
         template: sentence with one `{}` for the prompt name.
-        has_background: whether index 0 is a label of its own; where the classes cover everything it only says that no
-            label was given.
-        background_words: what else images show, such as grass; the words compete with the classes where regions are
+        has_background: whether index 0 is a background class; otherwise it marks unlabelled pixels.
+        background_words: names of background content, such as grass; they compete with the classes when regions are
             named.
 
     Raises:
         VocabularyError: if there is no class or more than 254, a name is blank or stands for two classes, background is
-            listed as a class, or the template is no sentence with one place for the class.
+            listed as a class, or the template does not have exactly one `{}`.
     """
 
     name: str
@@ -90,7 +89,7 @@ class Vocabulary:
         Case, spaces, `-`, `_`, invisible characters and the way accents are encoded do not matter.
 
         Raises:
-            VocabularyError: if no class is called so; the message offers the nearest name.
+            VocabularyError: if the name is unknown; the message suggests the nearest one.
         """
         found = self.find(name)
         if found is None:
@@ -98,22 +97,21 @@ class Vocabulary:
         return found
 
     def find(self, name: str) -> int | None:
-        """The same, but None if no class is called so."""
+        """As `index`, but None for an unknown name."""
         return self._index_of.get(_fold(name))
 
     def labels_of(self, names: Sequence[str]) -> list[int]:
-        """What a data set's ground truth holds where it names these classes.
+        """The label of each class of a data set's ground truth; background for classes that are not in the vocabulary.
 
-        Only a class's own name counts, not its synonyms: a desk that the data set tells from tables is no table. What
-        is no class here is background.
+        Only class names match, not synonyms, because a data set may have a separate class for a synonym.
 
         Raises:
-            VocabularyError: if the data set does not know a class, which could then never be found right.
+            VocabularyError: if the data set lacks a class of the vocabulary.
         """
         own = {_fold(entry.name): index for index, entry in enumerate(self.classes, 1)}
-        strange = own.keys() - {_fold(name) for name in names}
-        if strange:
-            first = self.names[min(own[name] for name in strange)]
+        missing = own.keys() - {_fold(name) for name in names}
+        if missing:
+            first = self.names[min(own[name] for name in missing)]
             raise VocabularyError(f"the ground truth has no class '{first}' of vocabulary '{self.name}'")
         return [own.get(_fold(name), BACKGROUND) for name in names]
 
@@ -125,19 +123,19 @@ class Vocabulary:
 
     @property
     def listed(self) -> str:
-        """The names for a message, cut short where there are many."""
+        """The names for a message; only the first of many."""
         names = self.names[1:]
         more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
         return ", ".join(names[:_SHOWN]) + more
 
     @cached_property
     def palette(self) -> np.ndarray:
-        """uint8 (256, 3): the colour of every label value, as PASCAL VOC numbers them."""
+        """uint8 (256, 3): the colour of every label in PASCAL VOC's colour map."""
         return voc_palette()
 
 
 def _fold(name: str) -> str:
-    """What two spellings of one name have in common; empty where nothing of it can be seen."""
+    """A name's canonical form for comparison; empty if it has no visible characters."""
     composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return "".join(letter for letter in composed if letter not in "-_" and not _is_invisible(letter))
 
@@ -147,16 +145,16 @@ def _is_invisible(letter: str) -> bool:
 
 
 def template_problem(template: object) -> str | None:
-    """Why a template is no sentence with one `{}` for the class, or None where it is one."""
+    """Why a template is not a sentence with one `{}` for the class; None if it is one."""
     if not isinstance(template, str):
-        return f"{template!r:.80} is no text; write a sentence with {{}} for the class"
+        return f"{template!r:.80} is not text; write a sentence with {{}} for the class"
     if template.count("{}") != 1 or set(template.replace("{}", "")) & set("{}"):
         return f"'{template}' needs exactly one {{}} for the class, and no other braces"
     return None
 
 
 def _problems(vocabulary: Vocabulary) -> Iterator[str]:
-    """All that keeps a vocabulary from being used, as messages."""
+    """Messages of all reasons why a vocabulary is invalid."""
     classes = vocabulary.classes
     if not 1 <= len(classes) <= MAX_CLASSES:
         yield f"{len(classes)} classes; a uint8 mask holds 1 to {MAX_CLASSES}"
@@ -167,7 +165,7 @@ def _problems(vocabulary: Vocabulary) -> Iterator[str]:
     for number, entry in enumerate(classes, 1):
         for word in (entry.name, entry.prompt, *entry.synonyms):
             if not _fold(word):
-                yield f"class {number} has a blank name ({word!a}); write what it is called"
+                yield f"class {number} has a blank name ({word!a}); write its name"
         if vocabulary.has_background and _fold(entry.name) in _RESERVED:
             yield f"class {number} is '{entry.name}', but {_RESERVED[_fold(entry.name)]}; leave it out of the classes"
     yield from _repeated(vocabulary)
@@ -191,7 +189,7 @@ def _repeated(vocabulary: Vocabulary) -> Iterator[str]:
 
 
 def voc_palette() -> np.ndarray:
-    """PASCAL VOC's colour map, uint8 (256, 3): the bits of a label are dealt to red, green and blue in turn."""
+    """PASCAL VOC's colour map, uint8 (256, 3): bits 3k, 3k + 1, 3k + 2 of a label are bit 7 - k of red, green, blue."""
     labels = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -201,15 +199,15 @@ def voc_palette() -> np.ndarray:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Load a shipped vocabulary by name, such as `voc`, the user's own from a file, or from the names themselves.
+    """Load a shipped vocabulary by name, such as `voc`, or make one from a file or from class names.
 
     Args:
         name: a shipped vocabulary; a file as `vocabulary_file.parse` describes; or class names with commas, such as
-            `dog, red car`. One name alone is a class, too, unless it looks like a file or is nearly the name of a
-            shipped vocabulary; a comma behind it makes it a class in any case: `vocal,`.
+            `dog, red car`. A single name is a class, too, unless it looks like a file or resembles a shipped
+            vocabulary's name; with a comma after it, it is always a class: `vocal,`.
 
     Raises:
-        VocabularyError: if there is no such vocabulary, or the file or the names do not make one.
+        VocabularyError: if there is no such vocabulary, or the file or the names are invalid.
     """
     shipped = _shipped().get(name)
     if shipped is not None:
@@ -238,10 +236,10 @@ def _parse(data: bytes, path: str) -> Vocabulary:
 
 
 def typed_names(name: str) -> list[str] | None:
-    """The class names that were typed in place of a vocabulary; None where `name` is that of one, or of a file.
+    """The class names in `name`; None if it is the name of a vocabulary or a file.
 
     Raises:
-        VocabularyError: if it is none of these, such as a file that is not there.
+        VocabularyError: if it is none of these, such as a missing file.
     """
     if name in _shipped() or os.path.isfile(name):
         return None
@@ -259,7 +257,7 @@ def typed_names(name: str) -> list[str] | None:
 
 
 def _shipped() -> dict[str, Traversable]:
-    """The files of the vocabularies that ship, by name."""
+    """The files of the shipped vocabularies, by name."""
     return {Path(entry.name).stem: entry for entry in (resources.files(__package__) / "vocabularies").iterdir()}
 
 
@@ -276,14 +274,14 @@ def _near_shipped(name: str) -> str | None:
 
 
 def vocabulary_of(names: Sequence[str], name: str = "custom") -> Vocabulary:
-    """A vocabulary of classes by name; what else its images show is what else photographs show.
+    """A vocabulary of classes by name, with the background words of `voc`.
 
     Args:
         names: of the classes, in the order of their indices.
         name: of the vocabulary.
 
     Raises:
-        VocabularyError: if a name cannot be used; the message says which.
+        VocabularyError: if a name is invalid; the message says which.
     """
     try:
         words = [vocabulary_file.read_text(word, f"class {number}") for number, word in enumerate(names, 1)]

@@ -1,4 +1,4 @@
-"""Vocabulary files: what people write classes down in, checked piece by piece."""
+"""Parsing and validation of vocabulary files."""
 
 import json
 import re
@@ -18,11 +18,11 @@ _NUMBERED_LINE = re.compile(r"(\d+)\s*[:,;\s]\s*\S")
 
 @dataclass(frozen=True)
 class Fields:
-    """What a file says, its types checked.
+    """The contents of a vocabulary file, with checked types.
 
     Attributes:
         classes: name, prompt name and synonyms of each class, in the order of their indices.
-        others: those of a `Vocabulary`'s other arguments that the file gives.
+        others: the other arguments of `Vocabulary` that the file has.
     """
 
     classes: list[tuple[str, str, tuple[str, ...]]]
@@ -32,16 +32,16 @@ class Fields:
 def parse(text: str, path: str) -> Fields:
     """Parse a vocabulary file.
 
-    A YAML or JSON file holds `classes`, a list of names or of `{name, prompt, synonyms}`, and where wanted `name`,
+    A YAML or JSON file holds `classes`, a list of names or of `{name, prompt, synonyms}`, and optionally `name`,
     `template`, `background` and `background_words`; or a bare list; or a dict of index to name; or, as YOLO's data
     files do, `names`. Any other text file holds one class per line.
 
     Args:
-        text: the file's.
-        path: the file's; its suffix tells which kind it is.
+        text: of the file.
+        path: of the file; its suffix decides the format.
 
     Raises:
-        ValueError: if the text holds none of these; the message says what to write.
+        ValueError: if the text has another form; the message says what to write.
     """
     if not path.lower().endswith(_YAML_SUFFIXES):
         return _build({"classes": _lines(text)})
@@ -61,20 +61,20 @@ def _lines(text: str) -> list[str]:
     numbered = [_NUMBERED_LINE.match(line) for line in lines]
     numbers = [int(found[1]) for found in numbered if found]
     if len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
-        raise ValueError(f"the lines begin with numbers, such as '{lines[0]}'; write the names alone")
+        raise ValueError(f"the lines begin with numbers, such as '{lines[0]}'; write only the names")
     return lines
 
 
 def _fields_of(data: object) -> dict[str, Any]:
-    """A vocabulary's fields, whichever way its file has them."""
+    """A vocabulary's fields, from any of the file's forms."""
     if isinstance(data, list):
         return {"classes": data}
     if not isinstance(data, dict):
         raise ValueError(f"the file holds {_describe(data)} and no classes; {_EXAMPLE}")
     if "classes" in data:
-        strange = [str(field) for field in data if field not in _FIELDS]
-        if strange:
-            raise ValueError(f"unknown field '{strange[0]}'; a vocabulary has {', '.join(_FIELDS)}")
+        unknown = [str(field) for field in data if field not in _FIELDS]
+        if unknown:
+            raise ValueError(f"unknown field '{unknown[0]}'; a vocabulary has {', '.join(_FIELDS)}")
         return data
     if "names" in data:
         count = data.get("nc")
@@ -106,13 +106,11 @@ def _in_order(classes: object) -> list[Any]:
     if not isinstance(classes, dict):
         return _list(classes, "classes")
     if not all(_is_index(key) for key in classes):
-        raise ValueError("classes is a dict whose keys are no indices; write index: name, or a list of names")
+        raise ValueError("classes is a dict whose keys are not indices; write index: name, or a list of names")
     by_index = {int(key): entry for key, entry in classes.items()}
     first = min(by_index, default=0)
     if first > 1 or sorted(by_index) != list(range(first, first + len(classes))):
-        raise ValueError(
-            f"the classes' indices {sorted(by_index)!s:.80} do not count up from 0 or 1 without a gap; {_EXAMPLE}"
-        )
+        raise ValueError(f"the classes' indices {sorted(by_index)!s:.80} are not consecutive from 0 or 1; {_EXAMPLE}")
     return [by_index[index] for index in sorted(by_index)]
 
 
@@ -126,9 +124,9 @@ def _entry(entry: object, number: int) -> tuple[str, str, tuple[str, ...]]:
     if not isinstance(entry, dict):
         name = read_text(entry, what)
         return name, name, ()
-    strange = [str(field) for field in entry if field not in _ENTRY_FIELDS]
-    if strange:
-        raise ValueError(f"{what}: unknown field '{strange[0]}'; a class has {', '.join(_ENTRY_FIELDS)}")
+    unknown = [str(field) for field in entry if field not in _ENTRY_FIELDS]
+    if unknown:
+        raise ValueError(f"{what}: unknown field '{unknown[0]}'; a class has {', '.join(_ENTRY_FIELDS)}")
     if "name" not in entry:
         raise ValueError(f"{what}: no name; write {{name: dog, prompt: dog, synonyms: [puppy]}}")
     name = read_text(entry["name"], what)
@@ -147,18 +145,18 @@ def _list(value: object, what: str) -> list[Any]:
 
 
 def read_text(value: object, what: str) -> str:
-    """A name as it is compared and shown: its accents composed (NFC), no blanks around it.
+    """A name in NFC, without surrounding whitespace.
 
     Raises:
-        ValueError: if the value is no text or holds line breaks; `what` says what it is.
+        ValueError: if the value is not text or holds line breaks; the message calls it `what`.
     """
     if not isinstance(value, str):
-        remedy = "write a name"
+        hint = "write a name"
         if isinstance(value, (bool, int, float)):
-            remedy = f'put it in quotes where it is a name: "{json.dumps(value)}"'
+            hint = f'put it in quotes if it is a name: "{json.dumps(value)}"'
         if isinstance(value, bool):
-            remedy = "YAML takes yes, no, on and off for true and false, so put the name in quotes"
-        raise ValueError(f"{what} is {_describe(value)}; {remedy}")
+            hint = "YAML reads yes, no, on and off as true and false, so put the name in quotes"
+        raise ValueError(f"{what} is {_describe(value)}; {hint}")
     text = unicodedata.normalize("NFC", value).strip()
     if any(unicodedata.category(letter) == "Cc" for letter in text):
         raise ValueError(f"{what}, {text!r:.80}, holds a line break or another control character; leave it out")

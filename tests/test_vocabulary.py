@@ -24,7 +24,7 @@ def test_a_vocabulary_without_background(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_data_sets_names(tmp_path: Path) -> None:
-    """Own names count, in any spelling; prompts and synonyms do not; the rest is background."""
+    """Names match in any spelling; prompts and synonyms do not; other classes are background."""
     vocabulary = write(tmp_path / "a.yaml", "classes: [{name: pottedplant, prompt: plant, synonyms: [flower]}, table]")
     names = ["table", "plant", "Potted Plant", "flower", "potted-plant"]
     assert vocabulary.labels_of(names) == [2, 0, 1, 0, 1]
@@ -53,7 +53,7 @@ def test_the_vocabularies_of_things(name: str, count: int) -> None:
 
 
 def test_synonyms_of_captions() -> None:
-    """What captioners write for a class, and what only sounds like one."""
+    """Captioners' words for a class, and similar words for other things."""
     voc, coco, context = (load_vocabulary(name) for name in ("voc", "coco", "context"))
     assert voc.names[classes_of_spellings(["double decker"], voc)[0]] == "bus"
     assert voc.names[classes_of_spellings(["pit bull"], voc)[0]] == "dog"
@@ -116,7 +116,7 @@ def test_the_known_names_of_a_message_are_few() -> None:
     ],
 )
 def test_names_typed_in_place_of_a_vocabulary(name: str, names: list[str]) -> None:
-    """36 names are longer than a file's name may be."""
+    """36 names exceed the length limit of file names."""
     assert load_vocabulary(name).names == ("background", *names)
     assert [word.strip() for word in typed_names(name) or ()] == names
 
@@ -146,7 +146,7 @@ def test_what_looks_like_a_file_is_no_class(name: str) -> None:
     ("names", "reason"),
     [
         ("dog, cat, Dog", "vocabulary 'dog, cat, Dog': class 'Dog' is listed twice"),
-        ("background, dog", "class 1 is 'background', but background is index 0 by itself; leave it out"),
+        ("background, dog", "class 1 is 'background', but background is index 0 already; leave it out"),
         ("dog,__ignore__", "class 2 is '__ignore__', but ignored pixels are 255"),
         (",", "0 classes; a uint8 mask holds 1 to 254"),
         ("dog,\u200b", r"class 2 has a blank name \('\\u200b'\)"),

@@ -1,4 +1,4 @@
-"""The data sets of the papers, below one root folder."""
+"""The papers' data sets in one root folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ CURATED = "val2017/Coco164kFull_Stuff_Coarse_7"
 
 @dataclass(frozen=True)
 class Data:
-    """Where a data set lies below the root, how it is read, and the vocabulary of its labels."""
+    """A data set: its folder in the root, its vocabulary, and the settings of its source."""
 
     folder: str
     vocabulary: str
@@ -32,18 +32,18 @@ DATA = {
 }
 
 
-def on_papers_data(root: str, limit: int) -> Callable[[Experiment, str], Experiment]:
-    """Puts an experiment on a data set of `DATA`, below `root`."""
+def select_papers_data(root: str, limit: int) -> Callable[[Experiment, str], Experiment]:
+    """A function that gives an experiment a data set of `DATA` in `root`."""
 
-    def put(experiment: Experiment, name: str) -> Experiment:
+    def select(experiment: Experiment, name: str) -> Experiment:
         data = DATA[name]
         source = SourceConfig(path=f"{root}/{data.folder}", limit=limit, **data.settings)
         return replace(experiment, source=source, vocabulary=data.vocabulary)
 
-    return put
+    return select
 
 
-def on_shapes(root: str, limit: int) -> Callable[[Experiment, str], Experiment]:
-    """Puts an experiment on Shapes' validation images, whatever data set is asked for."""
+def select_shapes(root: str, limit: int) -> Callable[[Experiment, str], Experiment]:
+    """A function that gives an experiment Shapes' validation split in place of every data set."""
     source = SourceConfig(kind="voc", path=root, split="val", limit=limit)
     return lambda experiment, name: replace(experiment, source=source, vocabulary="shapes")

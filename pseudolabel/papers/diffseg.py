@@ -1,4 +1,4 @@
-"""The tables of DiffSeg (Tian et al. 2024); other people's figures as printed there."""
+"""The tables of DiffSeg (Tian et al. 2024); other methods' scores as printed there."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from pseudolabel.papers.row import Change, Row, Table, both, method, setting
 ACCURACY, MIOU, MATCHED = "accuracy, official", "mIoU, official", "mIoU, matched"
 SCORES = (ACCURACY, MIOU, MATCHED)
 PROTOCOL = (
-    "Hungarian matching per image; official: masks left over are false alarms of absent classes, as released; "
+    "Hungarian matching per image; official: unmatched segments are false positives of absent classes, as released; "
     "matched: they are not"
 )
 SHAPES_SMALL, SHAPES_ANCHORS = 64, 8
@@ -36,7 +36,7 @@ def _run(name: str, data: str, accuracy: float | None, miou: float | None, chang
 
 
 def _diffseg(tau: float, **settings: Any) -> Change:
-    """The paper's crop and threshold; on Shapes its own threshold, which no paper has chosen."""
+    """The paper's crop and threshold; on Shapes the threshold from the experiment."""
 
     def change(experiment: Experiment) -> Experiment:
         chosen = experiment.diffseg.threshold if experiment.model.name == NAME else tau
@@ -46,7 +46,7 @@ def _diffseg(tau: float, **settings: Any) -> Change:
 
 
 def _small(experiment: Experiment) -> Experiment:
-    """320 pixels; on Shapes half of the small model's side, whose attention has room for fewer anchors."""
+    """320 pixels; on Shapes half of the small model's image size, with as many anchors as its attention maps allow."""
     if experiment.model.name != NAME:
         return setting("model", image_size=320)(experiment)
     halved = setting("model", image_size=SHAPES_SMALL)
@@ -79,7 +79,7 @@ TABLE_2 = Table(
 
 
 def _ablation(name: str, setting_name: str, values: tuple[float, ...], **others: float) -> tuple[Row, ...]:
-    """Figure 10, whose values are only drawn: one setting varies, the others are fixed."""
+    """Figure 10, a plot without printed values: one setting varies, the others are fixed."""
     rows = []
     for value in values:
         settings = {"timestep": 100, **others, setting_name: value}
@@ -91,7 +91,7 @@ def _ablation(name: str, setting_name: str, values: tuple[float, ...], **others:
 ABLATIONS = Table(
     "DiffSeg, section 8.5: timestep, anchors, iterations, threshold",
     SCORES,
-    PROTOCOL + "; the paper only draws these figures",
+    PROTOCOL + "; the paper plots these scores without values",
     (
         *_ablation("t", "timestep", (1, 100, 200, 300, 400, 500)),
         *_ablation("M", "anchors", (4, 8, 16, 32)),

@@ -1,10 +1,10 @@
-"""The tables of DiffSegmenter (Wang et al. 2023); other people's figures as printed there."""
+"""The tables of DiffSegmenter (Wang et al. 2023); other methods' scores as printed there."""
 
 from pseudolabel.config import Experiment
 from pseudolabel.papers.row import Change, Row, Table, method, quoted
 
 ORACLE, FIXED = "CAM mIoU, oracle threshold", "CAM mIoU, fixed threshold"
-PROTOCOL = "the threshold that is best on the scored images themselves (oracle), as published; a fixed one beside it"
+PROTOCOL = "the best threshold on the scored images themselves (oracle), as published; and a fixed threshold"
 
 _VOC_ZERO_SHOT = {
     "ReCo": 25.1, "ViL-Seg": 37.3, "MaskCLIP": 38.8, "TCL": 51.2, "CLIPpy": 52.2, "GroupViT": 52.3, "ViewCo": 52.4,

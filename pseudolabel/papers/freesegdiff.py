@@ -1,4 +1,4 @@
-"""The tables of FreeSeg-Diff (Corradini et al. 2024); other people's figures as printed there."""
+"""The tables of FreeSeg-Diff (Corradini et al. 2024); other methods' scores as printed there."""
 
 from pseudolabel.config import Experiment
 from pseudolabel.io.shipped import NAME
@@ -6,7 +6,7 @@ from pseudolabel.papers.row import Change, Row, Table, both, method, quoted, set
 
 PER_IMAGE, MIOU, ACCURACY = "mIoU, per image", "mIoU", "accuracy"
 SCORES = (PER_IMAGE, MIOU)
-PROTOCOL = "mean over images of the IoU over present classes, void counted as background, as released; mIoU beside it"
+PROTOCOL = "mean over images of the IoU over present classes, void counted as background, as released; and mIoU"
 
 _VOC = {
     "ReCo": 25.1, "ViL-Seg": 37.3, "ViewCo": 45.7, "OVSegmentor": 53.8, "GroupViT": 52.3, "SegCLIP": 52.6, "TCL": 55.0,
@@ -37,7 +37,7 @@ def _freeseg(**settings: object) -> Change:
     return both(captions, method("freesegdiff", **settings))
 
 
-# What the released program does otherwise than the paper says, as in configs/pipeline/freesegdiff_released.yaml.
+# Settings of the released code that differ from the paper, as in configs/pipeline/freesegdiff_released.yaml.
 RELEASED = {
     "noise": True,
     "vae": "sample",
@@ -106,7 +106,7 @@ def _other_model(name: str) -> Change:
 
 
 def _clip(experiment: Experiment) -> Experiment:
-    """CLIP's image side; on Shapes that of the small one."""
+    """CLIP's image encoder; on Shapes that of the small CLIP."""
     return _other_model(NAME if experiment.model.name == NAME else "openai/clip-vit-large-patch14")(experiment)
 
 

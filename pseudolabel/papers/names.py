@@ -1,4 +1,4 @@
-"""The tables by name, apart from their rows, so that the command line knows them without loading anything."""
+"""Names of the tables, apart from their rows, so that the command line loads nothing else."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The papers' tables as runs of the ordinary stages: one folder per row, our figure beside the published one."""
+"""The papers' tables as runs of the stages: one folder per row, measured and published scores side by side."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from pseudolabel.io.metrics import METRICS, check_metrics
 from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.io.shipped import NAME
 from pseudolabel.papers import diffseg, diffsegmenter, freesegdiff
-from pseudolabel.papers.data import on_papers_data, on_shapes
+from pseudolabel.papers.data import select_papers_data, select_shapes
 from pseudolabel.papers.names import TableName
 from pseudolabel.papers.row import Row, Table
 from pseudolabel.runtime.rank import Rank
@@ -47,33 +47,33 @@ TABLES: dict[TableName, Table] = {
     "freesegdiff-3": freesegdiff.TABLE_3,
     "freesegdiff-4": freesegdiff.TABLE_4,
 }
-LOOK_AGAIN_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> int:
     """Run and score every row of a table in `OUT/NAME/ROW`; the first rank prints the table and writes metrics.json.
 
-    A run that was stopped goes on where it was. With the model `shapes` every data set is Shapes.
+    A stopped run resumes. With the model `shapes`, Shapes replaces every data set.
 
     Args:
         experiment: model, batch sizes and output folder; the rows set the rest.
         name: of the table.
         data: the root folder of the data sets, or the folder of Shapes.
-        limit: take only the first so many images of every data set; 0 takes all.
-        rank: who this process is.
+        limit: number of images to take from each data set; 0 takes all.
+        rank: of this process.
 
     Returns:
-        The exit status: 0, or that of the worst row.
+        The exit status: the highest of all rows.
     """
     table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
     is_shapes = experiment.model.name == NAME
-    place = (on_shapes if is_shapes else on_papers_data)(data, limit)
+    select_data = (select_shapes if is_shapes else select_papers_data)(data, limit)
     check_metrics(folder.path)
     lines, status = [], 0
     for number, row in enumerate(table.rows):
         line: dict[str, Any] = {"row": row.name, "data": row.data, "published": dict(row.published)}
         if row.change is not None and (row.on_shapes or not is_shapes):
-            own = replace(row.change(place(experiment, row.data)), out=f"{folder.path}/{number:02}")
+            own = replace(row.change(select_data(experiment, row.data)), out=f"{folder.path}/{number:02}")
             own = _with_labels(own, row, folder, rank)
             summary = write_labels(own, rank)
             status = max(status, summary.exit_status if summary else 0)
@@ -91,11 +91,11 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
             {METRICS: encode_json({"title": table.title, "protocol": table.protocol, "rows": lines})}
         )
         _print(table, lines, experiment)
-    return status if rank.is_main else 0  # another's status would make the launcher end the one that scores
+    return status if rank.is_main else 0  # with another status, the launcher would end rank 0 while it scores
 
 
 def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -> Experiment:
-    """Give the row its classes and captions, which rows with the same settings share."""
+    """The experiment with the row's labels and captions; rows with equal settings share them."""
     source = experiment.source
     if row.labels == "predicted":
         shared = f"{folder.path}/classes-{digest([asdict(source), asdict(experiment.filter)])[:8]}"
@@ -115,7 +115,7 @@ def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -
 
 
 def _all_classes(experiment: Experiment, folder: Folder) -> str:
-    """The path of a label file that gives every image every class."""
+    """Path of a label file with all classes for every image."""
     vocabulary = load_vocabulary(experiment.vocabulary)
     source = open_source(experiment.source, vocabulary)
     names = list(vocabulary.names[1:])
@@ -131,15 +131,15 @@ def _describe_method(experiment: Experiment) -> dict[str, Any]:
 
 
 def _score(experiment: Experiment, rank: Rank) -> Report | SegmentReport:
-    """Score a row once the other ranks have written their shards of it, too."""
+    """Score a row once all ranks have written its shards."""
     kind = produced_kind(experiment)
     while not (Folder(experiment.out) / kind).exists(INDEX):
-        time.sleep(LOOK_AGAIN_SECONDS)
+        time.sleep(POLL_SECONDS)
     return evaluate(replace(experiment, evaluate=replace(experiment.evaluate, plots=False)), kind, rank)
 
 
 def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
-    """What a report has measured, in [0, 1], by the names that tables use."""
+    """A report's scores in [0, 1], by their names in the tables."""
     if isinstance(report, SegmentReport):
         return {
             diffseg.ACCURACY: report.accuracy,
@@ -172,5 +172,5 @@ def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) ->
     Console().print(shown)
 
 
-def _percent(value: float | None, factor: int) -> str:
-    return "" if value is None else f"{factor * value:.2f}"
+def _percent(value: float | None, scale: int) -> str:
+    return "" if value is None else f"{scale * value:.2f}"

@@ -12,16 +12,16 @@ Labels = Literal["true", "predicted", "all"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """A row of a table.
 
     Attributes:
-        name: as the paper has it.
+        name: as in the paper.
         data: the data set, a key of `pseudolabel.papers.data.DATA`.
-        published: the paper's figures by score, in per cent.
-        change: what the row does to the experiment; None where the row is other people's method, which is quoted.
+        published: the paper's scores by name, in per cent.
+        change: applied to the experiment before the run; None for a row of another method, which is only quoted.
         labels: the classes a method is given: the `true` ones, those `predicted` by the category filter, or `all`.
-        captions: whether prompts go on with BLIP's words.
-        on_shapes: False where no small model ships that could run the row; it is quoted there.
+        captions: whether BLIP's captions extend the prompts.
+        on_shapes: whether a shipped model can run the row on Shapes; otherwise it is quoted.
     """
 
     name: str
@@ -38,9 +38,9 @@ class Table:
     """A table of a paper.
 
     Attributes:
-        title: the paper's, shortened.
+        title: the paper's title, shortened.
         scores: the scores that are printed, by their names in `pseudolabel.papers.reproduce.read_scores`.
-        protocol: how the paper scored, where it is not the score's plain meaning.
+        protocol: how the paper scored, where this differs from the usual definition.
         rows: in the paper's order.
     """
 
@@ -66,5 +66,5 @@ def both(first: Change, second: Change) -> Change:
 
 
 def quoted(data: str, score: str, figures: Mapping[str, float]) -> tuple[Row, ...]:
-    """Rows of other people's methods."""
+    """Rows of other methods, with the scores that the paper prints."""
     return tuple(Row(name, data, {score: figure}) for name, figure in figures.items())

@@ -1,4 +1,4 @@
-"""Progress bars of libraries, which several processes or a log file make unreadable."""
+"""Progress bars of other libraries."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 @contextmanager
 def library_bars() -> Iterator[None]:
-    """Within this, transformers and the hub show their bars on the first rank in a terminal alone."""
+    """Show progress bars of transformers and the hub only on the first rank and in a terminal, inside the context."""
     if (sys.stderr.isatty() and os.environ.get("RANK", "0") == "0") or not logging.is_progress_bar_enabled():
         yield
         return

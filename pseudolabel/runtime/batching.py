@@ -1,4 +1,4 @@
-"""Cutting a stream into batches, and sending a part of it past the work."""
+"""Batches of a stream, and items that skip the work."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +17,9 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
 
 
 def static_batches(items: Iterable[T], size: int) -> Iterator[tuple[tuple[T, ...], int]]:
-    """Batches of one size, each with the number of items in it that count: the last one is filled up by repetition.
+    """Batches of one size, each with its number of items before padding; the last item pads the last batch.
 
-    If there is only one batch, it is not filled up.
+    A single batch is not padded.
     """
     for number, batch in enumerate(batched(items, size)):
         missing = size - len(batch) if number else 0
@@ -32,23 +32,23 @@ def bypass(
     run: Callable[[Iterator[T]], Iterator[R]],
     otherwise: Callable[[T], R],
 ) -> Iterator[tuple[T, R]]:
-    """(item, result) pairs in the order of the items, where only some of the items need work.
+    """(item, result) pairs in the order of the items, where only some items go through `run`.
 
     Args:
-        items: taken as `run` needs them.
+        items: read only as far as `run` needs.
         needs_run: whether an item goes through `run`.
         run: gives one result for each item of a stream, in order.
         otherwise: gives the result of an item that needs no work.
     """
     items, waiting = iter(items), deque[T]()
 
-    def needy() -> Iterator[T]:
+    def items_to_run() -> Iterator[T]:
         for item in items:
             waiting.append(item)
             if needs_run(item):
                 yield item
 
-    for result in run(needy()):
+    for result in run(items_to_run()):
         while not needs_run(waiting[0]):
             item = waiting.popleft()
             yield item, otherwise(item)

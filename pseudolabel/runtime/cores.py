@@ -1,4 +1,4 @@
-"""How many processor cores this process may use, and how its threads wait for one another."""
+"""The CPU cores that this process may use, and how its threads wait."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores(groups: Path = GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores by the process's affinity and by the quotas of its control groups, at least one.
+    """Number of cores that CPU affinity and the quotas of control groups allow, at least 1.
 
     Args:
-        groups: where the control groups are mounted.
-        membership: the file that tells which ones the process is in.
+        groups: mount point of the control groups.
+        membership: file that lists the process's groups.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     return max(1, min([cores, *map(int, _quotas(groups, membership))]))
 
 
 def _quotas(groups: Path, membership: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group above the process allows; those without a limit are left out."""
+    """Number of cores that each of the process's groups allows; groups without a limit are left out."""
     for folder in _folders(groups, membership):
         quota, period = _read(folder / "cpu.max"), ""  # version 2: both in one file
         if not quota:
@@ -30,9 +30,9 @@ def _quotas(groups: Path, membership: Path) -> Iterator[float]:
 
 
 def _folders(groups: Path, membership: Path) -> Iterator[Path]:
-    """Folders of the process's groups for processor time and of those around them, the outermost last.
+    """Folders of the process's CPU groups and their parents, the root last.
 
-    In a container the mount shows its own group alone, and the path, which is the host's, may lead nowhere.
+    In a container, the mount holds only the container's group, and the path is the host's and may not exist.
     """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -51,15 +51,15 @@ def _read(path: Path) -> str:
         return ""
 
 
-def share_of_cores(local_count: int) -> int:
-    """Processor cores for one of `local_count` processes on this machine, at least one."""
+def cores_per_process(local_count: int) -> int:
+    """CPU cores for each of `local_count` processes on this machine, at least 1."""
     return max(1, usable_cores() // local_count)
 
 
 def sleep_while_waiting() -> None:
-    """Let OpenMP's threads sleep while they wait, here and in child processes, unless the environment says otherwise.
+    """Let waiting OpenMP threads sleep, here and in child processes, unless `OMP_WAIT_POLICY` is set.
 
-    By default they spin, which takes the core from the thread that they wait for where processes share cores. OpenMP
-    reads `OMP_WAIT_POLICY` once, so this comes before torch is imported.
+    By default they spin, which slows other processes on the same cores. OpenMP reads the variable once, so call this
+    before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

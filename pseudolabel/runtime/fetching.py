@@ -1,4 +1,4 @@
-"""Copying results from the device while it works on the next ones."""
+"""Copies of results from the device to the CPU, overlapped with the device's work."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def fetch(results: Iterable[tuple[T, torch.Tensor]]) -> Iterator[tuple[T, torch.Tensor]]:
-    """Bring the tensors of (item, tensor) pairs to the CPU, each one after the work for the next is queued.
+    """Copy the tensors of (item, tensor) pairs to the CPU; each is returned after the next one's work is queued.
 
-    A CUDA device is thus never idle while Python waits for a result.
+    A CUDA device is therefore not idle while Python waits for a result.
     """
     before: tuple[T, _Copy] | None = None
     for item, result in results:
@@ -30,7 +30,7 @@ class _Copy:
         self._tensor = tensor.to("cpu", non_blocking=tensor.device.type == "cuda")  # into pinned memory
         self._done: torch.cuda.Event | None = None
         if tensor.device.type == "cuda":
-            self._done = torch.cuda.Event(blocking=True)  # waiting sleeps, which leaves the core to the readers
+            self._done = torch.cuda.Event(blocking=True)  # a wait that sleeps leaves the core to the readers
             self._done.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> torch.Tensor:

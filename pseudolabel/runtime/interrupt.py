@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command at once and with one line, whatever its threads and worker processes are doing."""
+"""Ctrl-C ends a command, its threads and its worker processes at once, with a one-line message."""
 
 import multiprocessing.util
 import os
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pseudolabel.runtime.alone import RANK
+from pseudolabel.runtime.single_process import RANK
 
 INTERRUPTED_EXIT = 128 + signal.SIGINT
-AT_MOST_SECONDS = 1.0
-SHOW_CURSOR = "\x1b[?25h"  # which a progress bar has hidden
+LIMIT_SECONDS = 1.0
+SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 
 @contextmanager
-def ended_by_interrupt(message: str) -> Iterator[None]:
+def end_on_interrupt(message: str) -> Iterator[None]:
     """While the context lasts, Ctrl-C prints the message and ends the process and its workers.
 
-    Nothing is unwound: threads that wait for others would take minutes, and files appear whole or not at all anyway. Of
-    several ranks the first one prints. Where the interrupt is ignored, as under `nohup`, that stays so.
+    Threads are not joined, which could take minutes; files are written atomically. Only the first rank prints. An
+    interrupt that is ignored before, as under `nohup`, is ignored inside the context, too.
     """
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -30,7 +30,7 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker, which has inherited this
+        if os.getpid() != owner:  # a forked worker has inherited this handler
             raise KeyboardInterrupt
         _end(message)
 
@@ -42,7 +42,7 @@ def ended_by_interrupt(message: str) -> Iterator[None]:
 
 
 def _end(message: str) -> None:
-    limit = threading.Timer(AT_MOST_SECONDS, os._exit, (INTERRUPTED_EXIT,))
+    limit = threading.Timer(LIMIT_SECONDS, os._exit, (INTERRUPTED_EXIT,))
     limit.daemon = True
     limit.start()
     if os.environ.get(RANK, "0") == "0":
@@ -50,6 +50,6 @@ def _end(message: str) -> None:
         os.write(2, f"{start}\n{message}\n".encode(errors="backslashreplace"))  # not buffered, so never half-written
     for child in multiprocessing.active_children():
         child.kill()
-    # Of semaphores; or their tracker would complain after our last line.
+    # Release semaphores; their tracker would print a warning otherwise.
     multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(INTERRUPTED_EXIT)

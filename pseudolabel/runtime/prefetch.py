@@ -1,4 +1,4 @@
-"""Working ahead in threads or processes while the model works."""
+"""An ordered parallel map that computes results before they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
-    """`map_ahead` in threads of its own."""
+    """`map_ahead` in a new pool of threads."""
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="reader") as pool:
         try:
             yield from map_ahead(pool, function, items, ahead)
@@ -19,7 +19,7 @@ def prefetch(function: Callable[[T], R], items: Iterable[T], threads: int, ahead
 
 
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Map in a pool, in the order of the items; at most `ahead` further items are taken before a result is needed.
+    """Map in a pool, in the order of the items; at most `ahead` further items are read before a result is returned.
 
     An exception of `function` is raised in place of its result.
     """

@@ -33,7 +33,7 @@ class ProgressLine:
             print(self.line(), file=sys.stderr, flush=True)
 
     def restart(self) -> None:
-        """Measure the rate from now on, without the samples that earlier runs did."""
+        """Measure the rate from now on, without the samples of earlier runs."""
         self._first, self._started = self.done, time.monotonic()
 
     def line(self) -> str:
@@ -66,15 +66,15 @@ class _Bar(ProgressLine):
 def show_progress(
     title: str, total: int, done: int = 0, failures: int = 0, show: bool = True
 ) -> Iterator[ProgressLine]:
-    """Progress on standard error while the context lasts.
+    """Show progress on standard error inside the context.
 
     Nothing is shown if the package's logger is set to warnings only, as `quiet` does.
 
     Args:
         title: printed before the numbers.
         total: number of samples.
-        done: how many earlier runs did.
-        failures: how many of them failed.
+        done: number of samples that earlier runs finished.
+        failures: number of these that failed.
         show: false on every rank but the first.
     """
     console = Console(stderr=True)

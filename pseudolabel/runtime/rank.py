@@ -1,4 +1,4 @@
-"""Ranks: the processes of one run, and the part of the work that each is assigned."""
+"""Ranks: the processes of one run, and the units that each is assigned."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pseudolabel.io.folder import Folder
-from pseudolabel.runtime.cores import share_of_cores
+from pseudolabel.runtime.cores import cores_per_process
 from pseudolabel.runtime.watchdog import end_with_launcher
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Rank:
         index, count: this process among all processes.
         local_count: processes on this machine.
         device: the device that Accelerate gives it.
-        run: a name that all ranks of this run, and no other run's, have in common; empty for a single process.
+        run: an id that the ranks of this run share; empty for a single process.
     """
 
     index: int
@@ -43,17 +43,17 @@ class Rank:
         return self.index == 0
 
     def assigned(self, units: Sequence[T]) -> Sequence[T]:
-        """The units of this process: every `count`-th, so that all processes move through the list together."""
+        """The units of this process: every `count`-th, so that all ranks advance through the list at the same rate."""
         return units[self.index :: self.count]
 
     def cores(self) -> int:
-        """Processor cores for this process's share of the machine, at least one."""
-        return share_of_cores(self.local_count)
+        """CPU cores for this process, at least 1."""
+        return cores_per_process(self.local_count)
 
     def open_claim(self, folder: Folder) -> str:
-        """Name of a file that the one rank creates that says how this job in a folder ended; empty for a single rank.
+        """Name of a file that only the rank that reports this job's result creates in its folder; empty for one rank.
 
-        Every rank asks when it begins the job, so that all count alike how often their run has worked there.
+        Every rank calls this once per job, so that all ranks get the same name.
         """
         if not self.run:
             return ""
@@ -65,24 +65,24 @@ class Rank:
         return f"{CLAIM_PREFIX}{self.run}-{_OPENED[folder.path, self.index]}"
 
     def barrier(self) -> None:
-        """Wait until every process of the run is here; for the start of a stage, never inside its loop."""
+        """Wait for all ranks; for the start of a stage, never inside its loop."""
         if self.count > 1:
             PartialState().wait_for_everyone()
 
 
 def current_rank() -> Rank:
-    """The rank that `accelerate launch` gave this process, or the only one of a plain run.
+    """The rank that `accelerate launch` gave this process, or the only rank of a plain run.
 
-    A rank ends with its launcher from here on at the latest.
+    From here on, the process ends with its launcher.
     """
     end_with_launcher()
-    # Without an accelerator the processes must be told to meet over gloo, or each takes itself for the only one.
+    # Without an accelerator, only `cpu=True` selects gloo; otherwise each process would be the only rank.
     state = PartialState(cpu=not torch.accelerator.is_available())
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return Rank(state.process_index, state.num_processes, local_count, state.device, run=_run_name(state.num_processes))
+    return Rank(state.process_index, state.num_processes, local_count, state.device, run=_run_id(state.num_processes))
 
 
 @cache
-def _run_name(ranks: int) -> str:
-    """A name that the first of several ranks makes up and tells the others."""
+def _run_id(ranks: int) -> str:
+    """A random id, broadcast by the first of several ranks; empty for one rank."""
     return str(broadcast_object_list([uuid4().hex])[0]) if ranks > 1 else ""

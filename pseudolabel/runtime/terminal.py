@@ -12,7 +12,7 @@ _SETTING = re.compile(r"`([a-z][a-z0-9_.]*)`")
 
 
 def with_options(text: str, options: Mapping[str, str]) -> str:
-    """The text with each setting in backticks replaced by its option; words that are not in `options` stay.
+    """The text with each setting in backticks replaced by its option; words that are not in `options` are unchanged.
 
     Args:
         text: a message, such as ``choose another `out` ``.
@@ -46,7 +46,7 @@ class Terminal(logging.Handler):
 
     @contextmanager
     def shows(self, level: int) -> Iterator[None]:
-        """Print the package's log records of this level and above while the context lasts."""
+        """Print the package's log records of this level and above inside the context."""
         logger = logging.getLogger("pseudolabel")
         before = logger.level, logger.propagate
         logger.setLevel(level)

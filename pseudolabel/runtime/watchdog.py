@@ -1,7 +1,4 @@
-"""Ranks end with their launcher, so that no orphan holds a device or writes beside the next run.
-
-Without a launcher, as in a plain run under `nohup`, nothing is watched.
-"""
+"""Ranks end with their launcher, so that no orphan keeps a device or writes into the next run's folder."""
 
 import os
 import select
@@ -13,31 +10,31 @@ from contextlib import suppress
 from pathlib import Path
 
 EVERY_SECONDS = 0.5
-LAUNCHED = "TORCHELASTIC_RUN_ID"  # set by torchrun and, for several processes, by `accelerate launch`
-LAUNCHED_ALONE = "ACCELERATE_MIXED_PRECISION"  # set by every `accelerate launch`
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"  # set by torchrun and, for several processes, by `accelerate launch`
+ACCELERATE_VARIABLE = "ACCELERATE_MIXED_PRECISION"  # set by every `accelerate launch`
 MESSAGE = (
     "pseudolabel: the launcher is gone; stopping. Every finished shard is safe: run the same command again "
-    "(train goes on with --resume)\n"
+    "(train resumes with --resume)\n"
 )
-_watched = 0  # the process that is watched already: not the one that it was forked from
+_watched = 0  # id of the process that has a watchdog; a forked process needs its own
 
 
 def end_with_launcher() -> None:
-    """End this process within a second of its launcher's death, whatever it is doing then; a second call does nothing.
+    """End this process within a second of its launcher's end; a second call, or one without a launcher, does nothing.
 
-    For the very start of a process: importing torch takes seconds. A thread polls the parents, because the kernel's
-    parent-death signal also comes when just the launcher's thread that started this process has ended.
+    Call it before torch is imported, which takes seconds. A thread polls the parents, because the kernel sends its
+    parent-death signal also when only the launcher's thread that started this process ends.
     """
     if _watched == os.getpid():
         return
-    if LAUNCHED in os.environ:
+    if TORCHRUN_VARIABLE in os.environ:
         _watch(next(filter(_may_launch, _parents()), None))
-    elif LAUNCHED_ALONE in os.environ and (launcher := next(filter(_is_accelerate, _parents()), None)):
+    elif ACCELERATE_VARIABLE in os.environ and (launcher := next(filter(_is_accelerate, _parents()), None)):
         _watch(launcher)
 
 
 def _watch(launcher: int | None) -> None:
-    """`None` is a launcher that was gone before this process could look."""
+    """Start the watchdog; `launcher` is None if it ended before this call."""
     global _watched
     _watched = os.getpid()
     threading.Thread(target=_wait_and_end, args=(launcher,), name="watchdog", daemon=True).start()
@@ -46,14 +43,14 @@ def _watch(launcher: int | None) -> None:
 def _wait_and_end(launcher: int | None) -> None:
     while launcher is not None and launcher in _parents():
         time.sleep(EVERY_SECONDS)
-    with suppress(OSError, ValueError):  # of a closed standard error
-        if select.select([], [2], [], 0)[1]:  # a full pipe that is read no more must not keep this process
+    with suppress(OSError, ValueError):  # standard error is closed
+        if select.select([], [2], [], 0)[1]:  # never block on a full pipe that has no reader
             os.write(2, MESSAGE.encode())
     os._exit(1)
 
 
 def _may_launch(process: int) -> bool:
-    """Launchers have torch loaded. Where the system does not tell, all but the first process may be one."""
+    """Whether a process has loaded torch, as launchers have; where that is unknown, whether it is the user's own."""
     try:
         loaded = Path(f"/proc/{process}/maps").read_text(errors="replace")
     except OSError:
@@ -69,7 +66,7 @@ def _is_own(process: int) -> bool:
 
 
 def _is_accelerate(process: int) -> bool:
-    """By the command line, as the variable that `accelerate launch` sets may also come from a shell."""
+    """Whether its command line has `accelerate`; the environment variable may also come from a shell."""
     try:
         return b"accelerate" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Worker processes for what runs on the CPU: DenseCRF and scoring."""
+"""Worker processes for DenseCRF and scoring."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def open_pool(
 ) -> ProcessPoolExecutor:
     """A pool whose processes are forked from a clean server that has imported `preload` once.
 
-    Forking the caller instead would carry its threads' locks and its CUDA context along.
+    A fork of the caller would inherit its threads' locks and its CUDA context.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([preload])
@@ -22,17 +22,17 @@ def open_pool(
 
 
 def _start(initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    import torch  # each process has one core; the main process need not have imported torch
+    import torch  # one core per process; here, as the main process need not import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to all processes; the owner ends and this one with it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the owner ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initialise is not None:
         initialise(*arguments)
 
 
 def _end_with_parent() -> None:
-    """A pool whose owner is killed would wait for work for ever."""
+    """End this worker when its owner is killed; it would wait for work otherwise."""
     owner = parent_process()
     if owner is not None:
         owner.join()

@@ -30,7 +30,7 @@ _PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"
 
 @dataclass(frozen=True)
 class Plan:
-    """How many scenes of which seed; also what the marker file remembers."""
+    """Numbers of scenes and their seed, as in the marker file."""
 
     train: int
     val: int
@@ -39,8 +39,8 @@ class Plan:
     def scenes(self) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
         """Split, id and seed of every scene.
 
-        Numbers start at 1: numpy pads seeds with zeros, so [seed, split, 0] would be [seed, split], one of the scenes
-        that the shipped model was trained on.
+        Numbers start at 1: numpy pads seeds with zeros, so [seed, split, 0] would equal [seed, split], a scene from
+        the shipped model's training.
         """
         for split_number, (split, count) in enumerate(zip(SPLITS, (self.train, self.val), strict=True)):
             for number in range(1, count + 1):
@@ -54,18 +54,18 @@ def write_shapes(
 
     The folder holds JPEGImages, SegmentationClass, Annotations, the lists train, val and trainval in
     ImageSets/Segmentation, `image_labels.json` (id to class names) and `captions.jsonl` (one sentence per image and
-    class). Lists are written last, so a run that was killed leaves none; running again writes what is missing. No file
-    is written over.
+    class). The lists are written last, so an interrupted run leaves none; another run writes the missing files. No
+    existing file is overwritten.
 
     Args:
         out: an empty or missing folder, or one with the same data set, which is completed.
         train: number of scenes of the train split.
         val: number of scenes of the val split.
-        seed: no scene of any seed is one that the shipped model was trained on.
-        on_scene: called after each scene with the number of scenes done and of all.
+        seed: of the scenes; no seed gives a scene from the shipped model's training.
+        on_scene: called after each scene with the number of finished scenes and the total.
 
     Raises:
-        SourceError: if the folder holds anything else or cannot be written, or no scene is asked for.
+        SourceError: if the folder holds anything else or cannot be written, or the numbers make no scene.
     """
     if min(train, val, seed) < 0 or train + val == 0:
         raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
@@ -78,10 +78,10 @@ def write_shapes(
 
 
 def _claim(out: Path, plan: Plan) -> None:
-    """Make the folder this data set's; the marker comes first, so that a killed run knows its own folder again.
+    """Write the marker before all other files, so that an interrupted run can resume; or compare an existing one.
 
     Raises:
-        SourceError: if it holds another data set, or anything else.
+        SourceError: if the folder holds another data set, or other files.
     """
     if not out.exists() or (out.is_dir() and not _names(out)):
         out.mkdir(parents=True, exist_ok=True)
@@ -98,16 +98,16 @@ def _names(out: Path) -> list[str]:
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all; one that is there already must hold these bytes.
+    """Write a file atomically.
 
     Raises:
-        SourceError: if it holds others.
+        SourceError: if the file exists with other bytes.
     """
     if os.path.lexists(path):
         if path.is_file() and path.read_bytes() == data:
             return
         raise SourceError(
-            f"'{path}' is not what this data set has there, so it is not written over; choose another `out`, or move it"
+            f"'{path}' differs from this data set's file and is not overwritten; choose another `out`, or move it"
         )
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
     try:
@@ -125,9 +125,7 @@ def _read_marker(out: Path) -> Plan:
             raise ValueError("another format")
         return Plan(**marker)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SourceError(
-            f"'{out}' holds something else than a Shapes data set; choose another `out`, a new or empty folder"
-        ) from error
+        raise SourceError(f"'{out}' is not a Shapes data set; choose another `out`, a new or empty folder") from error
 
 
 def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | None) -> None:
@@ -192,7 +190,7 @@ def _add(parent: ElementTree.Element, **fields: object) -> None:
 
 
 def _captions(key: str, names: list[str], background: str) -> list[dict[str, str]]:
-    """One row per class, its sentence naming that class first and the scene's other classes after it."""
+    """A row for each class, whose caption names that class first, then the scene's other classes."""
     return [
         {
             "key": key,

@@ -16,7 +16,7 @@ BACKGROUNDS = ("grass", "sand", "water", "stone")
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn image with everything that is known about it.
+    """A drawn image with its ground truth.
 
     Attributes:
         image: RGB, `size` x `size`.
@@ -39,8 +39,8 @@ def _star_outline(points: int, inner: float) -> np.ndarray:
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
 
 
-def _regular_outline(points: int, turn: float = 0.0) -> np.ndarray:
-    angles = np.arange(points) * 2 * np.pi / points - np.pi / 2 + turn
+def _regular_outline(points: int, rotation: float = 0.0) -> np.ndarray:
+    angles = np.arange(points) * 2 * np.pi / points - np.pi / 2 + rotation
     return np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
@@ -82,7 +82,7 @@ def _weave(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """Outline as (points, 2) in the unit circle, hue in [0, 1) and texture in [-1, 1] over pixel coordinates."""
+    """Outline, (points, 2) in the unit circle; hue in [0, 1); texture, a function of pixel coordinates to [-1, 1]."""
 
     outline: np.ndarray
     hue: float
@@ -132,7 +132,7 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
 def _place(
     rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, areas: list[int], size: int
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Find a place that leaves every object drawn before mostly visible; None where the image is too full."""
+    """Coverage, centre and angle that keep half of every earlier object visible; None if no such place is found."""
     for _ in range(PLACEMENT_TRIES):
         radius = rng.uniform(*RADIUS) * size / SIZE
         centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
@@ -146,8 +146,8 @@ def _place(
 
 def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: float, size: int) -> np.ndarray:
     """Share of each pixel inside the outline: float (size, size) in [0, 1]."""
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = (outline @ turn.T * radius + centre) * SUPERSAMPLING
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (outline @ rotation.T * radius + centre) * SUPERSAMPLING
     canvas = Image.new("L", (size * SUPERSAMPLING,) * 2)
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in points], fill=255)
     return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
@@ -156,7 +156,7 @@ def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: fl
 def _paint(
     rng: np.random.Generator, shape: ShapeClass, coverage: np.ndarray, centre: np.ndarray, angle: float
 ) -> np.ndarray:
-    """What the object would paint on every pixel: float (size, size, 3), the class's hue, texture and a dark rim."""
+    """The object's RGB at every pixel, float (size, size, 3): the class's hue and texture, and a dark rim."""
     rows, columns = np.mgrid[: coverage.shape[0], : coverage.shape[1]] * (SIZE / coverage.shape[0])
     x, y = columns - centre[0], rows - centre[1]
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -174,7 +174,7 @@ def _hue(hue: float, saturation: float) -> np.ndarray:
 
 
 def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
-    """Float (size, size, 3) in about [0, 1]: a dull colour, large shades and a texture of the kind's own."""
+    """Float (size, size, 3) in about [0, 1]: a muted colour, smooth shading and a texture of its kind."""
     colour = {
         "grass": (0.42, 0.5, 0.34),
         "sand": (0.66, 0.6, 0.48),
@@ -195,11 +195,11 @@ def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarr
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise with about `cells` bumps a side: float (size, size), mostly in [-1, 1]."""
+    """Smooth noise with about `cells` bumps per side: float (size, size), mostly in [-1, 1]."""
     coarse = Image.fromarray(rng.normal(0, 0.6, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
 def caption(names: list[str], background: str) -> str:
-    """The sentence a person would write under a scene: `a photograph of circle and star on grass`."""
+    """A scene's caption, such as `a photograph of circle and star on grass`."""
     return f"a photograph of {' and '.join(names)} on {background}"

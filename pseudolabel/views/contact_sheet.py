@@ -1,4 +1,4 @@
-"""A sheet of samples on their way from image to pseudo-mask."""
+"""A contact sheet: image, ground truth, class activation maps and masks of samples, one row each."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ GREY = (112, 117, 122)
 RULE = (218, 220, 224)
 MARGIN, GUTTER, GAP, BLOCK_GAP = 40, 10, 18, 56
 TITLE, TEXT, SMALL = 22, 17, 14
-CAPTION, BASELINE = 22, 14  # height of the line above a picture, and where its letters stand
+CAPTION, BASELINE = 22, 14  # of the line above a panel: its height and its baseline
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,21 @@ def contact_sheet(
     blocks: int = 2,
     cell: int = 220,
 ) -> None:
-    """Draw a PNG with a line for each sample: image, ground truth, class activation maps, pseudo-mask and segments.
+    """Draw a PNG with a row for each sample: image, ground truth, class activation maps, pseudo-mask and segments.
 
-    Maps are drawn in their classes' colours, the stronger the higher the score; where classes compete, the largest
-    is seen. Ignored pixels (255) are hatched. Columns that no sample fills are left out.
+    Maps and labels have their classes' colours. A pixel of a map shows the class with the largest score, with the
+    score as opacity. Ignored pixels (255) are hatched. Columns without content are left out.
 
     Args:
         rows: the samples, in reading order down each block.
         vocabulary: names and colours of the classes.
         out: the PNG to write, or a file that takes it.
-        title: printed on top.
+        title: printed at the top.
         blocks: number of blocks side by side.
-        cell: the longest side of a picture in pixels; smaller images are enlarged.
+        cell: longest side of a panel in pixels; smaller images are enlarged.
 
     Raises:
-        ValueError: if there are no rows, or the arrays of one do not fit each other.
+        ValueError: if there are no rows, or the arrays of a row differ in size.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")
@@ -75,7 +75,7 @@ def contact_sheet(
     drawn = [_draw_block(rows[at : at + height], columns, vocabulary, cell) for at in range(0, len(rows), height)]
     width = max(2 * MARGIN + sum(block.width for block in drawn) + BLOCK_GAP * (len(drawn) - 1), 480)
     parts = [_draw_title(title, width - 2 * MARGIN)] if title else []
-    parts += [_side_by_side(drawn), _draw_key(rows, vocabulary, width - 2 * MARGIN)]
+    parts += [_side_by_side(drawn), _draw_legend(rows, vocabulary, width - 2 * MARGIN)]
     sheet = Image.new("RGB", (width, 2 * MARGIN + sum(part.height for part in parts) + GAP * (len(parts) - 1)), "white")
     y = MARGIN
     for part in parts:
@@ -96,7 +96,7 @@ def _columns(rows: Sequence[ContactRow]) -> list[str]:
 
 
 def _draw_block(rows: Sequence[ContactRow], columns: list[str], vocabulary: Vocabulary, cell: int) -> Image.Image:
-    """The column titles, a rule, and the rows under each other."""
+    """The column titles, a rule, and the rows below."""
     drawn = [_draw_row(row, columns, vocabulary, cell) for row in rows]
     head = TEXT + 14
     height = head + sum(GAP + row.height for row in drawn)
@@ -113,38 +113,38 @@ def _draw_block(rows: Sequence[ContactRow], columns: list[str], vocabulary: Voca
 
 
 def _draw_row(row: ContactRow, columns: list[str], vocabulary: Vocabulary, cell: int) -> Image.Image:
-    """The pictures, each under a caption: the key, the class names, and the pseudo-mask's score."""
-    pictures = {name: picture for name, picture in _pictures(row, vocabulary.palette, cell).items() if name in columns}
+    """The panels, each below a caption: the key, the class names, and the pseudo-mask's score."""
+    panels = {name: panel for name, panel in _panels(row, vocabulary.palette, cell).items() if name in columns}
     captions = {"Image": _text(row.key, cell), "CAM": _names(row.classes, vocabulary, cell)}
     if row.truth is not None and row.mask is not None:
         confusion = Confusion.empty(len(vocabulary))
         confusion.add(row.truth, row.mask)
         captions["Pseudo-mask"] = _text("" if math.isnan(confusion.miou) else f"mIoU {100 * confusion.miou:.1f}", cell)
-    height = next(iter(pictures.values())).height
+    height = next(iter(panels.values())).height
     drawn = Image.new("RGB", (len(columns) * (cell + GUTTER) - GUTTER, CAPTION + height), "white")
     for index, column in enumerate(columns):
         x = index * (cell + GUTTER)
-        if column in pictures:
-            drawn.paste(pictures[column], (x, CAPTION))
+        if column in panels:
+            drawn.paste(panels[column], (x, CAPTION))
         if column in captions:
             drawn.paste(captions[column], (x, 0))
     return drawn
 
 
 def _text(text: str, width: int) -> Image.Image:
-    """A line of grey text, its end replaced by dots where it is wider than `width` pixels."""
-    picture, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
+    """A line of grey text, cut and ended with dots where it is wider than `width` pixels."""
+    drawn, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
     shown = text
     while shown and font.getlength(shown + "..." * (shown != text)) > width:
         shown = shown[:-1]
-    ImageDraw.Draw(picture).text((0, BASELINE), shown + "..." * (shown != text), GREY, font, anchor="ls")
-    return picture
+    ImageDraw.Draw(drawn).text((0, BASELINE), shown + "..." * (shown != text), GREY, font, anchor="ls")
+    return drawn
 
 
 def _names(classes: tuple[int, ...], vocabulary: Vocabulary, width: int) -> Image.Image:
-    """Class names, each after a spot of its colour; `+2` stands for two that found no room in `width` pixels."""
-    picture, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
-    draw, x = ImageDraw.Draw(picture), 0
+    """Class names, each after a patch of its colour; `+2` stands for two more that do not fit in `width` pixels."""
+    drawn, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
+    draw, x = ImageDraw.Draw(drawn), 0
     for place, index in enumerate(classes):
         name = vocabulary.names[index]
         rest = len(classes) - place
@@ -155,36 +155,36 @@ def _names(classes: tuple[int, ...], vocabulary: Vocabulary, width: int) -> Imag
         draw.rectangle((x, BASELINE - 10, x + 9, BASELINE - 1), tuple(vocabulary.palette[index].tolist()))
         draw.text((x + 15, BASELINE), name, INK, font, anchor="ls")
         x += 15 + round(font.getlength(name)) + 12
-    return picture
+    return drawn
 
 
-def _pictures(row: ContactRow, palette: np.ndarray, cell: int) -> dict[str, Image.Image]:
-    """The row's pictures by column, all of one size: its longer side is `cell` pixels."""
+def _panels(row: ContactRow, palette: np.ndarray, cell: int) -> dict[str, Image.Image]:
+    """The row's panels by column, all of one size, whose longer side is `cell` pixels."""
     height, width = row.image.shape[:2]
     scale = cell / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = np.asarray(Image.fromarray(row.image).resize(size, Image.Resampling.LANCZOS))
     faded = fade(image)
-    pictures = {"Image": image}
+    panels = {"Image": image}
     for column, labels in (("Ground truth", row.truth), ("Pseudo-mask", row.mask), ("Segments", row.segments)):
         if labels is not None:
             small = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-            pictures[column] = mask_overlay(faded, small, palette, outline=2)
+            panels[column] = mask_overlay(faded, small, palette, outline=2)
     if row.scores is not None:
         maps = [Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR) for scores in row.scores]
         scores = np.stack([np.asarray(one) for one in maps]) if maps else np.zeros((0, *image.shape[:2]), np.float32)
-        pictures["CAM"] = heat_overlay(faded, scores, palette[list(row.classes)])
-    return {column: Image.fromarray(picture) for column, picture in pictures.items()}
+        panels["CAM"] = heat_overlay(faded, scores, palette[list(row.classes)])
+    return {column: Image.fromarray(panel) for column, panel in panels.items()}
 
 
 def _draw_title(title: str, width: int) -> Image.Image:
-    picture = Image.new("RGB", (width, TITLE + 14), "white")
-    ImageDraw.Draw(picture).text((0, 0), title, INK, ImageFont.load_default(TITLE))
-    return picture
+    drawn = Image.new("RGB", (width, TITLE + 14), "white")
+    ImageDraw.Draw(drawn).text((0, 0), title, INK, ImageFont.load_default(TITLE))
+    return drawn
 
 
-def _draw_key(rows: Sequence[ContactRow], vocabulary: Vocabulary, width: int) -> Image.Image:
-    """The legend: the classes that appear anywhere on the sheet, and what hatching and opacity mean."""
+def _draw_legend(rows: Sequence[ContactRow], vocabulary: Vocabulary, width: int) -> Image.Image:
+    """The legend: the classes on the sheet, and the meaning of hatching and opacity."""
     seen = {index for row in rows for index in row.classes}
     maps = [labels for row in rows for labels in (row.truth, row.mask) if labels is not None]
     seen |= {int(label) for labels in maps for label in np.unique(labels)}
@@ -199,7 +199,7 @@ def _draw_key(rows: Sequence[ContactRow], vocabulary: Vocabulary, width: int) ->
 
 def _side_by_side(blocks: list[Image.Image]) -> Image.Image:
     width = sum(block.width + BLOCK_GAP for block in blocks) - BLOCK_GAP
-    picture = Image.new("RGB", (width, max(block.height for block in blocks)), "white")
+    drawn = Image.new("RGB", (width, max(block.height for block in blocks)), "white")
     for index, block in enumerate(blocks):
-        picture.paste(block, (index * (block.width + BLOCK_GAP), 0))
-    return picture
+        drawn.paste(block, (index * (block.width + BLOCK_GAP), 0))
+    return drawn

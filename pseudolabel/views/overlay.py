@@ -1,4 +1,4 @@
-"""Masks and class activation maps painted over images, and the legend that explains their colours."""
+"""Overlays of masks and class activation maps on images, and the legend of their colours."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ HATCH = np.array([[255, 255, 255], [120, 124, 130]], np.float32)
 
 
 def fade(image: np.ndarray, strength: float = 0.35) -> np.ndarray:
-    """The image in light grey, so that colours painted over it are the only ones: uint8 (H, W, 3).
+    """The image in light grey, so that colours over it stand out: uint8 (H, W, 3).
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        strength: how much of the image is left, in [0, 1]; 0 is white.
+        strength: contrast that is left, in [0, 1]; 0 is white.
     """
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.repeat((255 - strength * (255 - grey))[..., None], 3, 2).round().astype(np.uint8)
@@ -26,16 +26,16 @@ def fade(image: np.ndarray, strength: float = 0.35) -> np.ndarray:
 def mask_overlay(
     image: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: float = 0.65, outline: int = 1
 ) -> np.ndarray:
-    """A mask over an image: uint8 (H, W, 3).
+    """A mask over an image: uint8 (H, W, 3), RGB.
 
-    Classes are blended in with the palette's colours and bordered with the same colours undiluted; background shows
-    the image, and ignored pixels (255) are hatched white and grey.
+    Classes have the palette's colours, inside with opacity `alpha` and on the border opaque. Background shows the
+    image. Ignored pixels (255) are hatched in white and grey.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         labels: uint8 (H, W); 0 background, 1..N classes, 255 ignored.
         palette: uint8 (256, 3), RGB by label.
-        alpha: share of the colour inside a class, in [0, 1].
+        alpha: opacity inside a class, in [0, 1].
         outline: width in pixels of the border, inside the class; 0 draws none.
 
     Raises:
@@ -55,7 +55,7 @@ def mask_overlay(
 def heat_overlay(image: np.ndarray, scores: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Class activation maps over an image, each class in its colour: uint8 (H, W, 3).
 
-    Every pixel takes the colour of its largest class, as opaque as the score is large.
+    Every pixel has the colour of the class with the largest score; the opacity is 0.95 times the score.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -82,10 +82,10 @@ def legend(entries: Sequence[tuple[str, np.ndarray]], width: int, size: int = 15
     """Names beside patches of colour, in as many lines as they need: RGB, `width` pixels wide, on white.
 
     Args:
-        entries: name and patch of each entry; a patch is one colour, uint8 (3,), or the label 255's `hatching`, or any
-            other picture, (h, w, 3) in [0, 255], that is stretched over the patch.
-        width: of the picture in pixels.
-        size: of the letters in pixels.
+        entries: name and patch of each entry; a patch is one colour, uint8 (3,), or an image, (h, w, 3) in [0, 255],
+            such as `hatching`, which is stretched over the patch.
+        width: of the legend in pixels.
+        size: font size in pixels.
     """
     font = ImageFont.load_default(size)
     patch, gap, line = round(1.5 * size), round(0.5 * size), round(1.9 * size)
@@ -96,12 +96,12 @@ def legend(entries: Sequence[tuple[str, np.ndarray]], width: int, size: int = 15
             x, y = 0, y + line
         places.append((x, y))
         x += advance
-    picture = Image.new("RGB", (width, y + line), "white")
-    draw = ImageDraw.Draw(picture)
+    drawn = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(drawn)
     for (name, fill), (x, y) in zip(entries, places, strict=True):
-        picture.paste(_patch(fill, (patch, size)), (x, y + (line - size) // 2))
+        drawn.paste(_patch(fill, (patch, size)), (x, y + (line - size) // 2))
         draw.text((x + patch + gap, y + line / 2), name, INK, font, anchor="lm")
-    return picture
+    return drawn
 
 
 def _patch(fill: np.ndarray, size: tuple[int, int]) -> Image.Image:
@@ -111,7 +111,7 @@ def _patch(fill: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 
 def _borders(labels: np.ndarray, width: int) -> np.ndarray:
-    """Where another label, or the edge of the picture's labels, is at most `width` pixels away: bool (H, W)."""
+    """Where another label is at most `width` pixels away in the row or column: bool (H, W)."""
     near = np.zeros(labels.shape, bool)
     for shift in range(1, width + 1):
         down = labels[shift:] != labels[:-shift]

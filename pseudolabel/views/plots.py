@@ -1,4 +1,4 @@
-"""Plots of an evaluation: threshold curve, IoU by class, confusion matrix. Each saves a PNG and returns its figure."""
+"""Plots of an evaluation: threshold curve, IoU by class, confusion matrix; each saves a PNG and returns its figure."""
 
 from collections.abc import Mapping
 from itertools import cycle
@@ -17,11 +17,11 @@ INK, GREY, LIGHT = "#202124", "#70757a", "#dadce0"
 ACCENT, SECOND, BAR = "#1a73e8", "#e8710a", "#6ea3ec"
 DASHES = (0, (4, 3))
 DPI = 144
-MOST_NUMBERED = 25  # labels up to which a confusion matrix has its numbers written in its cells
+MOST_NUMBERED = 25  # largest number of labels for which a confusion matrix prints numbers in its cells
 
 
 def plot_threshold_curve(report: Report, out: Path | BinaryIO) -> Figure:
-    """Mean IoU over the background threshold, with the fixed and the oracle threshold marked.
+    """Mean IoU over the background threshold, with marks at the fixed and the oracle threshold.
 
     Args:
         report: of kind `cams`.
@@ -42,7 +42,7 @@ def plot_threshold_curve(report: Report, out: Path | BinaryIO) -> Figure:
         axes.plot([mark.threshold], [score], symbol, color=colour, markersize=8, label=label, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 100), xlabel="background threshold", ylabel="mIoU (%)")
     axes.grid(axis="y", color=LIGHT, linewidth=0.8)
-    # Below the axes, where no curve can run through it.
+    # Below the axes, clear of the curve.
     axes.legend(loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=2, frameon=False, columnspacing=4, fontsize=9)
     _title(axes, f"mIoU by threshold on {report.split}", f"{report.images:,} images")
     return _save(figure, out)
@@ -52,7 +52,7 @@ def plot_class_iou(report: Report, out: Path | BinaryIO) -> Figure:
     """A bar for the IoU of each class, in the vocabulary's order, and a line at their mean.
 
     Args:
-        report: of either kind.
+        report: of CAMs or masks.
         out: the PNG to write, or a file that takes it.
     """
     names = list(report.per_class)
@@ -80,7 +80,7 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path | Bin
 
     Args:
         confusion: the counts.
-        names: the vocabulary's names, background first.
+        names: of the N + 1 labels, background first.
         out: the PNG to write, or a file that takes it.
 
     Raises:
@@ -95,23 +95,23 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path | Bin
     columns = [*names, "ignored"] if ignored else list(names)
     side = max(3.2, 0.36 * len(names)) if len(names) <= MOST_NUMBERED else 0.16 * len(names)
     figure, axes = _figure(side + 1.9, side + 1.9)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     _label_matrix(axes, list(names), columns)
     if len(names) <= MOST_NUMBERED:
         _number_cells(axes, shares)
-    bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02, shrink=0.6)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, shrink=0.6)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0, labelcolor=GREY)
     bar.set_label("% of the row's pixels", color=GREY, fontsize=9)
-    _title(axes, "Confusion matrix", "where the pixels of each true label went, in per cent")
+    _title(axes, "Confusion matrix", "predicted labels of the pixels of each true label, in per cent")
     return _save(figure, out)
 
 
 def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path | BinaryIO) -> Figure:
-    """Mean IoU over the number of random draws behind a map, on a scale of powers of two; a line for each way.
+    """Mean IoU over the number of noise draws per map, on a base-2 logarithmic scale; a line for each variant.
 
     Args:
-        curves: for each way its mean IoU in [0, 1] by number of draws.
+        curves: mean IoU in [0, 1] by number of draws, for each variant.
         data: what was scored, for the title.
         out: the PNG to write, or a file that takes it.
     """
@@ -143,7 +143,7 @@ def _label_matrix(axes: Axes, rows: list[str], columns: list[str]) -> None:
 
 
 def _number_cells(axes: Axes, shares: np.ndarray) -> None:
-    """Write the shares, rounded to per cent; those that round to 0 are left out so that the others are seen."""
+    """Print the shares, rounded to per cent; those that round to 0 are left out."""
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
             colour = "white" if share > 55 else INK
@@ -151,7 +151,7 @@ def _number_cells(axes: Axes, shares: np.ndarray) -> None:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of its own, outside pyplot's list, so that nothing is left open; size in inches."""
+    """A figure that pyplot does not keep open; size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

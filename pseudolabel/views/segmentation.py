@@ -17,15 +17,15 @@ NARROWEST_LEGEND = 200
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """The result of a method for one image; notebooks show it as its overlay.
+    """The result of a method for one image; notebooks display its overlay.
 
     Attributes:
         image: the RGB image, upright.
         labels: uint8 (H, W); 0 is background, 255 is ignored, and every other value has a name. None where a method
-            gives scores alone.
+            gives scores only.
         names: name by label, of the labels or of the scores' classes; regions without a class are `region 1`,
             `region 2` and so on.
-        scores: float32 (C, H, W) in [0, 1], the class activation maps; None where a method gives labels alone.
+        scores: float32 (C, H, W) in [0, 1], the class activation maps; None where a method gives labels only.
         confidence: float32 (H, W) in [0, 1], the probability of each pixel's label; None where there is none.
         classes: names of the C classes of `scores`; empty without scores.
     """
@@ -56,10 +56,7 @@ class Segmentation:
         return {name: float((labels == label).mean()) for label, name in self.names.items()}
 
     def overlay(self) -> Image.Image:
-        """The labels, or without labels the scores, painted over the image, with a legend below.
-
-        RGB, at least as wide as the legend needs.
-        """
+        """The image with the labels, or without labels the scores, in colours, and a legend below: RGB."""
         palette, image = voc_palette(), np.asarray(self.image)
         entries = [(name, palette[label]) for label, name in self.names.items()] or [("background only", palette[0])]
         if self.labels is not None:

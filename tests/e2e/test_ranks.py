@@ -119,5 +119,5 @@ def test_one_process_of_several_evaluates(shapes: Shapes, tmp_path: Path) -> Non
     arguments = ["evaluate", "masks", *shapes.at(tmp_path), "--predictions", shapes.out / "masks"]
     outcome = succeed(*arguments, ranks=2)
     assert outcome.out.count("Pseudo-masks on val, 16 images") == 1
-    assert outcome.err.count("pseudolabel evaluate: one process does this; the other process ends") == 1
+    assert outcome.err.count("pseudolabel evaluate: this command uses one process; the other process ends") == 1
     expect(0, call(*arguments))

@@ -1,4 +1,4 @@
-"""Every row of every table, for real, on Shapes with the small models."""
+"""Every row of every table, run on Shapes with the small models."""
 
 import json
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ IMAGES = 1
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no name is broken over lines."""
+    """No name is wrapped."""
     monkeypatch.setenv("COLUMNS", "250")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def each_model_is_loaded_once() -> Iterator[None]:
-    """Most of a row's time on one image goes into loading the same small models as the row before."""
+    """With one image, loading the small models takes most of a row's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label, "load_model", cache(label.load_model))
         patch.setattr(freesegdiff_predictor, "ClipScorer", cache(freesegdiff_predictor.ClipScorer))
@@ -62,7 +62,7 @@ def test_rows_name_known_data_and_scores():
 
 
 def test_rows_change_what_they_say():
-    """Rows that differ in the papers differ in what is run; four switches meet once in one setting."""
+    """Rows that differ in the papers have different settings, except that four ablations share one."""
     for name, table in TABLES.items():
         own = [row for row in table.rows if row.change is not None]
         settings = [(repr(row.change(Experiment())), row.data, row.labels, row.captions) for row in own]

@@ -23,7 +23,7 @@ def test_batches_have_one_size(items, expected):
 @pytest.mark.parametrize("items", [[], [1, 3], [2, 4], [1, 2, 4, 3], [2, 1, 3, 4, 5, 6, 6]])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_what_needs_no_work_passes_in_order(items: list[int], ahead: int) -> None:
-    """Even numbers are worked on, up to `ahead` of them before the first result is given."""
+    """Even numbers go through `run`, which reads up to `ahead` of them before its first result."""
 
     def halve(numbers: Iterator[int]) -> Iterator[float]:
         taken: list[int] = []

@@ -30,7 +30,7 @@ def test_a_container_of_version_2(tmp_path: Path, quota: str, cores: int) -> Non
 
 
 def test_a_group_within_a_group(tmp_path: Path) -> None:
-    """As under SLURM or systemd: the narrowest of all groups around the process counts."""
+    """As with SLURM or systemd: the smallest quota of all parent groups applies."""
     write(tmp_path / "cgroup", "0::/system.slice/job_7/step_0\n")
     write(tmp_path / "fs/system.slice/cpu.max", "max 100000\n")
     write(tmp_path / "fs/system.slice/job_7/cpu.max", "300000 100000\n")
@@ -42,7 +42,7 @@ def test_a_group_within_a_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("quota", "cores"), [("600000", 6), ("-1", 16)])
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
 def test_a_container_of_version_1(tmp_path: Path, mount: str, quota: str, cores: int) -> None:
-    """Its path is the host's, of which the container sees nothing."""
+    """The path is the host's, which does not exist in the container."""
     write(tmp_path / "cgroup", "9:memory:/docker/ab12\n4:cpu,cpuacct:/docker/ab12\n1:name=systemd:/docker/ab12\n")
     write(tmp_path / f"fs/{mount}/cpu.cfs_quota_us", f"{quota}\n")
     write(tmp_path / f"fs/{mount}/cpu.cfs_period_us", "100000\n")

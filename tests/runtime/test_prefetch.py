@@ -66,6 +66,6 @@ def test_an_exception_of_the_items() -> None:
 
 
 def test_threads_do_read_ahead() -> None:
-    """Three reads that wait for each other come to an end only where they run side by side."""
+    """Three reads that wait for each other finish only if they run in parallel."""
     together = threading.Barrier(3, timeout=60)
     assert list(prefetch(lambda item: (together.wait(), item)[1], range(3), threads=3, ahead=3)) == [0, 1, 2]

@@ -28,7 +28,7 @@ def test_results_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
         terminal.print("see `out`")
         log.info("note: `out` is '%s'", "a\x1b[2J")
         log.debug("details")
-    log.error("nobody shows it any more")
+    log.error("outside the context")
     printed = capsys.readouterr()
     assert printed.out == "see --out\n"
     assert printed.err == "note: --out is 'a\\u001b[2J'\n"

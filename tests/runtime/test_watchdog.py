@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pseudolabel.runtime.watchdog import LAUNCHED, LAUNCHED_ALONE
+from pseudolabel.runtime.watchdog import ACCELERATE_VARIABLE, TORCHRUN_VARIABLE
 
 NAMES = """
 import threading
@@ -33,8 +33,8 @@ time.sleep(60)
 
 
 def environment(*variables: str) -> dict[str, str]:
-    """This process's without a launcher's variables but for these."""
-    clean = {name: value for name, value in os.environ.items() if name not in (LAUNCHED, LAUNCHED_ALONE)}
+    """This process's environment with only these of the launchers' variables."""
+    clean = {name: value for name, value in os.environ.items() if name not in (ACCELERATE_VARIABLE, TORCHRUN_VARIABLE)}
     return clean | dict.fromkeys(variables, "no")
 
 
@@ -42,8 +42,8 @@ def environment(*variables: str) -> dict[str, str]:
     ("variables", "threads"),
     [
         ((), "['MainThread']"),
-        ((LAUNCHED_ALONE,), "['MainThread']"),  # from a shell: no `accelerate launch` has started this process
-        ((LAUNCHED, LAUNCHED_ALONE), "['MainThread', 'watchdog']"),
+        ((ACCELERATE_VARIABLE,), "['MainThread']"),  # from a shell: no `accelerate launch` has started this process
+        ((ACCELERATE_VARIABLE, TORCHRUN_VARIABLE), "['MainThread', 'watchdog']"),
     ],
 )
 def test_only_what_a_launcher_starts_is_watched(variables: tuple[str, ...], threads: str) -> None:
@@ -57,7 +57,7 @@ def test_only_what_a_launcher_starts_is_watched(variables: tuple[str, ...], thre
 def test_a_single_process_of_accelerate_is_watched() -> None:
     script = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {NAMES!r}]).returncode)"
     command = [sys.executable, "-c", script, "accelerate", "launch"]
-    found = subprocess.run(command, env=environment(LAUNCHED_ALONE), capture_output=True, text=True, check=True)
+    found = subprocess.run(command, env=environment(ACCELERATE_VARIABLE), capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "['MainThread', 'watchdog']"
 
 
@@ -67,14 +67,14 @@ import subprocess, sys
 subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).stdout.readline()
 """
     command = [sys.executable, "-c", start]
-    # Its output comes to an end when the orphan has ended, too.
-    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=120)
+    # Its standard error closes only when the orphan ends.
+    ended = subprocess.run(command, env=environment(TORCHRUN_VARIABLE), stderr=subprocess.PIPE, text=True, timeout=120)
     assert "the launcher is gone; stopping. Every finished shard is safe" in ended.stderr
 
 
 @pytest.mark.slow
 def test_a_shell_between_launcher_and_rank_does_not_matter() -> None:
-    """The shell lives on; what it has started ends."""
+    """The shell survives; the rank that it started ends."""
     launcher = f"""
 import os, signal, subprocess, sys, torch
 shell = ["sh", "-c", '"$0" -c "$1"; echo the rank ended with $? >&2', sys.executable, {RANK!r}]
@@ -83,6 +83,6 @@ process.stdout.readline()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     command = [sys.executable, "-c", launcher]
-    ended = subprocess.run(command, env=environment(LAUNCHED), stderr=subprocess.PIPE, text=True, timeout=120)
+    ended = subprocess.run(command, env=environment(TORCHRUN_VARIABLE), stderr=subprocess.PIPE, text=True, timeout=120)
     assert "the launcher is gone" in ended.stderr
     assert "the rank ended with 1" in ended.stderr

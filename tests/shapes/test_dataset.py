@@ -143,7 +143,7 @@ def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None
     write_shapes(tmp_path, train=1, val=1, seed=0)
     (tmp_path / name).write_bytes(b"mine")
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match=rf"{name}' is not what this data set has there.*another `out`"):
+    with pytest.raises(SourceError, match=rf"{name}' differs from this data set's file.*another `out`"):
         write_shapes(tmp_path, train=1, val=1, seed=0)
     assert digests(tmp_path) == before
 
@@ -191,7 +191,7 @@ def test_other_folders_are_not_touched(tmp_path: Path, marker: str | None) -> No
     if marker is not None:
         (tmp_path / "shapes.json").write_text(marker)
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match="holds something else than a Shapes data set"):
+    with pytest.raises(SourceError, match="is not a Shapes data set"):
         write_shapes(tmp_path, train=1, val=1, seed=0)
     assert digests(tmp_path) == before
 

@@ -1,4 +1,4 @@
-"""The contact sheet's layout and what its pictures show."""
+"""The contact sheet's layout and the content of its panels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ CELL = 96
 
 
 def row(seed: int) -> ContactRow:
-    """A scene at the sheet's own scale, with a CAM of two levels and a mask whose right third is ignored."""
+    """A scene at the sheet's scale, with a CAM of two levels and a mask whose right third is ignored."""
     scene = draw_scene(np.random.default_rng(seed), CELL)
     inside = scene.labels == np.array(scene.classes)[:, None, None]
     mask = scene.labels.copy()
@@ -33,52 +33,52 @@ def drawn(rows: list[ContactRow], out: Path, **options) -> np.ndarray:
         return np.asarray(sheet.convert("RGB"))
 
 
-def places(sheet: np.ndarray, picture: np.ndarray) -> list[tuple[int, int]]:
-    """Top left corners (y, x) where the picture lies on the sheet exactly."""
-    height, width = picture.shape[:2]
-    starts = np.argwhere((sheet == picture[0, 0]).all(-1)).tolist()
-    return [(y, x) for y, x in starts if np.array_equal(sheet[y : y + height, x : x + width], picture)]
+def places(sheet: np.ndarray, panel: np.ndarray) -> list[tuple[int, int]]:
+    """Top left corners (y, x) where the sheet holds the panel pixel by pixel."""
+    height, width = panel.shape[:2]
+    starts = np.argwhere((sheet == panel[0, 0]).all(-1)).tolist()
+    return [(y, x) for y, x in starts if np.array_equal(sheet[y : y + height, x : x + width], panel)]
 
 
-def test_every_picture_stands_in_its_column(tmp_path):
+def test_panels_are_in_their_columns(tmp_path):
     rows = [row(seed) for seed in range(5)]
     sheet = drawn(rows, tmp_path / "sheet.png", title="Five scenes")
     corners = []
     for one in rows:
         faded = fade(one.image)
-        pictures = [
+        panels = [
             one.image,
             mask_overlay(faded, one.truth, SHAPES.palette, outline=2),
             heat_overlay(faded, one.scores, SHAPES.palette[list(one.classes)]),
             mask_overlay(faded, one.mask, SHAPES.palette, outline=2),
         ]
-        found = [places(sheet, picture) for picture in pictures]
+        found = [places(sheet, panel) for panel in panels]
         assert [len(each) for each in found] == [1, 1, 1, 1]
         corners.append([each[0] for each in found])
     tops, lefts = np.array(corners).transpose(2, 0, 1)
     assert (tops == tops[:, :1]).all()
     assert (np.diff(lefts, axis=1) >= CELL).all()
-    # Two blocks: three rows under each other, then two beside them.
+    # Two blocks: three rows, and two rows to the right.
     np.testing.assert_array_equal(lefts[:3, 0], lefts[0, 0])
     np.testing.assert_array_equal(tops[3:, 0], tops[:2, 0])
     assert lefts[3, 0] > lefts[0, 3] + CELL
     assert (np.diff(tops[:3, 0]) > CELL).all()
 
 
-def test_margins_stay_white(tmp_path):
+def test_margins_are_white(tmp_path):
     sheet = drawn([row(seed) for seed in range(4)], tmp_path / "sheet.png", title="Four scenes")
     for edge in (sheet[:30], sheet[-30:], sheet[:, :30], sheet[:, -30:]):
         assert (edge == 255).all()
 
 
-def test_columns_without_pictures_are_left_out(tmp_path):
+def test_columns_without_content_are_left_out(tmp_path):
     full = [row(seed) for seed in range(6)]
     bare = [replace(one, truth=None, scores=None) for one in full]
     wide, narrow = drawn(full, tmp_path / "full.png"), drawn(bare, tmp_path / "bare.png")
     assert wide.shape[1] - narrow.shape[1] == 2 * 2 * (CELL + 10)  # two blocks, two columns, with their gutters
 
 
-def test_legend_names_the_classes_seen(tmp_path):
+def test_the_legend_has_the_classes_on_the_sheet(tmp_path):
     scene = row(1)
     sheet = drawn([replace(scene, mask=None)], tmp_path / "one.png")
     bottom = sheet[-80:]
@@ -106,13 +106,13 @@ def test_long_names_are_cut_to_the_column(tmp_path):
     assert len(changed) > 20
 
 
-def test_needs_rows(tmp_path):
+def test_no_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
         contact_sheet([], SHAPES, tmp_path / "sheet.png")
 
 
 def test_segments_have_a_column_and_no_names(tmp_path):
-    """A region's number is no class, even where it is larger than any."""
+    """A segment's number is not a class, even beyond the number of classes."""
     rows = [replace(row(seed), scores=None, mask=None, classes=(), truth=None) for seed in range(2)]
     segments = np.zeros((CELL, CELL), np.uint8)
     segments[:, 48:], segments[:, 80:] = 99, 255

@@ -1,4 +1,4 @@
-"""What the plots show, read back from their figures, and the PNGs they save."""
+"""The data in the plots' figures, and the PNGs they save."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -44,11 +44,11 @@ def random_confusion(classes: int, ignored: bool = False) -> Confusion:
     return confusion
 
 
-def opens(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        picture.load()
-    assert picture.format == "PNG"
-    return picture
+def open_png(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+    assert image.format == "PNG"
+    return image
 
 
 def test_threshold_curve_marks_both_thresholds(report, tmp_path):
@@ -64,7 +64,7 @@ def test_threshold_curve_marks_both_thresholds(report, tmp_path):
     legend = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
     assert "chosen on: val" in legend
     assert f"oracle {report.oracle.threshold:.2f}: {100 * report.oracle.miou:.2f}" in legend
-    assert opens(tmp_path / "curve.png").width > 900
+    assert open_png(tmp_path / "curve.png").width > 900
 
 
 def test_masks_have_no_threshold_curve(tmp_path):
@@ -82,10 +82,10 @@ def test_class_iou_has_a_bar_for_each_class(report, tmp_path):
     np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), 100 * report.miou)
     top, bottom = axes.transData.transform([(0, 0), (0, len(NAMES) - 1)])[:, 1]
     assert top > bottom  # background comes first
-    assert opens(tmp_path / "iou.png").width > 900
+    assert open_png(tmp_path / "iou.png").width > 900
 
 
-def test_class_iou_says_which_classes_are_absent(tmp_path):
+def test_class_iou_marks_absent_classes(tmp_path):
     confusion = Confusion.empty(2)
     confusion.add(np.array([[0, 1, 1, 1]], np.uint8), np.array([[0, 0, 1, 1]], np.uint8))
     figure = plot_class_iou(Report.of_masks(confusion, ("background", "cat", "dog"), "x", 1), tmp_path / "iou.png")
@@ -104,9 +104,9 @@ def test_confusion_rows_are_shares(classes, ignored, tmp_path):
     np.testing.assert_allclose(shares, 100 * counts / counts.sum(1, keepdims=True))
     assert [label.get_text() for label in axes.get_xticklabels()] == [*names, *["ignored"] * ignored]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(names)
-    picture = opens(tmp_path / "confusion.png")
-    assert 400 < picture.width < 4000
-    assert 400 < picture.height < 4000
+    image = open_png(tmp_path / "confusion.png")
+    assert 400 < image.width < 4000
+    assert 400 < image.height < 4000
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_names_of_81_classes_do_not_overlap(tmp_path):
         assert above.y0 >= below.y1 - 1
 
 
-def test_confusion_without_pixels_of_a_class_leaves_its_row_empty(tmp_path):
+def test_confusion_row_of_an_absent_class_is_empty(tmp_path):
     confusion = Confusion.empty(1)
     confusion.add(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
     shares = plot_confusion(confusion, ("background", "cat"), tmp_path / "confusion.png").axes[0].images[0].get_array()
@@ -127,7 +127,7 @@ def test_confusion_without_pixels_of_a_class_leaves_its_row_empty(tmp_path):
         plot_confusion(confusion, ("a", "b", "c"), tmp_path / "confusion.png")
 
 
-def test_draws_stand_at_equal_steps(tmp_path):
+def test_draws_are_on_a_logarithmic_axis(tmp_path):
     curves = {"softmax": {1: 0.2, 2: 0.4, 4: 0.5, 8: 0.55}, "argmax": {1: 0.1, 2: 0.2, 4: 0.2, 8: 0.25}}
     figure = plot_draws(curves, "3 images", tmp_path / "draws.png")
     axes = figure.axes[0]
@@ -137,4 +137,4 @@ def test_draws_stand_at_equal_steps(tmp_path):
     places = axes.transData.transform([(draws, 0) for draws in (1, 2, 4, 8)])[:, 0]
     np.testing.assert_allclose(np.diff(places), places[1] - places[0])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8"]
-    assert opens(tmp_path / "draws.png").width > 900
+    assert open_png(tmp_path / "draws.png").width > 900

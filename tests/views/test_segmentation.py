@@ -1,4 +1,4 @@
-"""One segmented image: what it says about areas, and that its picture shows what its mask holds."""
+"""Areas, mask and overlay of one segmented image."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_areas_are_shares_of_the_image(result):
     assert result.areas == {"red car": 300 / 1200, "dog": 90 / 1200}
 
 
-def test_description(result):
+def test_to_dict(result):
     assert result.to_dict() == {
         "width": 40,
         "height": 30,
@@ -37,18 +37,18 @@ def test_description(result):
     }
 
 
-def test_the_picture_shows_every_class_and_a_legend(result):
-    picture = np.asarray(result.overlay())
-    assert picture.shape[0] > 30
+def test_the_overlay_shows_every_class_and_a_legend(result):
+    overlay = np.asarray(result.overlay())
+    assert overlay.shape[0] > 30
     palette = voc_palette()
-    np.testing.assert_allclose(picture[8, 10], 0.35 * 255 + 0.65 * palette[2], atol=1)
-    np.testing.assert_array_equal(picture[25, 25], [255, 255, 255])
-    legend = picture[30:].reshape(-1, 3)
+    np.testing.assert_allclose(overlay[8, 10], 0.35 * 255 + 0.65 * palette[2], atol=1)
+    np.testing.assert_array_equal(overlay[25, 25], [255, 255, 255])
+    legend = overlay[30:].reshape(-1, 3)
     for label in (2, 7):
         assert (legend == palette[label]).all(1).any()
 
 
-def test_an_image_of_background_alone():
+def test_an_image_of_background_only():
     result = Segmentation(Image.new("RGB", (20, 10)), np.zeros((10, 20), np.uint8), {})
     assert result.areas == {}
     assert result.overlay().height > 10

@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from pseudolabel.errors import FAILED_SAMPLES_EXIT
-from pseudolabel.runtime.precision import LAUNCHED
+from pseudolabel.runtime.precision import MIXED_PRECISIONS
 from pseudolabel_train.classes import check_heads, check_same
 from pseudolabel_train.config import prepare, require
 from pseudolabel_train.data import check_data, lacking_masks, loads_masks, open_data, without_masks
@@ -150,7 +150,7 @@ def _evaluators(cfg: Config) -> list[Any]:
 
 def _choose_precision(cfg: Config) -> None:
     """Use the precision of `accelerate launch --mixed_precision`, unless the config sets an optimizer wrapper."""
-    precision = LAUNCHED.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
+    precision = MIXED_PRECISIONS.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
     if precision is None or cfg.optim_wrapper.type != "OptimWrapper":
         return
     name = str(precision).removeprefix("torch.")

@@ -20,7 +20,7 @@ from pseudolabel.crf.densecrf import refine_probabilities
 from pseudolabel.crf.engines import CPU, resolve_engine
 from pseudolabel.errors import SettingError
 from pseudolabel.io.images import mask_image
-from pseudolabel.runtime.cores import share_of_cores
+from pseudolabel.runtime.cores import cores_per_process
 from pseudolabel.runtime.workers import open_pool
 from pseudolabel_train.prediction_files import PredictionFiles, prediction_name
 
@@ -96,7 +96,7 @@ class CrfIoUMetric(IoUMetric):
         self.output_dir, self.image_folders = output_dir, tuple(image_folders)
         self._files = PredictionFiles(output_dir, image_folders) if output_dir else None
         self.crf = _read_crf(crf)
-        self._workers = workers or share_of_cores(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        self._workers = workers or cores_per_process(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         self._pool: ProcessPoolExecutor | None = None
         self._pending: deque[Prediction] = deque()
         self._failed: dict[str, str] = {}  # on this rank, since the last evaluation
