@@ -16,12 +16,12 @@ from pseudolabel.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 BACKGROUND_FOLDER = "background"  # its images show none of the classes
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _SHOWN = 10
-_SHIPPED = ("voc", "coco", "context", "shapes")  # those with a background, the first that knows all folders is taken
+_SHIPPED = ("voc", "coco", "context", "shapes")  # those with a background; the first with all folders is chosen
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Which images of a folder are listed, and where in their paths the class stands.
+    """Which images of a folder are listed, and which folder of their paths names the class.
 
     Attributes:
         images: paths below the root.
@@ -41,7 +41,7 @@ class ClassFolders:
 
 
 def images_below(config: SourceConfig) -> tuple[list[str], LeftOut]:
-    """`find_images` of a source of kind `folder`, whose masks and results may lie inside.
+    """`find_images` of a source of kind `folder`, whose masks and results may be inside.
 
     Raises:
         SourceError: if there is no such folder.
@@ -55,7 +55,7 @@ def images_below(config: SourceConfig) -> tuple[list[str], LeftOut]:
 
 
 def find_class_folders(root: str, images: list[str], split: str) -> ClassFolders:
-    """Find out where the class stands in images' paths, and which of them belong to a split.
+    """Find which folder of images' paths names the class, and which images belong to a split.
 
     Args:
         root: for messages.
@@ -83,7 +83,7 @@ def find_class_folders(root: str, images: list[str], split: str) -> ClassFolders
 
 
 def vocabulary_of_folders(config: SourceConfig) -> tuple[Vocabulary, str]:
-    """The vocabulary of a folder of class folders: one that ships where it knows them all, else their names.
+    """The vocabulary of a folder of class folders: a shipped one that has all of them, else their names.
 
     Args:
         config: of a source of kind `folder`.

@@ -1,4 +1,4 @@
-"""COCO's JSON as its own tools, annotation programs and people's scripts write it: read with what is damaged in it."""
+"""COCO's JSON, also as annotation programs and scripts write it: damaged parts are dropped and counted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,16 +37,16 @@ class CocoImage:
     Attributes:
         number: its id, for messages.
         name: its `file_name`.
-        size: (height, width); None where the file does not tell them.
+        size: (height, width); None where the file has none.
         objects: in the order of the file.
-        rival: the `file_name` of another image of the same id, so that objects cannot be told apart; else empty.
+        duplicate: the `file_name` of another image of the same id, so that objects cannot be told apart; else empty.
     """
 
     number: str
     name: str
     size: tuple[int, int] | None
     objects: list[CocoObject]
-    rival: str = ""
+    duplicate: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Coco:
     dropped: Counter[str]
 
 
-def read_coco(paths: Sequence[str], remedy: str) -> Coco:
+def read_coco(paths: Sequence[str], hint: str) -> Coco:
     """Read the first of some files that is there.
 
     Raises:
@@ -67,29 +67,29 @@ def read_coco(paths: Sequence[str], remedy: str) -> Coco:
     """
     path = next((path for path in paths if is_file(path)), paths[0])
     try:
-        data = decode_json(read_text(path, remedy))
+        data = decode_json(read_text(path, hint))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"'{path}' is not JSON: {error}; {remedy}") from error
-    return parse_coco(data, path, remedy)
+        raise SourceError(f"'{path}' is not JSON: {error}; {hint}") from error
+    return parse_coco(data, path, hint)
 
 
-def parse_coco(data: Any, path: str, remedy: str, outlines: bool = True) -> Coco:
-    """Take COCO's JSON apart.
+def parse_coco(data: Any, path: str, hint: str, outlines: bool = True) -> Coco:
+    """Parse COCO's JSON.
 
     `iscrowd` and `segmentation` may be left out. An object without an image or a category is dropped, and so is an
-    outline that makes no sense: its object counts for the labels and is not drawn. The objects of images of one
+    invalid outline: its object counts for the labels and is not drawn. The objects of images of one
     `file_name` are united.
 
     Args:
         data: the file's content.
         path: of the file, for messages.
-        remedy: what the user should do where the file is of no use, the end of the message.
+        hint: the end of every message, what the user should do.
         outlines: False where only labels matter, so that outlines are neither checked nor kept.
 
     Raises:
         SourceError: if it is no COCO JSON, two categories have one id, or all of its objects are of unknown categories.
     """
-    _check_parts(data, path, remedy)
+    _check_parts(data, path, hint)
     dropped: Counter[str] = Counter()
     categories = _categories(data["categories"], path)
     by_number: dict[str, CocoImage] = {}
@@ -115,17 +115,17 @@ def parse_coco(data: Any, path: str, remedy: str, outlines: bool = True) -> Coco
     unknown = dropped[UNKNOWN]
     if unknown and unknown == len(data["annotations"]):
         first = data["annotations"][0]["category_id"]
-        raise SourceError(f"'{path}' has objects of category {first}, which is not among its categories; {remedy}")
+        raise SourceError(f"'{path}' has objects of category {first}, which is not among its categories; {hint}")
     return Coco(path, list(by_name.values()), categories, +dropped)
 
 
-def _check_parts(data: Any, path: str, remedy: str) -> None:
+def _check_parts(data: Any, path: str, hint: str) -> None:
     for part in ("categories", "annotations", "images"):
         if not isinstance(data, dict) or not isinstance(data.get(part), list):
-            raise SourceError(f"'{path}' has no list '{part}', so that it is no COCO JSON of objects; {remedy}")
+            raise SourceError(f"'{path}' has no list '{part}', so that it is no COCO JSON of objects; {hint}")
     for item in data["categories"]:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not _id(item.get("id")):
-            raise SourceError(f"'{path}' has the category {item!r:.80}, which needs an id and a name; {remedy}")
+            raise SourceError(f"'{path}' has the category {item!r:.80}, which needs an id and a name; {hint}")
 
 
 def _categories(items: list[dict[str, Any]], path: str) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _image(item: Any) -> CocoImage | None:
     name = item.get("file_name")
     if not isinstance(name, str) or not name.strip("/. "):
         return None
-    height, width = _whole(item.get("height")), _whole(item.get("width"))
+    height, width = _positive(item.get("height")), _positive(item.get("width"))
     return CocoImage(number, name.replace("\\", "/"), (height, width) if height and width else None, [])
 
 
@@ -184,8 +184,8 @@ def _id(value: object) -> str:
     return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
 
 
-def _whole(value: object) -> int:
-    """A positive whole number, be it written as a float; else 0."""
+def _positive(value: object) -> int:
+    """A positive integer, which may be written as a float; else 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return 0
     return int(value) if value > 0 and float(value).is_integer() else 0

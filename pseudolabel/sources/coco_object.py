@@ -24,8 +24,8 @@ from pseudolabel.sources.outlines import rasterise
 from pseudolabel.vocabulary import Vocabulary
 
 _NAMED = 3  # paths that a message names
-_FIX_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in `source.path`"
-_FIX_ANNOTATIONS = (
+_HINT_IMAGES = "unpack http://images.cocodataset.org/zips/val2017.zip in `source.path`"
+_HINT_ANNOTATIONS = (
     "unpack http://images.cocodataset.org/annotations/annotations_trainval2017.zip in `source.path`, and set "
     "`source.split` to val2017 or train2017"
 )
@@ -49,7 +49,7 @@ def list_coco_object(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         SourceError: if annotations, images or pycocotools are missing, or the vocabulary has other classes.
     """
     root = config.path.rstrip("/") or "/"
-    coco = read_coco(_paths(root, config.split), _FIX_ANNOTATIONS)
+    coco = read_coco(_paths(root, config.split), _HINT_ANNOTATIONS)
     images = _find_images(root, config.split)
     labels = labels_by_value(coco.categories, vocabulary, "coco")
     places = _places(coco, images)
@@ -59,12 +59,12 @@ def list_coco_object(config: SourceConfig, vocabulary: Vocabulary) -> Listing:
         classes = sorted({labels[one.category] for one in image.objects} - {BACKGROUND})
         key, origin = key_of(place), f"{coco.path} image {image.number}"
         problem = None
-        if image.rival:
-            message = f"{origin} is '{image.name}' and '{image.rival}'; give each image an id of its own"
+        if image.duplicate:
+            message = f"{origin} is '{image.name}' and '{image.duplicate}'; give each image an id of its own"
             problem = SampleError(TWO_IMAGES, message)
         entries.append(Entry(key, join(images, place), tuple(classes), origin, problem))
         outlines = [(labels[one.category], one.crowd, one.outline) for one in image.objects if one.outline is not None]
-        if image.size is not None and (outlines or not image.objects) and not image.rival:
+        if image.size is not None and (outlines or not image.objects) and not image.duplicate:
             drawings[key] = json.dumps((*image.size, outlines)).encode()
     has_outlines = any(one.outline is not None for image in coco.images for one in image.objects)
     has_objects = any(image.objects for image in coco.images)
@@ -85,7 +85,7 @@ def _paths(root: str, split: str) -> list[str]:
 
 def _find_images(root: str, split: str) -> str:
     if not split.lower().endswith(".json"):
-        return find_folder(root, [split, f"images/{split}"], _FIX_IMAGES)
+        return find_folder(root, [split, f"images/{split}"], _HINT_IMAGES)
     part = stem(split).rpartition("/")[2].removeprefix("instances_")
     return next((join(root, name) for name in (part, f"images/{part}") if is_folder(join(root, name))), root)
 
@@ -100,9 +100,9 @@ def _places(coco: Coco, images: str) -> dict[str, str]:
     if coco.images and not found:
         tried = ", ".join(f"'{join(images, image.name)}'" for image in coco.images[:_NAMED])
         raise SourceError(
-            f"none of the {len(coco.images)} images of '{coco.path}' is in '{images}'; tried {tried}; {_FIX_IMAGES}"
+            f"none of the {len(coco.images)} images of '{coco.path}' is in '{images}'; tried {tried}; {_HINT_IMAGES}"
         )
-    # A file that two names lead to is neither's.
+    # A file to which two names resolve belongs to neither.
     return {name: place if place and found[place] == 1 else name.strip("/") for name, place in places.items()}
 
 
@@ -128,7 +128,7 @@ def _open_masks(
 class DrawnMasks:
     """Masks drawn from the outlines of objects.
 
-    COCO does not tell which of two overlapping objects is in front. The one with fewer pixels lies on top (of equal
+    COCO does not say which of two overlapping objects is in front. The one with fewer pixels lies on top (of equal
     ones the later), so that no object hides a smaller one. A crowd, which is one rough outline around many objects, is
     ignored (255) where no single object covers it.
 
@@ -145,7 +145,7 @@ class DrawnMasks:
         """Draw the entry's mask; None for an image none of whose objects has an outline.
 
         Raises:
-            SampleError: `too_large`, or `unreadable` where an outline makes no sense.
+            SampleError: `too_large`, or `unreadable` where an outline is invalid.
         """
         origin = f"mask of '{entry.key}' in '{self.path}'"
         drawing = self.drawings.get(entry.key)

@@ -51,7 +51,7 @@ def _no_labels(folders: ClassFolders, config: SourceConfig, vocabulary: Vocabula
         )
     if config.unlabelled == "skip":
         return (
-            f"no image in '{printable(config.path)}' lies in a folder that names its class, such as "
+            f"no image in '{printable(config.path)}' is in a folder that names its class, such as "
             f"'{vocabulary.names[1]}/image.jpg'; {elsewhere}, and "
             "`source.unlabelled` background takes all images as background"
         )

@@ -13,11 +13,11 @@ _SUFFIXES = (*IMAGE_SUFFIXES, *HEIF_SUFFIXES, ".jpg_large")
 
 
 def match_ids(ids: Iterable[str], entries: Iterable[Entry], origin: str) -> dict[str, str]:
-    """Find the image that each id of a file stands for.
+    """Find the image of each id in a file.
 
     An id is a key, an image's name with or without suffix, or a path. Folders in front that only one of id and key has
     do not matter, as long as one image alone is meant: `JPEGImages/a.jpg` is `a`, and `a` is `train/a`. Accents may be
-    composed or not. Where several ids fit an image, one that is its name stands for it rather than one that is its key
+    composed or not. Where several ids fit an image, its name is preferred to its key
     alone (of `a.b.jpg` the id `a.b` rather than `a_b`), and then the one with fewer differences.
 
     Args:
@@ -26,7 +26,7 @@ def match_ids(ids: Iterable[str], entries: Iterable[Entry], origin: str) -> dict
         origin: the file, for messages.
 
     Returns:
-        The key by id, for those ids that stand for an image of the source.
+        The key by id, for those ids that are of an image of the source.
 
     Raises:
         SourceError: if two ids fit an image equally well.
@@ -48,7 +48,7 @@ def match_ids(ids: Iterable[str], entries: Iterable[Entry], origin: str) -> dict
             alike[key] = name
     for key, name in alike.items():
         raise SourceError(
-            f"'{origin}' has both '{best[key][1]}' and '{name}', and each may stand for image '{key}'; keep one of them"
+            f"'{origin}' has both '{best[key][1]}' and '{name}', and each may mean image '{key}'; keep one of them"
         )
     return {name: key for key, (_, name) in best.items()}
 
@@ -75,7 +75,7 @@ def describe_ids(ids: Iterable[str]) -> str:
 
 
 class _Names:
-    """A source's keys, by all the names that tell one of them."""
+    """A source's keys, by all the names that identify one of them."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = {normalize("NFC", key): key for key in keys}
@@ -114,7 +114,7 @@ class _Names:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """What the key of an image of this name may be, the likeliest first."""
+    """Possible keys of an image of this name, the most likely first."""
     yield name
     for path in (name, name.replace("\\", "/")) if "\\" in name else (name,):
         if not path.strip("./"):

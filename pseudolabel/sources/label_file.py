@@ -33,7 +33,7 @@ _HINT = (
     "set `source.labels` to xml, masks, none, or the path of a JSON, JSONL, txt or npz file or of a folder of JSONL "
     "files"
 )
-_FIX_COCO = "fix the file, or write an object of image to labels"
+_HINT_COCO = "fix the file, or write an object of image to labels"
 _COMMAS = "several labels on a line are separated by commas: ID cat,dog"
 _UNPICKLE = (
     "pickled arrays are not opened, since they can run code; convert a file you trust with "
@@ -149,7 +149,7 @@ def _by_record(records: Iterable[tuple[str, dict[str, Any]]], what: str) -> dict
             raise SourceError(f"{origin}: not a {what}: {' or '.join(_ID_FIELDS)} has to name the image, found {found}")
         field = find_label_field(record)
         if field is None:
-            raise SourceError(f"{origin}: not a {what}, for it has no {' or '.join(LABEL_FIELDS)}")
+            raise SourceError(f"{origin}: not a {what}: no {' or '.join(LABEL_FIELDS)}")
         labels.setdefault(name, []).append(record[field])
     return labels
 
@@ -175,7 +175,7 @@ def _load_json_labels(path: str) -> LabelFile:
 
 
 def _nested(value: object) -> object:
-    """An image's labels, which may lie in an object."""
+    """An image's labels, or those in the field of an object."""
     field = find_label_field(value) if isinstance(value, dict) else None
     return value[field] if isinstance(value, dict) and field is not None else value
 
@@ -194,11 +194,11 @@ def _describe_objects(path: str, objects: dict[str, dict[str, object]]) -> str:
 
 def _of_coco(path: str, content: dict[str, Any]) -> LabelFile:
     """The names of the categories of each image's annotations, crowds too."""
-    coco = parse_coco(content, path, _FIX_COCO, outlines=False)
+    coco = parse_coco(content, path, _HINT_COCO, outlines=False)
     for image in coco.images:
-        if image.rival:
+        if image.duplicate:
             raise SourceError(
-                f"'{path}' gives the images '{image.name}' and '{image.rival}' the same id {image.number}, so that "
+                f"'{path}' gives the images '{image.name}' and '{image.duplicate}' the same id {image.number}, so that "
                 "their objects cannot be told apart; give each image an id of its own"
             )
     labels: dict[str, list[object]] = {
@@ -218,7 +218,7 @@ def _load_lines(path: str) -> dict[str, list[object]]:
         text = rest[0].replace("\t", ",") if rest else ""
         if text == "-1":
             raise SourceError(
-                f"{path}, line {number}: -1 says that an image lacks one class, as in VOC's ImageSets/Main; a label "
+                f"{path} line {number}: -1 says that an image lacks one class, as in VOC's ImageSets/Main; a label "
                 "file lists the labels of each image"
             )
         labels.setdefault(name, []).append(text)

@@ -1,4 +1,4 @@
-"""Ground-truth masks: where they lie and how they are read.
+"""Ground-truth masks: where they are and how they are read.
 
 Readers and locators are plain data, so that a source can be sent to worker processes.
 """
@@ -130,10 +130,10 @@ class MaskFolder:
 
     Attributes:
         folder: local path or fsspec URL.
-        images: the folder that image paths begin with; empty where images lie anywhere.
+        images: the folder that image paths begin with; empty where images have no common folder.
         suffix: of the masks.
-        shared: bare names that images of several folders have, which tell no mask; None where that is not known, so
-            that no bare name does.
+        shared: bare names that images of several folders have, so that they identify no mask; None where that is not
+            known, so that no bare name does.
     """
 
     folder: str
@@ -154,7 +154,7 @@ class MaskFolder:
             return None
         below, bare = self._others
         found = [below[name] for name in names if name in below][:1]
-        if not found and "/" not in names[0] and self._tells(names[0]):
+        if not found and "/" not in names[0] and self._is_unique(names[0]):
             found = bare.get(names[0], [])
         return Location(join(self.folder, found[0])) if len(found) == 1 else None
 
@@ -166,9 +166,9 @@ class MaskFolder:
         if self.images:
             name = stem(entry.image_name).removeprefix(f"{self.images}/")
             return list(dict.fromkeys((name, entry.key)))
-        return list(dict.fromkeys((*filter(self._tells, _bare_names(entry)), entry.key)))
+        return list(dict.fromkeys((*filter(self._is_unique, _bare_names(entry)), entry.key)))
 
-    def _tells(self, bare: str) -> bool:
+    def _is_unique(self, bare: str) -> bool:
         return self.shared is not None and bare not in self.shared
 
     @cached_property
@@ -216,8 +216,8 @@ def open_mask_folder(folder: str, images: str = "", entries: Iterable[Entry] | N
 
     Args:
         folder: local path or fsspec URL.
-        images: the folder that image paths begin with; empty where images lie anywhere.
-        entries: the images, so that a bare name tells a mask where only one of them has it.
+        images: the folder that image paths begin with; empty where images have no common folder.
+        entries: the images; a bare name identifies a mask where only one image has it.
 
     Raises:
         SourceError: if there is no such folder.
@@ -253,7 +253,7 @@ def choose_masks(listed: dict[str, Location], folder: str, entries: Sequence[Ent
     Args:
         listed: place of the mask by key.
         folder: of masks named as the images or their keys; may be empty.
-        entries: the images, which may lie anywhere.
+        entries: the images, in any folders.
 
     Raises:
         SourceError: if a folder is set and missing.

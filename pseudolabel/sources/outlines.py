@@ -53,7 +53,7 @@ def _polygon(polygon: Any, height: int, width: int) -> list[float]:
         raise ValueError(f"a polygon needs at least three pairs of x and y, not {polygon!r:.80}")
     # pycocotools walks along every edge in fifths of a pixel and keeps all of them.
     if not (np.abs(points) <= 2 * max(height, width)).all():
-        raise ValueError(f"a polygon leaves the image of {width} x {height} far behind: {polygon!r:.80}")
+        raise ValueError(f"a polygon lies far outside the image of {width} x {height} pixels: {polygon!r:.80}")
     numbers: list[float] = points.tolist()
     return numbers
 

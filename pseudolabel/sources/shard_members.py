@@ -1,4 +1,4 @@
-"""The members of a tar: their names, their places, and the bytes that tell labels and formats."""
+"""The members of a tar: their names, their positions, and the bytes that identify labels and formats."""
 
 import posixpath
 import tarfile
@@ -22,8 +22,8 @@ class Member(NamedTuple):
     Attributes:
         name: as the tar has it; bytes that are no UTF-8 are surrogates.
         location: where its bytes are.
-        content: all of it where the suffix is one of labels; its head where the suffix tells no format; else empty.
-        sparse: whether the tar leaves out its zeros, so that its bytes do not lie there as they are.
+        content: all of it where the suffix is one of labels; its head where the suffix is of no format; else empty.
+        sparse: whether the tar leaves out its zeros, so that its bytes cannot be read by position.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _read(file: BinaryIO, info: tarfile.TarInfo, size: int) -> bytes:
 
 
 def _follow(links: list[tuple[str, str]], members: list[Member]) -> int:
-    """Add the links as members of their own; returns how many lead nowhere."""
+    """Add the links as members of their own; returns how many have no target."""
     known = {posixpath.normpath(member.name): member for member in members}
     while links:
         waiting = []

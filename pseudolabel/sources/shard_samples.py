@@ -51,7 +51,7 @@ def list_samples(
 ) -> tuple[list[ListedSample], Counter[str]]:
     """Make samples of a tar's members.
 
-    The image is the member with an image's suffix, be it compound (`input.jpg`), or failing that the one that begins
+    The image is the member with an image's suffix, also a compound one (`input.jpg`), else the one that begins
     like an image. Of several, the one with the plain suffix or with a word such as image counts. A `.png` beside an
     image of another format, or one with a word such as seg or mask, is the ground truth. Members such as `v1.1.jpg`,
     `v1.1.txt`, `v1.2.jpg` and `v1.2.txt`, of which WebDataset makes one sample, are two of the keys `v1_1` and `v1_2`.

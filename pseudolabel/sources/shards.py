@@ -55,7 +55,7 @@ def _list_shard(path: str, prefix: str, reader: LabelReader) -> _Shard:
 
 
 def _names_of(paths: list[str]) -> list[str]:
-    """What tells shards apart: their names without suffix, with the folders that they do not share where need be."""
+    """A distinct name for each shard: without suffix, with the folders that differ where names repeat."""
     names = [path.rpartition("/")[2] for path in paths]
     if len({*names}) < len(names):
         common = posixpath.commonpath([posixpath.dirname(path) for path in paths])

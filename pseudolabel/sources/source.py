@@ -58,7 +58,7 @@ KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images with image-level labels, and ground truth for those who score. Threads and processes may share it.
+    """Images with image-level labels, and ground truth for scoring. Threads and processes may share it.
 
     Attributes:
         entries: sorted by key, keys unique.
@@ -80,7 +80,7 @@ class Source:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether there are masks at all; single images may still lack one."""
+        """Whether there are masks; single images may lack one."""
         return self.masks is not None
 
     def read(self, entry: Entry, view: Callable[[Image.Image], Any] | None = None) -> Sample:
@@ -117,7 +117,7 @@ class Source:
                 that is not there, `size_mismatch`, `unknown_class` where the mask holds values beyond the
                 vocabulary, or what its decoder finds.
         """
-        if entry.problem is not None and entry.problem.status == SPARSE:  # what lies in the mask's place is no file
+        if entry.problem is not None and entry.problem.status == SPARSE:  # what is in the mask's place is no file
             raise copy(entry.problem)
         mask = self.masks(entry, self.max_pixels) if self.masks is not None else None
         if mask is None:
@@ -260,12 +260,12 @@ def _sort(listing: Listing, config: SourceConfig) -> list[Entry]:
             others += " (a key holds no dots, which become _)"
         raise SourceError(
             f"key '{first.key}' belongs to two images: {_describe(first)} and {_describe(second)}{others}; "
-            f"{_remedy_for_keys(config, first.path == second.path)}"
+            f"{_hint_for_keys(config, first.path == second.path)}"
         )
     return entries
 
 
-def _remedy_for_keys(config: SourceConfig, one_shard: bool) -> str:
+def _hint_for_keys(config: SourceConfig, one_shard: bool) -> str:
     if config.kind == "shards" and one_shard:
         return "rename the members of one of them, or remove them"
     if config.kind == "shards" and not config.key_prefix:

@@ -1,4 +1,4 @@
-"""The rows of a table as they stand in its file: CSV, JSON lines or Parquet."""
+"""The rows of a table file: CSV, JSON lines or Parquet."""
 
 import csv
 import io

@@ -73,7 +73,7 @@ def _open_masks(
 
 
 def _place_of(root: str, folder: str) -> str | None:
-    """The folder that a list's column of masks means: below the root, whatever the path begins with, or absolute."""
+    """The folder of a list's column of masks: absolute, or below the root with any prefix of the path removed."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     below = [join(root, "/".join(parts[start:])) for start in range(len(parts))]
     return next((place for place in (*below, folder) if place and is_folder(place)), None)

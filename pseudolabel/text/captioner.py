@@ -51,46 +51,46 @@ class Captioner:
         return weights_digest(self.folder)
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image.Image], leads: Sequence[str]) -> list[str]:
-        """Captions, each going on from its lead, such as `a photograph of dog`; N RGB images, N sentences.
+    def __call__(self, images: Sequence[Image.Image], prefixes: Sequence[str]) -> list[str]:
+        """Captions that continue a prefix each, such as `a photograph of dog`; N RGB images, N sentences.
 
-        An empty lead leaves the beginning to the model. Models with an encoder for the lead may not repeat it. A lead
-        as long as `captions.max_length` stays as it is.
+        With an empty prefix the model begins the sentence. Models with an encoder for the prefix may not repeat it. A
+        prefix as long as `captions.max_length` is returned unchanged.
         """
         # Leads of one length go together: BLIP neither begins nor counts its positions behind padding.
-        lengths = [len(self.processor.tokenizer(lead).input_ids) if lead else 0 for lead in leads]
-        sentences = dict(enumerate(leads))
+        lengths = [len(self.processor.tokenizer(prefix).input_ids) if prefix else 0 for prefix in prefixes]
+        sentences = dict(enumerate(prefixes))
         for length in sorted(set(lengths)):
-            own = [n for n in sentences if lengths[n] == length and self._new_tokens(leads[n]) > 0]
+            own = [n for n in sentences if lengths[n] == length and self._new_tokens(prefixes[n]) > 0]
             for batch in batched(own, self.config.batch):
                 sentences.update(
-                    zip(batch, self._complete([images[n] for n in batch], [leads[n] for n in batch]), strict=True)
+                    zip(batch, self._complete([images[n] for n in batch], [prefixes[n] for n in batch]), strict=True)
                 )
         return list(sentences.values())
 
-    def _complete(self, images: list[Image.Image], leads: list[str]) -> list[str]:
+    def _complete(self, images: list[Image.Image], prefixes: list[str]) -> list[str]:
         tokens = self.model.generate(
-            **self._inputs(images, leads),
-            max_new_tokens=self._new_tokens(leads[0]),
+            **self._inputs(images, prefixes),
+            max_new_tokens=self._new_tokens(prefixes[0]),
             num_beams=self.config.beams,
             do_sample=False,
         )
         sentences = self.processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(sentence.split()) for sentence in sentences]
 
-    def _new_tokens(self, lead: str) -> int:
-        """How many tokens may follow a lead; the token that begins a sentence counts as the lead's."""
+    def _new_tokens(self, prefix: str) -> int:
+        """How many tokens may follow a prefix; the token that begins a sentence counts as the prefix's."""
         if not self.config.max_length:
             return self.config.max_new_tokens
-        words = self.processor.tokenizer(lead, add_special_tokens=False).input_ids
+        words = self.processor.tokenizer(prefix, add_special_tokens=False).input_ids
         return min(self.config.max_new_tokens, self.config.max_length - 1 - len(words))
 
-    def _inputs(self, images: list[Image.Image], leads: list[str]) -> BatchFeature:
-        """The processor's inputs, on the device; leads of no length are no text."""
-        text = {"text": leads} if leads[0] else {}
+    def _inputs(self, images: list[Image.Image], prefixes: list[str]) -> BatchFeature:
+        """The processor's inputs, on the device; empty prefixes are left out."""
+        text = {"text": prefixes} if prefixes[0] else {}
         inputs = self.processor(images=images, return_tensors="pt", **text).to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        if text and self.model.config.model_type == "git":  # its lead must not end in the token that ends a sentence
+        if text and self.model.config.model_type == "git":  # its prefix must not end in the token that ends a sentence
             inputs["input_ids"], inputs["attention_mask"] = (
                 inputs["input_ids"][:, :-1],
                 inputs["attention_mask"][:, :-1],

@@ -24,7 +24,7 @@ _TEXT = {
 def load_captions(source: str) -> Captions:
     """Captions by (key, class name), as they are written in a JSONL file, or in every `*.jsonl` file of a folder.
 
-    An empty caption, which stands for an image that could not be read, gives way to any other.
+    An empty caption (of an image that could not be read) is replaced by any other.
 
     Raises:
         SourceError: if there is no such file, or a line is no caption; the message names file and line.
@@ -67,7 +67,7 @@ def match_captions(captions: Captions, entries: Sequence[Entry], vocabulary: Voc
 
 
 def check_images(captions: Captions, matched: Captions, entries: Sequence[Entry], source: str) -> None:
-    """Make sure that captions are of the images at all.
+    """Check that the captions belong to the images.
 
     Args:
         captions: as `load_captions` reads them.
@@ -99,8 +99,8 @@ def check_complete(captions: Captions, entries: Iterable[Entry], vocabulary: Voc
     Raises:
         SourceError: if some have none; the message counts them and names the first.
     """
-    sound = (entry for entry in entries if entry.problem is None)
-    pairs = [(entry.key, vocabulary.names[index]) for entry in sound for index in entry.classes]
+    readable = (entry for entry in entries if entry.problem is None)
+    pairs = [(entry.key, vocabulary.names[index]) for entry in readable for index in entry.classes]
     missing = [pair for pair in pairs if pair not in captions]
     if missing:
         key, name = missing[0]

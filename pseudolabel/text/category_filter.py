@@ -39,7 +39,7 @@ class Guess:
     Attributes:
         by_image: sorted vocabulary indices of the classes that CLIP sees in the image.
         by_nouns: the same of those that its captions' nouns mean.
-        captions: one for each lead.
+        captions: one for each prefix.
         nouns: those of all captions, each once, compounds whole.
         image_scores: cosine of the image and each class's sentence, in the vocabulary's order; empty where CLIP is not
             asked.
@@ -74,7 +74,9 @@ class CategoryFilter:
         self, config: FilterConfig, captions: CaptionConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     ) -> None:
         if config.image == config.nouns == "none":
-            raise SettingError("`filter.image` none and `filter.nouns` none leave nothing to tell classes by")
+            raise SettingError(
+                "`filter.image` none and `filter.nouns` none: no rule is left that chooses classes; set one of them"
+            )
         if problem := template_problem(config.template):
             raise SettingError(f"`filter.template` {problem}")
         self.config, self.captions, self.device, self.hub = config, captions, device, hub
@@ -110,6 +112,7 @@ class CategoryFilter:
             rules["noun_threshold"] = config.noun_threshold
         if config.nouns != "none":
             captions = {name: getattr(self.captions, name) for name in ("max_new_tokens", "max_length", "beams")}
+            # The key keeps its old name: it is part of the fingerprint of finished runs.
             rules |= {"leads": config.prefixes, "captions": captions}
             rules |= {"captioner": self._captioner.fingerprint(), "spacy": pipeline_digest(self._pipeline)}
         if config.image != "none" or config.nouns != "synonyms":
@@ -117,7 +120,7 @@ class CategoryFilter:
         return rules
 
     def nouns(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
-        """Of each RGB image, the nouns of its captions, each once, whatever the rules.
+        """The distinct nouns of each RGB image's captions, for any rules.
 
         Raises:
             ModelError: if a model cannot be loaded.
@@ -148,15 +151,17 @@ class CategoryFilter:
         return classes_of_image(scores, self.config.image, self.config.image_threshold)
 
     def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
-        """Of each image, one caption for each lead."""
-        pairs = [(image, lead) for image in images for lead in self.config.prefixes]
-        sentences = iter(self._captioner([image for image, _ in pairs], [lead for _, lead in pairs]))
+        """One caption per prefix for each image."""
+        pairs = [(image, prefix) for image in images for prefix in self.config.prefixes]
+        sentences = iter(self._captioner([image for image, _ in pairs], [prefix for _, prefix in pairs]))
         return [tuple(next(sentences) for _ in self.config.prefixes) for _ in images]
 
     def _find_nouns(self, captions: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """Of each image, the nouns of its captions, each once; a lead's own, such as `picture`, are left out."""
+        """The distinct nouns of each image's captions, without those of the prefixes, such as `picture`."""
         said = [
-            _without(lead, text) for texts in captions for lead, text in zip(self.config.prefixes, texts, strict=True)
+            _without(prefix, text)
+            for texts in captions
+            for prefix, text in zip(self.config.prefixes, texts, strict=True)
         ]
         found = iter(find_nouns(self._pipeline, said))
         return [tuple(dict.fromkeys(noun for _ in texts for noun in next(found))) for texts in captions]
@@ -196,6 +201,6 @@ def _cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return normalise(one, dim=1) @ normalise(other, dim=1).T
 
 
-def _without(lead: str, caption: str) -> str:
-    """What a caption adds to its lead; captioners may write it in lower case."""
-    return caption[len(lead) :] if caption.lower().startswith(lead.lower()) else caption
+def _without(prefix: str, caption: str) -> str:
+    """A caption without its prefix, in any case."""
+    return caption[len(prefix) :] if caption.lower().startswith(prefix.lower()) else caption

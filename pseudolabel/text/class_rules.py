@@ -1,4 +1,4 @@
-"""Rules that tell which classes an image or its captions' nouns speak of.
+"""Rules that choose classes from an image or from its captions' nouns.
 
 All take scores of the vocabulary's classes in their order and give sorted vocabulary indices, 1..N.
 """

@@ -36,7 +36,7 @@ class ClipScorer:
         known, wanted = len(self.processor.tokenizer), self.model.config.text_config.vocab_size
         if known != wanted:  # without its files, a tokenizer is empty and every word unknown to it
             raise ModelError(
-                f"'{folder}' ({setting}) is no complete CLIP: its tokenizer knows {known} tokens where its text "
+                f"'{folder}' ({setting}) is no complete CLIP: its tokenizer has {known} tokens where its text "
                 f"encoder has {wanted}"
             )
         self._embeddings: dict[str, torch.Tensor] = {}

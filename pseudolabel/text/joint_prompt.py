@@ -1,4 +1,4 @@
-"""One sentence that names all of an image's classes, and where each class stands among its tokens."""
+"""One sentence that names all of an image's classes, and the tokens of each class."""
 
 import re
 from collections.abc import Sequence
@@ -34,15 +34,15 @@ def build_joint_prompt(template: str, classes: Sequence[ClassEntry], caption: st
     spans = [_find(caption, entry) for entry in classes]
     missing = [entry.prompt for entry, span in zip(classes, spans, strict=True) if span is None]
     if caption:
-        lead, tail = f"{caption}, " if missing else caption, ""
+        prefix, tail = f"{caption}, " if missing else caption, ""
     else:
-        lead, tail = template.split("{}")
-    place, placed = len(lead), []
+        prefix, tail = template.split("{}")
+    place, placed = len(prefix), []
     for name in missing:
         placed.append((place, place + len(name)))
         place += len(name) + len(" and ")
     rest = iter(placed)
-    return JointPrompt(lead + " and ".join(missing) + tail, tuple(span or next(rest) for span in spans))
+    return JointPrompt(prefix + " and ".join(missing) + tail, tuple(span or next(rest) for span in spans))
 
 
 def _find(caption: str, entry: ClassEntry) -> tuple[int, int] | None:

@@ -49,7 +49,7 @@ def find_nouns(pipeline: "Language", sentences: Iterable[str]) -> list[list[str]
     with its noun chunk.
 
     Raises:
-        ModelError: if the pipeline does not tell parts of speech.
+        ModelError: if the pipeline does not predict parts of speech.
     """
     return [[_lemma(run) for run in _runs(doc)] for doc in pipeline.pipe(sentences)]
 
@@ -57,7 +57,7 @@ def find_nouns(pipeline: "Language", sentences: Iterable[str]) -> list[list[str]
 def _runs(doc: "Doc") -> Iterator[Sequence["Token"]]:
     if len(doc) and not doc.has_annotation("POS"):
         raise ModelError(
-            "the spaCy pipeline (`filter.spacy`) does not tell parts of speech; choose one with a tagger or a "
+            "the spaCy pipeline (`filter.spacy`) does not predict parts of speech; choose one with a tagger or a "
             "morphologizer, such as en_core_web_sm"
         )
     starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()

@@ -1,4 +1,4 @@
-"""Prompts that name one class, and where the class stands among their tokens."""
+"""Prompts that name one class, and the tokens of the class."""
 
 import re
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ def build_prompt(template: str, name: str, caption: str = "") -> Prompt:
     follows after a comma.
     """
     start = template.index("{}")
-    lead = template.format(name)
+    prefix = template.format(name)
     caption = " ".join(caption.split())
     # Whole words only: "a photograph of cartoon dogs" does not continue "a photograph of car".
-    if continued := re.match(re.escape(lead) + r"(?!\w)", caption, re.IGNORECASE):
-        text = lead + caption[continued.end() :]
+    if continued := re.match(re.escape(prefix) + r"(?!\w)", caption, re.IGNORECASE):
+        text = prefix + caption[continued.end() :]
     else:
-        text = f"{lead}, {caption}" if caption else lead
+        text = f"{prefix}, {caption}" if caption else prefix
     end = start + len(name)
     following = _NEXT_WORD.match(text, end)
     return Prompt(text, (start, end), following.span(1) if following else None)

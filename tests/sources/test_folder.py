@@ -61,7 +61,7 @@ def test_folders_of_numbers_are_indices(tmp_path: Path, voc: Vocabulary, save_im
 
 def test_images_in_the_root_have_no_labels(tmp_path: Path, voc: Vocabulary, save_image) -> None:
     save_image("a.jpg")
-    with pytest.raises(SourceError, match=r"no image in .* lies in a folder that names its class, .*'aeroplane/image"):
+    with pytest.raises(SourceError, match=r"no image in .* is in a folder that names its class, .*'aeroplane/image"):
         open_folder(tmp_path, voc)
     save_image("dog/b.jpg")
     source = open_folder(tmp_path, voc)

@@ -47,7 +47,7 @@ def test_the_text_where_there_are_no_lemmas(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_pipeline_without_parts_of_speech(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(train_pipeline(tmp_path, ("trainable_lemmatizer",))))
-    with pytest.raises(ModelError, match=r"`filter\.spacy`\) does not tell parts of speech"):
+    with pytest.raises(ModelError, match=r"`filter\.spacy`\) does not predict parts of speech"):
         find_nouns(pipeline, CAPTIONS)
 
 
