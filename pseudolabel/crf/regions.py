@@ -1,4 +1,4 @@
-"""DenseCRF on masks without scores, such as clusters: every pixel is taken to be as certain of its label."""
+"""DenseCRF on masks without scores, such as clusters; every pixel's label has the same probability."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from pseudolabel.records import BACKGROUND
 
 @dataclass(frozen=True)
 class NamedRegions:
-    """An image cut into regions with names, on its way to a worker.
+    """An image with named regions; the input of a worker process.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
         regions: integers (H, W).
         names: the label of each region, in the order of the regions' numbers; 0 is background.
-        config: says which refinement, and how.
+        config: the refinement and its parameters.
     """
 
     image: np.ndarray
@@ -31,7 +31,7 @@ class NamedRegions:
 
 
 def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray:
-    """uint8 (H, W) labels of named regions, refined as `refinement` says; `device` is for the engine `torch`."""
+    """uint8 (H, W) labels of named regions, refined by `config.refinement`; `device` is for the engine `torch`."""
     config = named.config
     if config.refinement == "per_cluster":
         return refine_singly(named.image, named.regions, named.names, config.certainty, config.crf, device)
@@ -42,7 +42,7 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarra
 
 
 def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray | SampleError:
-    """What `refine_regions` gives, or why DenseCRF fails on this image."""
+    """The result of `refine_regions`, or the error of DenseCRF for this image."""
     try:
         with crf_failures(device, "`freesegdiff.crf.engine`"):
             return refine_regions(named, device)
@@ -53,17 +53,17 @@ def try_regions(named: NamedRegions, device: torch.device = CPU) -> np.ndarray |
 def refine_together(
     image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig, device: torch.device = CPU
 ) -> np.ndarray:
-    """Let all regions follow the image's edges at once: one CRF over the labels that occur.
+    """Refine all regions together: one CRF over the labels that occur.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         labels: uint8 (H, W).
         certainty: probability of a pixel's own label, in (0, 1); the others share the rest.
         config: the CRF's kernels and iterations.
-        device: where the engine `torch` works.
+        device: of the engine `torch`.
 
     Returns:
-        uint8 (H, W); no label is new.
+        uint8 (H, W); the labels are those of the input.
     """
     present = np.unique(labels)
     if len(present) == 1:
@@ -81,20 +81,20 @@ def refine_singly(
     config: CrfConfig,
     device: torch.device = CPU,
 ) -> np.ndarray:
-    """Let each named region follow the image's edges by itself, against all others.
+    """Refine each named region separately: one binary CRF per region.
 
-    A pixel that several come to claim stays with the first of them, as in FreeSeg-Diff's released code.
+    A pixel that several regions claim gets the first one, as in FreeSeg-Diff's released code.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         regions: integers (H, W).
-        names: the label of each region, in the order of the regions' numbers; background's are left out.
-        certainty: probability of a pixel's own side, in (0, 1).
+        names: the label of each region, in the order of the regions' numbers; background regions are skipped.
+        certainty: probability of a pixel's own label, in (0, 1).
         config: the CRF's kernels and iterations.
-        device: where the engine `torch` works.
+        device: of the engine `torch`.
 
     Returns:
-        uint8 (H, W); background where no region came to lie.
+        uint8 (H, W); background where no region is.
     """
     labels = np.full(regions.shape, BACKGROUND, np.uint8)
     for number, name in zip(np.unique(regions), names, strict=True):

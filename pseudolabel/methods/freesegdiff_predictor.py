@@ -78,7 +78,7 @@ class FreeSegDiffPredictor:
             yield sample, found if isinstance(found, SampleError) else LabelMap(sample.key, found)
 
     def _labels(self, samples: Iterator[Sample]) -> Iterator[np.ndarray | SampleError]:
-        """uint8 (H, W) labels of every sample, or why DenseCRF failed; on cores it runs while the device goes on."""
+        """uint8 (H, W) labels of every sample, or the error of DenseCRF, which may run on the CPU beside the device."""
         first = list(islice(samples, 2))
         named = (self._name(sample, own) for sample, own in self._clusters(chain(first, samples)))
         is_here = self.config.refinement == "none" or self.engine == "torch"
