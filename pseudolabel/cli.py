@@ -41,7 +41,7 @@ def caption(experiment: Experiment, rank: "Rank", retry_failed: bool = False) ->
     """Write a caption for every image and class that has none yet, into --captions.source.
 
     `accelerate launch` uses several devices, and a run that was stopped resumes with the same command. Images and
-    classes that are added later get captions of their own; those that are there stay as they are.
+    classes that are added later get captions; existing captions are kept.
 
     Args:
         retry_failed: also retry the images of finished files that could not be read.
@@ -134,12 +134,12 @@ def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str 
 
 
 def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: str, limit: int = 0) -> int:
-    """Run a paper's table row by row; print our figures beside the published ones; write OUT/TABLE/metrics.json.
+    """Run a paper's table row by row; print measured and published scores; write OUT/TABLE/metrics.json.
 
     Args:
         table: the paper and its table.
         data: folder of the data sets, as in docs/datasets.md; with --config shapes the folder of Shapes.
-        limit: take only the first so many images; 0 takes all.
+        limit: number of images to take from each data set; 0 takes all.
     """
     from pseudolabel.papers.reproduce import reproduce as run
 

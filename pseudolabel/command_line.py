@@ -31,7 +31,7 @@ terminal = Terminal()
 
 
 class Ended(Protocol):
-    """How the work of a command ended."""
+    """The result of a command."""
 
     @property
     def exit_status(self) -> int:
@@ -42,7 +42,7 @@ class Ended(Protocol):
 
 
 def report(ended: Ended | None) -> int:
-    """Print how the work ended, unless another process does; give the exit status."""
+    """Print the result of a command, unless another process does, and return the exit status."""
     if ended is None:
         return 0
     for line in ended.lines():
@@ -59,7 +59,7 @@ def run_command(commands: Mapping[str, Command], arguments: list[str] | None) ->
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no run
+            stream.reconfigure(errors="backslashreplace")  # never fail on a name that the terminal cannot show
     sleep_while_waiting()
     end_with_launcher()
     with end_on_interrupt("pseudolabel: interrupted") if arguments is None else nullcontext():
@@ -126,7 +126,7 @@ def _named_plugins(arguments: list[str]) -> list[str]:
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:
-    """Let `--config NAME`, `--crf=NAME` and so on stand for files that ship, where no such file is here."""
+    """Replace shipped names in `--config NAME`, `--crf=NAME` and so on by paths, unless such a file exists here."""
     resolved = list(arguments)
     for place, (argument, before) in enumerate(zip(arguments, ["", *arguments], strict=False)):
         option, joined, value = argument.partition("=")

@@ -41,7 +41,7 @@ class SourceConfig:
         unlabelled: images without labels are recorded and skipped (`skip`), or get a mask of background alone
             (`background`).
         max_pixels: larger images are recorded and skipped before they are decoded.
-        limit: use only the first so many images of the sorted list; 0 uses all.
+        limit: number of images to use, from the start of the sorted list; 0 uses all.
     """
 
     kind: Literal["voc", "table", "folder", "shards", "context", "coco_object", "coco_stuff", "cityscapes"] = "voc"

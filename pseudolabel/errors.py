@@ -1,7 +1,7 @@
 """Every exception class of the package.
 
 `UserError` and its subclasses concern a whole command: the command line prints them as one message, without a
-traceback. `SampleError` concerns one sample; the others go on.
+traceback. `SampleError` concerns one sample; the run continues with the others.
 """
 
 FAILED_SAMPLES_EXIT = 3
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 class SettingError(UserError, ValueError):
-    """A setting makes no sense, or none for this model; the message names it."""
+    """A setting is invalid, or invalid for this model; the message names it."""
 
 
 class PathError(UserError, ValueError):
@@ -35,11 +35,11 @@ class NoLabelsError(SourceError):
 
 
 class ImageListError(UserError, ValueError):
-    """An image list is missing, is no text, is empty, or names an image twice."""
+    """An image list is missing, is not text, is empty, or names an image twice."""
 
 
 class ParquetError(UserError, ValueError):
-    """A file is no Parquet, is damaged, or cannot be read here."""
+    """A file is not Parquet, is damaged, or cannot be read here."""
 
 
 class VocabularyError(UserError, ValueError):
@@ -55,7 +55,7 @@ class ShardError(UserError, ValueError):
 
 
 class OutputError(UserError):
-    """The output folder cannot be used; the message says what is safe and what to do."""
+    """The output folder cannot be used; the message names what is kept and what to do."""
 
 
 class FullDiskError(OutputError):
@@ -63,7 +63,7 @@ class FullDiskError(OutputError):
 
 
 class NotOursError(OutputError):
-    """A file that this package did not write lies where it would write one."""
+    """A file that this package did not write would be overwritten."""
 
 
 class NoCamsError(UserError):
@@ -97,9 +97,9 @@ class SampleError(Exception):
         self.status = status
 
     def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str]]:
-        """Both arguments, so that worker processes can hand it over."""
+        """Both arguments, so that it can be pickled in worker processes."""
         return type(self), (self.status, str(self))
 
 
 class LatticeOverflowError(ValueError):
-    """The points are too many, or lie on too large a lattice, for the numbers that name its vertices."""
+    """There are too many points, or a lattice too large, for the integers that number its vertices."""

@@ -41,8 +41,8 @@ class Command:
     """A command.
 
     Attributes:
-        run: does the work and gives the exit status; its parameters are the command's arguments and its docstring their
-            help. `experiment` is built from the settings, and `rank` is this process's.
+        run: runs the command and returns the exit status; its parameters are the command's arguments and its docstring
+            their help. `experiment` is built from the settings, and `rank` is this process's.
         reads: the settings and sections of the experiment that it reads, such as `out`, `source` or
             `source.max_pixels`; `method` includes the sections of all methods.
         is_single_process: whether rank 0 runs the command and all others end.
@@ -113,7 +113,7 @@ class CommandParser(SettingsParser):
         self.rare: list[argparse.Action] = []
 
     def options(self) -> dict[str, str]:
-        """The option of each setting and argument, such as `--out`; `KIND` of one that goes by place."""
+        """The option of each setting and argument, such as `--out`; `KIND` for a positional one."""
         return {action.dest: (action.option_strings or [action.dest.upper()])[0] for action in self._actions}
 
     def format_help(self, *arguments: Any) -> str:
@@ -194,7 +194,7 @@ def _hide(parser: CommandParser, command: Command) -> None:
 
 
 def _add_argument(parser: CommandParser, parameter: inspect.Parameter, text: str | None) -> None:
-    """An argument for a function's parameter: a required one goes by place, or by name if it is keyword-only."""
+    """An argument for a function's parameter: a required one is positional, or an option if it is keyword-only."""
     is_required, kind = parameter.default is parameter.empty, parameter.annotation
     option = f"--{parameter.name.replace('_', '-')}"
     if is_required and parameter.kind is not parameter.KEYWORD_ONLY:

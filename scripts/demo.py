@@ -106,7 +106,7 @@ Trained on these pseudo-masks:    mIoU {miou["val_miou"]} on {metrics["val_image
 that the same training reaches on exact masks. {metrics["seconds"]:.0f} s in all.
 Look at {out}/sheet.png; the shards are in {out}/masks, the segmenter in {out}/train, the figures in {out}/metrics.json.
 
-The small model of this demo knows only Shapes. For your own images, one folder per class, with Stable Diffusion:
+The model of this demo is trained on Shapes only. For your own images, one folder per class, with Stable Diffusion:
   accelerate launch -m pseudolabel generate --source.kind folder --source.path IMAGES \\
       --vocabulary "dog, cat" --out runs/mine"""
 

@@ -78,7 +78,7 @@ def refine_probabilities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let a segmenter's own probabilities follow the image's edges, as DeepLab does after its network.
 
-    Only the kernels and the number of iterations of `config` matter: background has a probability of its own here.
+    Only the kernels and the number of iterations of `config` matter: `probabilities` include background.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -105,4 +105,4 @@ def _check(image: np.ndarray, scores: np.ndarray, classes: tuple[int, ...]) -> N
     if scores.shape != (len(classes), *image.shape[:2]):
         raise ValueError(f"scores of shape {scores.shape} do not fit {len(classes)} classes and an image {image.shape}")
     if not np.all((scores >= 0) & (scores <= 1)):
-        raise ValueError("scores must lie in [0, 1]")
+        raise ValueError("scores must be in [0, 1]")

@@ -1,4 +1,4 @@
-"""What DenseCRF fails with on a single image, as that image's failure."""
+"""Errors of DenseCRF on a single image, as that image's failure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def crf_failures(device: torch.device, option: str = "`crf.engine`") -> Iterator
 
     Args:
         device: where the engine works.
-        option: the one that names the engine, for the message.
+        option: the setting of the engine, for the message.
     """
     try:
         yield
@@ -30,5 +30,5 @@ def crf_failure(error: Exception, device: torch.device, option: str = "`crf.engi
     """The failure of the image with which the CRF raised this error; see `crf_failures`."""
     is_too_much = isinstance(error, LatticeOverflowError | torch.OutOfMemoryError)
     where = f" on {device}" if is_too_much else ""
-    remedy = f". {option} pydensecrf may" if is_too_much else ""
-    return SampleError(STATUS, f"DenseCRF cannot take this image{where}: {str(error) or type(error).__name__}{remedy}")
+    hint = f". {option} pydensecrf may" if is_too_much else ""
+    return SampleError(STATUS, f"DenseCRF cannot take this image{where}: {str(error) or type(error).__name__}{hint}")

@@ -23,7 +23,7 @@ INT32_END, INT64_END = 2**31, 2**63
 
 @dataclass(frozen=True)
 class Lattice:
-    """What filters values at N points in d dimensions, by way of the lattice's M vertices near them.
+    """A filter of values at N points in d dimensions, through the M lattice vertices around them.
 
     Attributes:
         splat: (M + 1, N) rows: the points that each vertex gathers. The last row is empty; it is for missing
@@ -67,18 +67,18 @@ def join_lattices(lattices: Sequence[Lattice]) -> Lattice:
 
 
 def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
-    """The lattice of several images' points, which do not see each other.
+    """The lattice of several images' points; images do not affect each other.
 
     Args:
         images: float32 (n, d) of each image, points scaled so that the kernel's sigma is 1.
 
     Raises:
-        LatticeOverflowError: if there are too many points, or they lie too far apart.
+        LatticeOverflowError: if there are too many points, or they are too far apart.
     """
     device, dimensions = images[0].device, images[0].shape[1]
     counts = torch.tensor([len(points) for points in images], device=device)
     total = sum(len(points) for points in images)
-    # The most entries that there can be: every point at d + 1 vertices of its own, each four times in a blur.
+    # The largest possible number of entries: d + 1 separate vertices per point, each with four entries in a blur.
     if 4 * (total + len(images)) * (dimensions + 1) >= INT32_END:
         raise LatticeOverflowError(f"{total} pixels are too many for one lattice of {dimensions} dimensions")
     incomplete = torch.tensor([number for number, own in enumerate(images) if len(own) % BLOCK], device=device)
@@ -107,7 +107,7 @@ def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     size = dimensions + 1
     elevated = _elevate(points)
     if not elevated.abs().amax() < LARGEST_COORDINATE:  # also where it is not a number
-        raise LatticeOverflowError("the pixels lie too far apart for the kernel's sigma")
+        raise LatticeOverflowError("the pixels are too far apart for the kernel's sigma")
     per_size = float(torch.tensor(1.0) / size)
     whole = (elevated * per_size).round()
     rounded = whole * size
@@ -152,7 +152,7 @@ def _number_vertices(
     dimensions = len(rounded) - 1
     digits = rounded[:dimensions]
     low, high = torch.stack([digits.amin(1), digits.amax(1)]).tolist()
-    # Vertices lie up to d away from the nearest one, and their neighbours up to d from them.
+    # Vertices are up to d from the nearest one, and their neighbours up to d from them.
     room = [int(top) - int(bottom) + 1 + 4 * dimensions for bottom, top in zip(low, high, strict=True)]
     if math.prod(room) * count >= INT64_END:
         raise LatticeOverflowError("the pixels spread over a lattice too large to be numbered")

@@ -1,4 +1,4 @@
-"""DenseCRF on masks without scores, such as clusters: every pixel is taken to be as certain of its label."""
+"""DenseCRF on masks without scores, such as clusters; every pixel's label has the same probability."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ Refined = tuple[np.ndarray, np.ndarray | None]
 
 @dataclass(frozen=True)
 class NamedRegions:
-    """An image cut into regions with names, on its way to a worker.
+    """An image with named regions; the input of a worker process.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
         regions: integers (H, W).
         names: the label of each region, in the order of the regions' numbers; 0 is background.
-        config: says which refinement, and how.
+        config: the refinement and its parameters.
     """
 
     image: np.ndarray
@@ -52,7 +52,7 @@ def refine_regions(named: NamedRegions, device: torch.device = CPU) -> Refined:
 
 
 def try_regions(named: NamedRegions, device: torch.device = CPU) -> Refined | SampleError:
-    """What `refine_regions` gives, or why DenseCRF fails on this image."""
+    """The result of `refine_regions`, or the error of DenseCRF for this image."""
     try:
         with crf_failures(device, "`freesegdiff.crf.engine`"):
             return refine_regions(named, device)
@@ -63,14 +63,14 @@ def try_regions(named: NamedRegions, device: torch.device = CPU) -> Refined | Sa
 def refine_together(
     image: np.ndarray, labels: np.ndarray, certainty: float, config: CrfConfig, device: torch.device = CPU
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let all regions follow the image's edges at once: one CRF over the labels that occur.
+    """Refine all regions together: one CRF over the labels that occur.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         labels: uint8 (H, W).
         certainty: probability of a pixel's own label, in (0, 1); the others share the rest.
         config: the CRF's kernels and iterations.
-        device: where the engine `torch` works.
+        device: of the engine `torch`.
 
     Returns:
         uint8 (H, W) labels, of those that occur in `labels`, and float32 (H, W) winning probabilities.
@@ -99,10 +99,10 @@ def refine_singly(
     Args:
         image: uint8 (H, W, 3), RGB.
         regions: integers (H, W).
-        names: the label of each region, in the order of the regions' numbers; background's are left out.
-        certainty: probability of a pixel's own side, in (0, 1).
+        names: the label of each region, in the order of the regions' numbers; background regions are skipped.
+        certainty: probability of a pixel's own label, in (0, 1).
         config: the CRF's kernels and iterations.
-        device: where the engine `torch` works.
+        device: of the engine `torch`.
 
     Returns:
         uint8 (H, W) labels, background where no region claims the pixel, and float32 (H, W) confidence: the probability

@@ -30,7 +30,7 @@ def with_background(scores: torch.Tensor, config: CrfConfig) -> torch.Tensor:
 
     Args:
         scores: float32 (C, H, W) in [0, 1], C at least 1.
-        config: says which, with `background` and `background_value`.
+        config: `background` selects which; `background_value` is the value.
 
     Returns:
         float32 (C + 1, H, W) in [0, 1].

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 class SparseRows:
     """A sparse matrix of B rows in CSR layout; each product is summed in the order of its entries.
 
-    So the same bytes come out each time.
+    Results are therefore equal to the last bit in every run.
 
     Attributes:
         indices: int32 (K,), columns of the entries, row by row.

@@ -95,7 +95,7 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         )
     else:
         hint = (
-            "no such folder here, so it was looked for on the hub: check the name and the network, try `model.variant` "
+            "no such folder here, so it was searched on the hub: check the name and the network, try `model.variant` "
             "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
         )
     return f"cannot load the diffusion model '{config.name}' (`model.name`): {hint}.\n{type(error).__name__}: {error}"
@@ -113,7 +113,7 @@ def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
     """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
     if model.prediction not in get_args(Prediction):
         raise ModelError(
-            f"'{config.name}' (`model.name`) is no Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
+            f"'{config.name}' (`model.name`) is not a Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
             f"'{model.prediction}', not {' or '.join(get_args(Prediction))}"
         )
     unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer

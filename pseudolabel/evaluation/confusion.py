@@ -13,8 +13,8 @@ from pseudolabel.records import IGNORE
 class Confusion:
     """Pixel counts by true and predicted label; truth 255 is never counted.
 
-    Two mean IoUs are told apart. `miou` is MMSegmentation's `IoUMetric`: a pixel predicted 255 is a miss of its true
-    class and no class's false alarm. `miou_covered` leaves such pixels out, so that it is to be read with `coverage`.
+    There are two mean IoUs. `miou` is MMSegmentation's `IoUMetric`: a pixel predicted 255 is a false negative of its
+    true class and no false positive. `miou_covered` excludes such pixels; report it together with `coverage`.
 
     Attributes:
         counts: int64 (N + 1, N + 2); row t and column p count the pixels of true label t that were predicted p; 0 is
@@ -148,6 +148,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean without the NaNs; NaN, and no warning, where there is nothing else."""
+    """Mean without NaNs; NaN, without a warning, if there is nothing else."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

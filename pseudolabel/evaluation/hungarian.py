@@ -1,4 +1,4 @@
-"""Scores of segments without names: each is matched to a true label of its image by the pixels that they share."""
+"""Scores of segments without names: each is matched to a true label of its image by their overlap in pixels."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,20 +12,20 @@ from pseudolabel.records import BACKGROUND, IGNORE
 
 @dataclass(frozen=True, eq=False)
 class Hungarian:
-    """Pixel counts of segments that took the names of the labels they were matched to.
+    """Pixel counts of segments with the labels that Hungarian matching gives them.
 
-    In each image the matching gives as many pixels their true label as possible; a label goes to one segment at most.
-    Pixels are counted that are valid in both the truth and the prediction. The true labels of which no segment is left
-    are missed. The two protocols differ in what the other leftovers cost:
+    In each image the matching maximizes the number of pixels with their true label; a label goes to at most one
+    segment. Pixels count if they are valid in truth and prediction. A true label without a segment is missed. The two
+    protocols differ in the other segments:
 
-    - `official`, as DiffSeg's released code scores: all the data set's labels are to be had in every image. Segments
-      that are left over take labels that the image has not, and are false alarms of those; where there are more
-      segments than labels, the rest is nobody's false alarm.
-    - `matched`: a segment that shares no pixel with its label is left without one, and is nobody's false alarm.
+    - `official`, as in DiffSeg's released code: every image is matched to all labels of the data set. Unmatched
+      segments get labels that are not in the image and are false positives of those; segments beyond the number of
+      labels are false positives of no label.
+    - `matched`: a segment without overlap with its label gets no label and is a false positive of none.
 
     Attributes:
-        official: counts with all the names; the last column is for segments without one.
-        matched: the same with the names that share a pixel.
+        official: counts with all labels; the last column is for segments without one.
+        matched: counts with the labels that overlap their segment.
         has_background: whether 0 is a label.
     """
 
@@ -42,12 +42,12 @@ class Hungarian:
         """Count one image.
 
         Args:
-            truth: uint8 (H, W); 0..N, or 255 where the pixel is not to be counted; so is 0 where it is no label.
-            segments: uint8 (H, W); any values, one for each segment, or 255 where the pixel is not to be counted.
+            truth: uint8 (H, W); 0..N, or 255 for pixels that do not count; without background, nor does 0.
+            segments: uint8 (H, W); a value for each segment, or 255 for pixels that do not count.
 
         Returns:
-            uint8 (H, W) twice: the truth and the `matched` labels, both with 255 where the pixel is not counted; where
-            a segment is left without a label, the latter has it, too.
+            uint8 (H, W) twice: the truth and the `matched` labels, both with 255 for pixels that do not
+            count; the latter has 255 also in segments without a label.
 
         Raises:
             ValueError: if the shapes differ or a true label is neither 0..N nor 255.
@@ -66,7 +66,7 @@ class Hungarian:
         return truth, np.where(left_out, np.uint8(IGNORE), matched)
 
     def _match(self, truth: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each value of a segment its label, uint8 (256,), and whether they share a pixel, bool (256,)."""
+        """For each value of a segment its label, uint8 (256,), and whether they overlap, bool (256,)."""
         first, labels = 0 if self.has_background else 1, self.official.classes + 1
         cells = segments.astype(np.int64) * labels + truth
         overlap = np.bincount(cells, minlength=256 * labels).reshape(256, labels)[:, first:]
@@ -81,7 +81,7 @@ class Hungarian:
         """The counts of both.
 
         Raises:
-            ValueError: if they are not of the same labels.
+            ValueError: if their labels differ.
         """
         if self.has_background != other.has_background:
             raise ValueError("cannot add counts with and without background")
@@ -104,6 +104,6 @@ class Hungarian:
 
 
 def _miou(confusion: Confusion) -> float:
-    """Without the labels that the truth has not, which can only be false alarms."""
+    """Mean IoU over the labels that are in the truth; NaN if there are none."""
     true = confusion.counts.sum(1) > 0
     return float(confusion.iou[true].mean()) if true.any() else float("nan")

@@ -17,8 +17,8 @@ from pseudolabel.evaluation.threshold_sweep import THRESHOLDS, ThresholdSweep
 from pseudolabel.limits import STEPS
 
 ORACLE_ORIGIN = "the scored images themselves"
-OFFICIAL = "Hungarian matching per image; segments left over are false alarms of labels the image has not (as released)"
-MATCHED = "Hungarian matching per image; segments left over are no false alarms"
+OFFICIAL = "Hungarian matching per image; unmatched segments are false positives of absent labels (as released)"
+MATCHED = "Hungarian matching per image; unmatched segments are no false positives"
 PER_IMAGE = "mean over images of their own labels' IoU, void counted as background (FreeSeg-Diff as released)"
 
 
@@ -160,10 +160,10 @@ class SegmentReport:
         images: their number.
         segments: the mean number of segments in an image.
         accuracy: share of the pixels whose segment has their label.
-        miou_official: mean IoU over the labels that are in the truth, with segments that are left over as false alarms
-            of labels that the image has not; all scores are in [0, 1].
-        miou_matched: the same without those false alarms.
-        miou_per_image: mean over the images of the mean IoU over the labels that an image has, without false alarms.
+        miou_official: mean IoU over the labels that are in the truth, with unmatched segments as false positives
+            of absent labels; all scores are in [0, 1].
+        miou_matched: the same without those false positives.
+        miou_per_image: mean over the images of the mean IoU over an image's labels, without those false positives.
         per_class: scores by class name, background first.
         scope: which of the listed images these are.
     """

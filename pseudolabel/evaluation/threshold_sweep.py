@@ -21,7 +21,7 @@ class ThresholdSweep:
 
     A pixel's label at threshold tau is its largest class if that class's score is greater than tau, else background
     (DiffSegmenter, section 3.2: background scores tau, ties go to background). So it is enough to know, by pixel, the
-    true label, the largest class and how many thresholds lie below the score; the memory does not grow with the images.
+    true label, the largest class and how many thresholds are below the score; the memory does not grow with the images.
 
     Attributes:
         counts: int64 (N + 1, N + 1, 102); cell [t, w, b] counts the pixels of true label t whose largest class w (0 in
@@ -54,7 +54,7 @@ class ThresholdSweep:
         if truth.shape != scores.shape[1:]:
             raise ValueError(f"truth has shape {truth.shape} and scores {scores.shape}")
         if not np.all((scores >= 0) & (scores <= 1)):
-            raise ValueError("scores must lie in [0, 1]")
+            raise ValueError("scores must be in [0, 1]")
         check_labels(truth, self.classes, "truth")
         winner, score = winners(scores, classes)
         if winner.size and winner.max() > self.classes:

@@ -185,7 +185,7 @@ class Folder:
             fix = f"choose another {self.setting} or change its permissions"
             return f"'{self.path}' cannot be written ({error.strerror}); {fix}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            return f"'{self.path}' is a file, or lies below one; choose another {self.setting}"
+            return f"'{self.path}' is a file, or below a file; choose another {self.setting}"
         return f"'{self.path}' cannot be used: {error}"
 
 

@@ -148,7 +148,7 @@ class OwnFiles:
                 entry = json.loads(line)
                 self._hashes.setdefault(entry["file"], set()).add(entry["sha256"])
             except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # cut off by a kill; its file has not appeared
+                continue  # cut off when a run was killed; its file was not written
 
 
 def own_files_beside(target: str, option: str = "`out`") -> tuple[OwnFiles, str]:

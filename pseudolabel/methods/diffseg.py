@@ -165,8 +165,8 @@ def _gather(maps: torch.Tensor, anchors: torch.Tensor, threshold: float, rounded
 def _merge_alike(proposals: torch.Tensor, threshold: float, strict: bool) -> torch.Tensor:
     """A further pass: each proposal (P, N) not yet merged is replaced by the mean of those closer than the threshold.
 
-    Proposals that have been merged start no mean of their own. In the released code they still count in later means;
-    with `strict`, as in Algorithm 1, they do not.
+    A merged proposal starts no mean. In the released code it still counts in later means;
+    with `strict`, as in Algorithm 1, it does not.
     """
     near = (divergences(proposals, proposals) < threshold).fill_diagonal_(True).cpu().numpy()
     left, groups = np.ones(len(near), bool), []

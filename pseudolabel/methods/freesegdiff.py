@@ -81,7 +81,7 @@ def concatenate(features: Sequence[torch.Tensor], side: int) -> torch.Tensor:
     """Enlarge feature maps to one side and stack their channels, up to a rotation that preserves all distances.
 
     Enlarging is linear: distances between enlarged points depend only on the inner products of the few points of the
-    small map. Thousands of channels of a 16 x 16 map are thus reduced to 256, exactly, before enlarging.
+    small map. Thousands of channels of a 16 x 16 map are reduced to 256, exactly, before enlarging.
 
     Args:
         features: floating (B, channels, h, h) maps.
@@ -158,7 +158,7 @@ def share_regions(similarities: torch.Tensor, scale: float, candidates: Collecti
 
     Softmax over all words turns a region's cosines into probabilities. Each candidate class keeps only the region where
     its probability is largest; each region then gets the most probable class that kept it. A region whose most similar
-    word is not a candidate may thus still get a class, and a class may lose its only region to another one. In a tie
+    word is not a candidate may therefore get a class, and a class may lose its only region to another one. In a tie
     the first one wins.
 
     Args:

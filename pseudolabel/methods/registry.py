@@ -76,7 +76,7 @@ class Context:
     @property
     def diffusion(self) -> "DiffusionModel":
         """The diffusion model, for methods that need one."""
-        assert self.model is not None, "the method's entry says that it needs no model"
+        assert self.model is not None, "the method is registered with needs_model=False"
         return self.model
 
 

@@ -1,4 +1,4 @@
-"""Which classes the labels of shards are, by what lies beside them, and whether a vocabulary is the same."""
+"""The classes of shards' labels, from a file beside them, and their comparison with a vocabulary."""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ ID2LABEL = "id2label.json"  # Hugging Face's name for a data set's classes by la
 
 @dataclass(frozen=True)
 class RecordedClasses:
-    """What a file beside shards says of their labels.
+    """The classes of labels, from a file beside the shards.
 
     Attributes:
         origin: the file.
-        vocabulary: the vocabulary's name; empty where the file does not tell.
-        names: by label value; what 0 is called comes first.
+        vocabulary: the vocabulary's name; empty if the file does not name it.
+        names: by label value, starting with 0.
     """
 
     origin: str
@@ -34,7 +34,7 @@ class RecordedClasses:
 
 
 def check_vocabulary(paths: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Make sure that shards were made with the classes of this vocabulary, wherever a file beside them tells.
+    """Check that shards have the classes of this vocabulary, if a file beside them records their classes.
 
     Args:
         paths: of the shards.

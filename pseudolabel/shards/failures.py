@@ -15,11 +15,11 @@ KINDS = ("cams", "masks", "segments", "filter", "captions")
 COLUMNS = ("kind", "key", "origin", "status", "message")
 
 Recorded = tuple[str, Failure]
-"""The kind of what could not be made, and the failure."""
+"""Kind of output and failure."""
 
 
 def find_failures(folder: Folder) -> list[Recorded]:
-    """Every sample that is in no shard, by kind and key; what `masks` has from `cams` comes once.
+    """Every sample that is in no shard, by kind and key; failures that `masks` takes from `cams` appear once.
 
     Args:
         folder: an output folder, or one of its folders, such as `cams`.

@@ -71,7 +71,7 @@ def image_and_target(path: str, key: str, members: Mapping[str, Member]) -> tupl
 
 
 def _one(members: Mapping[str, Member], formats: Sequence[str]) -> str | None:
-    """The name of the one member of these formats, or of the first format that is a member's whole extension."""
+    """The only member with one of these formats, or the first format that is a member's complete extension."""
     plain = next((name for name in formats if name in members), None)
     found = [name for name in members if name.rpartition(".")[2] in formats]
     return plain or (found[0] if len(found) == 1 else None)
@@ -84,7 +84,7 @@ def _rename(path: str) -> str:
 
 
 def is_ours(path: str) -> bool:
-    """Whether a shard was written by a run of this package, by its name or what lies beside it."""
+    """Whether a shard was written by a run of this package, by its name or a `run.json` beside it."""
     return bool(_OURS.fullmatch(path.rpartition("/")[2])) or Folder(folder_of(path)).exists(RUN)
 
 
@@ -92,7 +92,7 @@ def hint(path: str) -> str:
     """The fix for a shard that has changed since it was written."""
     if not is_ours(path):
         return "download or copy it again, or write it again"
-    return f"find all that is wrong with `pseudolabel verify {folder_of(path)}`, and write it again"
+    return f"list all problems with `pseudolabel verify {folder_of(path)}`, and write it again"
 
 
 def warn_if_unfinished(counts: Mapping[str, int]) -> None:

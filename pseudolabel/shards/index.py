@@ -19,15 +19,15 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Span, compression, read_spans
 from pseudolabel.shards.find import CAM_MEMBER, SORT, hint, image_and_target
 
-_FORMAT = 2  # raise it where the rows change their meaning
+_FORMAT = 2  # increase it when the rows' meaning changes
 
 
 class Stamp(NamedTuple):
-    """Size and modification time of a shard: what an index is checked by.
+    """Size and modification time of a shard: it shows whether an index is up to date.
 
     They are enough, because shards are replaced (written under another name, then renamed), never edited in place:
-    another shard under the same name has another file's time, to the nanosecond, or another size. Behind a URL a digest
-    of what the file system says of the file takes the place of the time.
+    another shard under the same name has another file's time, to the nanosecond, or another size. For a URL, a digest
+    of the file system's metadata replaces the time.
     """
 
     size: int
@@ -122,7 +122,7 @@ def _caches(path: str) -> Iterator[Path]:
 def _read_cache(cache: Path, stamp: Stamp) -> np.ndarray | None:
     try:
         rows = np.load(cache, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing or damaged: the index is made anew
+    except (OSError, ValueError, EOFError):  # missing or damaged: a new index is made
         return None
     if rows.ndim != 1 or rows.dtype.names != _row_type(1).names:
         return None
@@ -146,7 +146,7 @@ def _write_cache(cache: Path, rows: np.ndarray) -> bool:
 
 
 def _index(file: BinaryIO, path: str, stamp: Stamp) -> np.ndarray:
-    """Read a tar's headers; row 0 says what was indexed, the samples follow."""
+    """Read a tar's headers; row 0 is the stamp, the samples follow."""
     keys, spans = [b"masks"], array("q", [*stamp, _FORMAT, 0])
     remaining = read_spans(file)
     try:
@@ -156,7 +156,7 @@ def _index(file: BinaryIO, path: str, stamp: Stamp) -> np.ndarray:
             except ShardError as error:
                 if any(other == key for other, _ in remaining):
                     raise ShardError(
-                        f"'{path}': the members of sample '{key}' lie apart in the tar, others are between them; {SORT}"
+                        f"'{path}': the members of sample '{key}' are not adjacent in the tar; {SORT}"
                     ) from error
                 raise
             keys.append(key.encode())

@@ -82,15 +82,15 @@ class Ledger:
         is_main: bool = True,
         about: Mapping[str, Any] = NOTHING,
     ) -> str:
-        """Note the run's settings, or check them against the ones noted before, and give their fingerprint.
+        """Record the run's settings, or check them against the recorded ones, and return their fingerprint.
 
-        What is left of a run in which no sample was done is removed by the first rank; the others wait until it is.
+        The first rank removes an earlier run without finished samples; the other ranks wait for that.
 
         Args:
             settings: everything that the shards' meaning depends on; `inputs` digests the labels of the samples.
-            relabelled: labels may differ from those noted before; the units that they belong to are done again.
+            relabelled: whether labels may differ from the recorded ones; their units are done again.
             is_main: whether this is the first rank of the run.
-            about: what else the run is told by, such as its batch size, noted for people.
+            about: other properties of the run, such as its batch size, recorded for users.
 
         Raises:
             OutputError: if the folder holds another run's shards; the message shows the difference.
@@ -115,7 +115,7 @@ class Ledger:
         return fingerprint
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Compare those of a run's settings that are known before it is begun with the ones noted before.
+        """Compare settings that are known before a run starts with the recorded ones.
 
         Raises:
             OutputError: as `start` does.
@@ -127,7 +127,7 @@ class Ledger:
             raise self._refusal(noted, settings)
 
     def about(self) -> dict[str, Any]:
-        """What else the run in the folder was told by when it began; nothing of runs of earlier versions.
+        """The run's other properties, as `start` recorded them; empty for runs of earlier versions.
 
         Raises:
             OutputError: if it cannot be read.
@@ -135,7 +135,7 @@ class Ledger:
         return self._read_run().get("about", {})
 
     def changes(self, about: Mapping[str, Any]) -> list[str]:
-        """One line for each thing that the run was begun with and that is now otherwise."""
+        """One line for each property that differs from the recorded one."""
         return differences(self.about(), json.loads(encode_json(about)))
 
     def _before(self) -> dict[str, Any] | None:
@@ -145,8 +145,8 @@ class Ledger:
         settings = self.settings()
         if settings is not None and "about" not in self._read_run() and self._holds_samples():
             raise OutputError(
-                f"'{self.folder.path}' holds {self.kind} that an earlier version of pseudolabel has begun, which noted "
-                f"other things of a run: they can be read, but not added to. Choose another {self.folder.setting}, or "
+                f"'{self.folder.path}' holds {self.kind} of an earlier version of pseudolabel, which recorded other "
+                f"properties of a run: they can be read, but not extended. Choose another {self.folder.setting}, or "
                 "finish the run with that version"
             )
         return settings
@@ -169,7 +169,7 @@ class Ledger:
         return OutputError(
             f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
             + "\n".join(f"  {line}" for line in differences(before, now))
-            + f"\nChoose another {self.folder.setting}, restore the settings, or remove that folder to start anew."
+            + f"\nChoose another {self.folder.setting}, restore the settings, or remove that folder to start again."
             + hint
         )
 
@@ -197,12 +197,12 @@ class Ledger:
         return None if entry is None or entry.reopened else entry
 
     def stored(self, unit: int) -> LedgerEntry | None:
-        """The entry of a unit whose shard is there, be it finished or reopened."""
+        """The entry of a unit whose shard exists, finished or reopened."""
         entry = self.recorded(unit)
         return entry if entry is not None and self.folder.size(entry.shard) == entry.size else None
 
     def read(self, units: Set[int]) -> dict[int, LedgerEntry]:
-        """What `stored` gives of those of the units that have an entry; all sizes come from one listing."""
+        """The `stored` entries of these units by number, read with a single listing of the folder."""
         listed = sorted(units & self.units()) if units else []
         if not listed:
             return {}
@@ -214,14 +214,14 @@ class Ledger:
             }
 
     def recorded(self, unit: int) -> LedgerEntry | None:
-        """The entry of a unit, whether its shard exists or not; None without a valid entry."""
+        """The entry of a unit, whether or not its shard exists; None without a valid entry."""
         try:
             return LedgerEntry.parse(self.folder.read_bytes(entry_name(self.kind, unit)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def units(self) -> set[int]:
-        """Numbers of the units that have an entry, from the folder's listing alone."""
+        """Numbers of the units that have an entry, from the folder's listing only."""
         names = self.folder.names()
         return {
             int(number)
@@ -232,7 +232,7 @@ class Ledger:
         }
 
     def reopen(self, entry: LedgerEntry) -> None:
-        """Mark a unit as to be done again; its shard stays, so that a retry need not repeat what is in it."""
+        """Mark a unit for a retry, which keeps the samples in its shard."""
         self.write(replace(entry, reopened=True))
 
     def write(self, entry: LedgerEntry) -> None:

@@ -13,21 +13,21 @@ SUMMARY = "summary.json"
 
 
 def check_shard_folder(folder: Folder, kind: str) -> None:
-    """Make sure that a run may write its shards here: nothing would be written over, or its `run.json` is ours.
+    """Check that a run may write its shards here: no file would be overwritten, or `run.json` is ours.
 
     Args:
-        folder: where the shards are to lie; need not exist yet.
-        kind: of the shards, which begins their names.
+        folder: of the new shards; need not exist.
+        kind: of the shards; the prefix of their names.
 
     Raises:
-        NotOursError: if it may not.
+        NotOursError: if a file would be overwritten.
     """
     taken = re.compile(rf"{re.escape(kind)}-\d{{6,12}}\.(tar|jsonl|json)")
     found = [name for name in folder.names() if name in (RUN, INDEX, SUMMARY, SCORES) or taken.fullmatch(name)]
     if found and not _is_ours(folder):
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise NotOursError(
-            f"'{folder.path}' holds files that pseudolabel did not write and that would be written over: "
+            f"'{folder.path}' holds files that pseudolabel did not write and that would be overwritten: "
             f"{', '.join(map(repr, found[:NAMED]))}{more}; choose another {folder.setting}, or move what is there"
         )
 

@@ -19,37 +19,37 @@ KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS, "segments": MASK_MEMBERS}
 
 
 def kind_of(folder: Folder) -> str | None:
-    """Which kind of shards the folder holds; None where it holds none."""
+    """The kind of shards that the folder holds; None if it holds none."""
     names = folder.names()
     return next((kind for kind in KINDS if any(name.startswith(f"{kind}-") for name in names)), None)
 
 
 def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """Everything that is wrong with a folder of shards, one line each; an empty list says it is complete and valid.
+    """All problems of a folder of shards, one line each; empty if it is complete and valid.
 
     Args:
         folder: holds `cams-*.tar`, `masks-*.tar` or `segments-*.tar` with their ledger.
-        on_shard: called after each shard with how many of how many are checked.
+        on_shard: called after each shard with the number of checked shards and the total.
     """
     kind = kind_of(folder)
     if kind is None:
         return [f"'{folder.path}' holds no CAM, mask or segment shards"]
     ledger = Ledger(folder, kind)
     numbers = sorted(ledger.units())
-    faults = _check_run(ledger) + _check_names(folder, kind, set(numbers))
+    problems = _check_run(ledger) + _check_names(folder, kind, set(numbers))
     entries = []
     for done, number in enumerate(numbers, 1):
         entry = ledger.stored(number)
         if entry is None:
-            faults.append(
+            problems.append(
                 f"{kind}-{number:06d}: the ledger entry is damaged, or its shard is missing or of another size"
             )
         else:
             entries.append(entry)
-            faults += [f"{entry.shard}: the retry of its failed samples is not finished"] * entry.reopened
-            faults += _check_shard(folder, kind, entry)
+            problems += [f"{entry.shard}: the retry of its failed samples is not finished"] * entry.reopened
+            problems += _check_shard(folder, kind, entry)
         on_shard(done, len(numbers))
-    return faults + _check_index(folder, entries)
+    return problems + _check_index(folder, entries)
 
 
 def _check_run(ledger: Ledger) -> list[str]:
@@ -68,16 +68,16 @@ def _check_shard(folder: Folder, kind: str, entry: LedgerEntry) -> list[str]:
     data = folder.read_bytes(entry.shard)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         return [f"{entry.shard}: the bytes differ from those that were written (sha256)"]
-    faults, count = [], 0
+    problems, count = [], 0
     try:
         for key, members in read_tar(io.BytesIO(data)):
             count += 1
-            faults += [f"{entry.shard}: {fault}" for fault in _check_sample(kind, key, members)]
+            problems += [f"{entry.shard}: {problem}" for problem in _check_sample(kind, key, members)]
     except (tarfile.TarError, ValueError) as error:
-        faults.append(f"{entry.shard}: not a readable tar ({error})")
+        problems.append(f"{entry.shard}: not a readable tar ({error})")
     if count != entry.samples:
-        faults.append(f"{entry.shard}: {count} samples where the ledger says {entry.samples}")
-    return faults
+        problems.append(f"{entry.shard}: {count} samples where the ledger says {entry.samples}")
+    return problems
 
 
 def _check_sample(kind: str, key: str, members: Members) -> list[str]:
@@ -104,7 +104,7 @@ def _check_index(folder: Folder, entries: list[LedgerEntry]) -> list[str]:
         index = json.loads(folder.read_bytes(INDEX))
         listed = [(shard["shard"], shard["samples"], shard["sha256"]) for shard in index["shards"]]
     except (ValueError, KeyError, TypeError) as error:
-        return [f"{INDEX} is damaged ({error!r}): run the same command again to write it anew"]
+        return [f"{INDEX} is damaged ({error!r}): run the same command again to write a new one"]
     if listed != [(entry.shard, entry.samples, entry.sha256) for entry in entries]:
         return [f"{INDEX} does not list the shards that the ledger has"]
     return []

@@ -1,1 +1,1 @@
-"""Stages: the only place where files, ranks and models meet."""
+"""Stages: the only code that combines files, ranks and models."""

@@ -99,7 +99,7 @@ def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = Fals
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch}. "
-                f"Every finished file is safe, and the run goes on with them. ({error})"
+                f"Every finished file is safe, and the run resumes with them. ({error})"
             ) from error
         return job.finish()
 

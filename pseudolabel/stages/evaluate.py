@@ -87,7 +87,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     vocabulary = choose_vocabulary(experiment)
     if kind == "cams" and not vocabulary.has_background:
         raise SettingError(
-            f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' has not; "
+            f"class activation maps are scored against background, which vocabulary '{vocabulary.name}' lacks; "
             "score masks instead"
         )
     source = open_source(replace(experiment.source, labels="none"), vocabulary)  # scores need the masks alone
@@ -171,7 +171,7 @@ def _no_class(what: str, effect: str, labels: set[int], vocabulary: Vocabulary) 
     )
 
 
-# The workers' own copies, handed over once when they start.
+# The workers' copies, set when they start.
 _source: Source
 _vocabulary: Vocabulary
 _entries: dict[str, Entry]

@@ -1,4 +1,4 @@
-"""The filtering stage: images in, the classes that they may hold out, for data that nobody has labelled."""
+"""The filtering stage: images in, classes that they may contain out, for data without labels."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ RULES = {"image": "by_image", "nouns": "by_nouns", "union": "classes"}  # the fi
 
 
 def filter_vocabulary(experiment: Experiment) -> Vocabulary:
-    """The classes to choose from; the names of folders are labels, and none of them is looked at."""
+    """The classes to choose from; folder names, which are labels, are not read."""
     return choose_vocabulary(replace(experiment, source=replace(experiment.source, labels="none")))
 
 
@@ -81,7 +81,7 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch} or "
-                f"`work.batch` than {experiment.work.batch}. Every finished file is safe, and the run goes on with "
+                f"`work.batch` than {experiment.work.batch}. Every finished file is safe, and the run resumes with "
                 f"them. ({error})"
             ) from error
         return job.finish()
@@ -107,7 +107,7 @@ def _settings(
 
 
 def _describe(experiment: Experiment, device: torch.device, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What may differ when a run goes on: names, and what moves no more than the last bits of its numbers."""
+    """Settings that may differ when a run resumes: names, and those that change only the last bits of its numbers."""
     chosen = experiment.filter
     return {
         "vocabulary": vocabulary.name,

@@ -158,7 +158,7 @@ class Job(Generic[T]):
             return
         try:
             is_readable = len(list(self.packing.read(io.BytesIO(data)))) >= known.samples > 0
-        except Exception:  # whatever damaged bytes make a reader raise
+        except Exception:  # damaged bytes make readers raise any error
             return
         if is_readable:
             raise OutputError(
@@ -261,7 +261,7 @@ def open_job(
         ledger = Ledger(folder, kind)
         fingerprint = ledger.start(settings, relabelled=retry_failed, is_main=rank.is_main, about=about)
         if rank.is_main and (changes := ledger.changes(about)):
-            log.info("%s: the run goes on with %s", kind, ", ".join(changes))
+            log.info("%s: the run resumes with %s", kind, ", ".join(changes))
         claim = rank.open_claim(folder)
         _clear(ledger, packing, rank.assigned(units), retry_failed)
         if retry_failed:

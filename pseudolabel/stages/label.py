@@ -70,7 +70,7 @@ def write_labels(
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "
-                f"`model.dtype` bfloat16: every finished shard is safe, and the run goes on with it. ({error})"
+                f"`model.dtype` bfloat16: every finished shard is safe, and the run resumes with it. ({error})"
             ) from error
         return job.finish()
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MASK, OVERLAY, DESCRIPTION = ".png", ".overlay.png", ".json"  # the last one is written last
 
 ONLY_SHAPES = (
-    "note: the small model that ships knows only Shapes; on other images its masks mean nothing. For photos: "
+    "note: the small model that ships is trained on Shapes only; on other images its masks are wrong. For photos: "
     "`model.name` stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
 
@@ -163,7 +163,7 @@ class _Run:
                 except torch.OutOfMemoryError as error:
                     raise SettingError(
                         f"out of memory with `work.batch` {self.experiment.work.batch}; give a smaller one, or "
-                        f"`model.dtype` bfloat16. What is written stays, and the same command goes on. ({error})"
+                        f"`model.dtype` bfloat16. Finished images are kept, and the same command resumes. ({error})"
                     ) from error
 
     def _segment(self, segmenter: Segmenter, batch: Mapping[str, Path], progress: ProgressLine) -> None:

@@ -26,7 +26,7 @@ def test_a_lattice_that_cannot_be_numbered_is_one_images_failure() -> None:
 
 
 def test_scores_that_are_no_numbers_are_one_images_failure() -> None:
-    with pytest.raises(SampleError, match=r"cannot take this image: scores must lie in \[0, 1\]$") as caught:
+    with pytest.raises(SampleError, match=r"cannot take this image: scores must be in \[0, 1\]$") as caught:
         fail(SCORES * np.nan, CrfConfig())
     assert caught.value.status == "crf"
 

@@ -44,7 +44,7 @@ def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) 
                for out in (shapes.out, tmp_path / "after")]  # fmt: skip
     assert engines == ["pydensecrf", "torch"]
     outcome = expect(0, call("refine", *shapes.at(tmp_path / "after")))
-    assert "masks: the run goes on with crf.engine: torch -> pydensecrf\n" in outcome.err
+    assert "masks: the run resumes with crf.engine: torch -> pydensecrf\n" in outcome.err
 
 
 def test_refine_waits_for_all_cams(shapes: Shapes, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
 def test_a_smaller_batch_goes_on_in_the_same_folder(shapes: Shapes, tmp_path: Path) -> None:
     done = finished_units(shapes.begun(tmp_path, units=2))
     outcome = expect(0, call("generate", *shapes.at(tmp_path), "--work.batch", "4", "--crf.engine", "pydensecrf"))
-    assert "cams: the run goes on with work.batch: 32 -> 4\n" in outcome.err
+    assert "cams: the run resumes with work.batch: 32 -> 4\n" in outcome.err
     assert done.items() <= finished_units(tmp_path / "cams").items()
     for kind in ("cams", "masks"):
         assert_alike(tmp_path / kind, shapes.out / kind)

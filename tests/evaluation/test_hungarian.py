@@ -51,7 +51,7 @@ def counted(images, labels, protocol):
 @pytest.mark.parametrize("segments", [1, 3, 5, 6])
 @pytest.mark.parametrize("has_background", [True, False])
 def test_is_the_best_of_all_assignments(segments, has_background):
-    """On random pixels no two ways have equally many hits, save for segments that are left over."""
+    """On random pixels no two assignments have equally many hits, except for unmatched segments."""
     labels = range(5) if has_background else range(1, 5)
     images = [
         (label_map(seed, [0, 1, 2, 4][seed % 2 :], 0.1), label_map(seed + 9, range(1, segments + 1), 0.1))
@@ -79,7 +79,7 @@ def test_a_small_example_counted_by_hand():
     counts = Hungarian.empty(3, has_background=False)
     counted, matched = counts.add(truth, segments)
     np.testing.assert_array_equal(counted, truth)
-    # Segment 3 is left over: class 3, which is not in the image, takes it in the official protocol.
+    # Segment 3 is unmatched: class 3, which is not in the image, takes it in the official protocol.
     np.testing.assert_array_equal(matched, [[1, 1, 1, VOID, VOID, 2, 2, 1]])
     np.testing.assert_array_equal(counts.official.counts[1:, 1:], [[3, 0, 2, 0], [1, 2, 0, 0], [0, 0, 0, 0]])
     assert counts.accuracy == 5 / 8

@@ -125,8 +125,8 @@ def test_prints_segments_with_the_name_of_each_protocol():
     lines = printed(segmented(), 150).splitlines()
     assert lines[0] == "Segments on val, 1 image"
     found = {line.split("  ")[0].strip(): line for line in lines}
-    assert "90.00  Hungarian matching per image; segments left over are false alarms" in found["mIoU, official"]
-    assert "90.00  Hungarian matching per image; segments left over are no false alarms" in found["mIoU, matched"]
+    assert "90.00  Hungarian matching per image; unmatched segments are false positives" in found["mIoU, official"]
+    assert "90.00  Hungarian matching per image; unmatched segments are no false positives" in found["mIoU, matched"]
     assert "90.00  mean over images" in found["mIoU, per image"]
     assert "3.00  per image" in found["segments"]
     assert found["dog"].split()[:3] == ["dog", "0.00", "-"]

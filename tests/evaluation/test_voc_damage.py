@@ -50,7 +50,7 @@ def test_eroded_objects(truths):
     eroded = [np.where(e == 255, np.uint8(0), e) for e in eroded]
     confusion = scored(truths, eroded)
     np.testing.assert_allclose(confusion.iou, ious(truths, eroded))
-    assert np.nanmin(confusion.precision[1:]) == 1  # erosion adds no false alarm
+    assert np.nanmin(confusion.precision[1:]) == 1  # erosion adds no false positive
     lost = [((t > 0) & (t < 255) & (e == 0)).sum() for t, e in zip(truths, eroded, strict=True)]
     background = sum((t == 0).sum() for t in truths)
     assert confusion.iou[0] == pytest.approx(background / (background + sum(lost)))

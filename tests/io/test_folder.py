@@ -92,7 +92,7 @@ def test_folders_inside_and_trailing_slashes(tmp_path: Path) -> None:
 def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(OutputError, match=rf"'{path}' is a file, or lies below one; choose another `out`"):
+        with pytest.raises(OutputError, match=rf"'{path}' is a file, or below a file; choose another `out`"):
             Folder(str(path)).prepare()
     assert (tmp_path / "file").read_text() == "in the way"
 

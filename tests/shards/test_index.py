@@ -283,7 +283,7 @@ def test_members_that_lie_apart_are_told_with_the_command_that_sorts_them(tmp_pa
             info = tarfile.TarInfo(member)
             info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
-    with pytest.raises(ShardError, match=r"members of sample '0' lie apart in the tar.*tar --sort=name"):
+    with pytest.raises(ShardError, match=r"members of sample '0' are not adjacent in the tar.*tar --sort=name"):
         load_index(str(path))
     command = SORT.partition("`")[2].rstrip("`").replace("OLD.tar", "s.tar").replace("NEW.tar", "sorted.tar")
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)

@@ -197,7 +197,7 @@ def test_without_a_background_class_zero_is_no_label(one_rank: Rank, tmp_path: P
     assert report.miou == (2 / 4 + 3 / 3) / 2
     assert report.miou_covered == 1
     assert report.coverage == 5 / 7
-    with pytest.raises(SettingError, match="scored against background, which vocabulary 'all' has not"):
+    with pytest.raises(SettingError, match="scored against background, which vocabulary 'all' lacks"):
         evaluate(experiment, "cams", one_rank)
 
 
@@ -211,7 +211,7 @@ def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
 
 
 def test_segments_are_scored_by_both_protocols(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
-    """The truth under other values, with a corner cut out of each image, which is left over."""
+    """The truth under other values; a corner of each image is a segment without a label."""
     counts, mious = Hungarian.empty(6, has_background=True), []
     for path in sorted(Path(labelled.source.path, "SegmentationClass").glob("*.png")):
         truth = np.asarray(Image.open(path))

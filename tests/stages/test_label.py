@@ -62,7 +62,7 @@ def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
     assert (summary.samples, summary.shards) == (5, 3)
     assert kept(begun) == before
     assert (
-        "cams: the run goes on with model.dtype: float32 -> bfloat16, model.name: shapes -> "
+        "cams: the run resumes with model.dtype: float32 -> bfloat16, model.name: shapes -> "
         f"{moved}, model.revision: main -> other, vocabulary: shapes -> mine, work.batch: 16 -> 4\n"
     ) in caplog.text
     run = json.loads(Path(begun.out, "cams", RUN).read_bytes())
@@ -109,7 +109,7 @@ def test_a_run_of_an_earlier_version_is_not_gone_on_with(begun: Experiment, one_
     run = json.loads(path.read_bytes())
     del run["about"]
     path.write_text(json.dumps(run))
-    with pytest.raises(OutputError, match=r"that an earlier version of pseudolabel has begun.*Choose another `out`"):
+    with pytest.raises(OutputError, match=r"of an earlier version of pseudolabel.*Choose another `out`"):
         write_labels(begun, one_rank)
 
 

@@ -89,7 +89,7 @@ def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, meth
     out = tmp_path / "out"
     done = call("segment", photo, *SHAPES, "--method", method, "--classes", ",".join(names) + ",", "--out", out)
     assert done.status == 0, done.err
-    assert "knows only Shapes" in done.err
+    assert "is trained on Shapes only" in done.err
     labels = np.asarray(Image.open(out / "photo.png"))
     described = json.loads((out / "photo.json").read_text())
     assert labels.shape == (128, 128)
@@ -256,7 +256,7 @@ def test_home_is_expanded(scene, tmp_path, names, monkeypatch):
 def test_an_output_folder_that_is_a_file(photo, tmp_path, names):
     done = call("segment", photo, *SHAPES, "--classes", ",".join(names), "--out", photo, "--model.name", "/nowhere")
     assert done.is_clean_error()
-    assert "is a file, or lies below one; choose another --out" in done.err
+    assert "is a file, or below a file; choose another --out" in done.err
 
 
 def test_a_read_only_output_folder(photo, tmp_path, names):

@@ -169,7 +169,7 @@ def png(labels: np.ndarray, mode: str = "L") -> bytes:
 
 
 WHERE = "'runs/x/masks-000003.tar': sample 'dogs/a': "
-HINT = "; find all that is wrong with `pseudolabel verify runs/x`, and write it again"
+HINT = "; list all problems with `pseudolabel verify runs/x`, and write it again"
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
     with pytest.raises(UserError, match=r"the server takes a tar\.gz, not '.*out\.zip'"):
         pack(predictions, voc, "test", tmp_path / "out.zip")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"lies below one; choose another `out`"):
+    with pytest.raises(UserError, match=r"below a file; choose another `out`"):
         pack(predictions, voc, "test", tmp_path / "file" / "out.tar.gz")
 
 

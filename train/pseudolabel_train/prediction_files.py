@@ -61,7 +61,7 @@ class PredictionFiles:
             raise OutputError(obstacle)
 
     def name(self, path: str) -> str:
-        """`a/img.png` for the image `FOLDER/a/img.jpg`; it never leads out of the output folder.
+        """`a/img.png` for the image `FOLDER/a/img.jpg`; it is always inside the output folder.
 
         Raises:
             PredictionNameError: if another image has the same name.

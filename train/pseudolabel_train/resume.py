@@ -9,7 +9,7 @@ from pseudolabel_train.weights import LAST, check_file, checkpoints, follow
 
 
 def choose_checkpoint(cfg: Config) -> None:
-    """Let the config resume from the newest checkpoint of its work folder; without one, training starts anew.
+    """Let the config resume from the newest checkpoint of its work folder, or start without one.
 
     Raises:
         WeightsError: if the newest checkpoint is missing or damaged; the message names the previous one.
