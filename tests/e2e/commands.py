@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +96,13 @@ def start(*arguments: object, ranks: int = 0, log: Path) -> subprocess.Popen[byt
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
+
+
+def _heed_interrupts() -> None:
+    """A suite that runs in the background, as under nohup, ignores Ctrl-C, and so would its commands."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def shards(folder: Path) -> dict[str, bytes]:
