@@ -1,6 +1,6 @@
 """DiffSegmenter on samples: prompts, latents and noise in, class activation maps out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from pseudolabel.text.prompts import TokenWeights, build_prompt, token_weights
 
 @dataclass(frozen=True, eq=False)
 class Prompted:
-    """A sample with the prompts of its classes, or the failure to make one of them."""
+    """A sample with the prompts of its classes, or the error for one of them."""
 
     sample: Sample
     tokens: list[TokenWeights]
@@ -33,43 +33,21 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and one of its classes: a row of a batch."""
+    """A row of a batch: an image and one of its classes.
+
+    Attributes:
+        owner: the sample.
+        latent: float32 (c, h, w), on the model's device.
+        noise: float32 (T or 1, c, h, w), standard normal, the same for all classes of an image.
+        embeddings: (tokens, width) text embeddings of the prompt.
+        weights: float32 (tokens,), the token weights.
+    """
 
     owner: Prompted
     latent: torch.Tensor
     noise: torch.Tensor
     embeddings: torch.Tensor
     weights: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What the U-Net takes at once: P pairs of an image and one of its classes.
-
-    Attributes:
-        owners: the samples of the first pairs; any further pairs only fill the batch.
-        latents: float32 (P, c, h, w), on the model's device.
-        noise: float32 (P, T or 1, c, h, w), standard normal, the same for all classes of an image.
-        embeddings: (P, tokens, width) text embeddings of the pairs' prompts.
-        weights: float32 (P, tokens), how much each token counts in the map.
-    """
-
-    owners: list[Prompted]
-    latents: torch.Tensor
-    noise: torch.Tensor
-    embeddings: torch.Tensor
-    weights: torch.Tensor
-
-    @classmethod
-    def of(cls, pairs: Sequence[Pair], count: int) -> "Batch":
-        """Stack pairs, of which the first `count` are to be kept."""
-        return cls(
-            [pair.owner for pair in pairs[:count]],
-            torch.stack([pair.latent for pair in pairs]),
-            torch.stack([pair.noise for pair in pairs]),
-            torch.stack([pair.embeddings for pair in pairs]),
-            torch.stack([pair.weights for pair in pairs]),
-        )
 
 
 class DiffSegmenterPredictor:
@@ -79,11 +57,11 @@ class DiffSegmenterPredictor:
         self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions
         self.config, self.context = config, context
         self.method = CompletedAttention(self.model, config)
-        # All timesteps of a pair are in one batch, so that their mean needs nothing from earlier batches.
+        # All timesteps of a pair are in one batch, which computes their mean.
         self.pairs = max(1, context.batch // len(config.timesteps))
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the maps depend on besides the diffusion model and the labels."""
+        """All that the maps depend on besides the diffusion model and the labels."""
         return {**asdict(self.config), "template": self.vocabulary.template}
 
     def view(self, image: Image.Image) -> Image.Image:
@@ -99,28 +77,28 @@ class DiffSegmenterPredictor:
 
     def _maps(self, prompted: Iterable[Prompted]) -> Iterator[np.ndarray]:
         """float16 (C, h, w) maps of samples with at least one prompt."""
-        return self._collect(fetch(self._run(self._plan(prompted))))
+        return self._collect(fetch(self._run(self._pairs(prompted))))
 
     def _no_maps(self, _: Prompted) -> np.ndarray:
         return np.zeros((0, *self.model.latent_shape[1:]), np.float16)
 
-    def _plan(self, prompted: Iterable[Prompted]) -> Iterator[Batch]:
-        """Batches of the classes of all images; an image is encoded once for all of its classes."""
-        for pairs, count in static_batches(self._pairs(prompted), self.pairs):
-            yield Batch.of(pairs, count)
-
-    def _run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Each batch with the float16 (len(owners), h, w) maps of its pairs, on the model's device."""
-        for batch in batches:
-            maps = self.method(batch.latents, batch.noise, batch.embeddings, batch.weights)
+    def _run(self, pairs: Iterable[Pair]) -> Iterator[tuple[list[Prompted], torch.Tensor]]:
+        """The samples of each batch's pairs with their float16 (pairs, h, w) maps, on the model's device."""
+        for batch, count in static_batches(pairs, self.pairs):
+            maps = self.method(
+                torch.stack([pair.latent for pair in batch]),
+                torch.stack([pair.noise for pair in batch]),
+                torch.stack([pair.embeddings for pair in batch]),
+                torch.stack([pair.weights for pair in batch]),
+            )
             # Self-attention leaves a narrow range of values; scaled to [0, 1], they lose least in float16.
-            yield batch, min_max(maps[: len(batch.owners)]).half()
+            yield [pair.owner for pair in batch[:count]], min_max(maps[:count]).half()
 
-    def _collect(self, results: Iterable[tuple[Batch, torch.Tensor]]) -> Iterator[np.ndarray]:
-        """The maps of each sample, as soon as the last of them is there."""
+    def _collect(self, results: Iterable[tuple[list[Prompted], torch.Tensor]]) -> Iterator[np.ndarray]:
+        """The stacked maps of each sample."""
         rows: list[np.ndarray] = []
-        for batch, maps in results:
-            for one, row in zip(batch.owners, maps.numpy(), strict=True):
+        for owners, maps in results:
+            for one, row in zip(owners, maps.numpy(), strict=True):
                 rows.append(row)
                 if len(rows) == len(one.tokens):
                     yield np.stack(rows)
@@ -147,7 +125,7 @@ class DiffSegmenterPredictor:
                     yield Pair(one, latent, noise, text.emphasised(tokens.text, tokens.emphasis), tokens.weights)
 
     def _with_text(self, prompted: Iterable[Prompted]) -> Iterator[tuple[Prompted, TextEncodings]]:
-        """Samples with the encodings of their prompts, which are made for many samples at once."""
+        """Samples with the encodings of their prompts, in batches."""
         for group in batched(prompted, BATCH):
             encodings = TextEncodings(self.model, [tokens.text for one in group for tokens in one.tokens])
             yield from ((one, encodings) for one in group)

@@ -1,6 +1,6 @@
-"""The ELBO baseline on samples: prompts, latents and many draws of noise in, class activation maps out."""
+"""The ELBO baseline on samples: prompts, latents and draws of noise in, class activation maps out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,43 +25,21 @@ BACKGROUND_PROMPT = ""
 
 @dataclass(frozen=True)
 class Draw:
-    """A row of a batch: an image's latent and one draw of noise, (c, h, w) each, at a timestep, and a prompt."""
+    """A row of a batch: an image, a draw of noise, and one of the image's prompts.
+
+    Attributes:
+        owner: the sample.
+        latent: float32 (c, h, w), on the model's device.
+        noise: float32 (c, h, w), standard normal.
+        timestep: of the noise.
+        embeddings: (tokens, width) text embeddings of the prompt.
+    """
 
     owner: Sample
     latent: torch.Tensor
     noise: torch.Tensor
     timestep: int
     embeddings: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What the U-Net takes at once: B draws, each with one of the prompts of its image.
-
-    Attributes:
-        owners: the samples of the first draws; any further draws only fill the batch.
-        latents: float32 (B, c, h, w), on the model's device.
-        noise: float32 (B, c, h, w), standard normal.
-        timesteps: int64 (B,).
-        embeddings: (B, tokens, width) text embeddings.
-    """
-
-    owners: list[Sample]
-    latents: torch.Tensor
-    noise: torch.Tensor
-    timesteps: torch.Tensor
-    embeddings: torch.Tensor
-
-    @classmethod
-    def of(cls, draws: Sequence[Draw], count: int) -> "Batch":
-        """Stack draws, of which the first `count` are to be kept."""
-        return cls(
-            [draw.owner for draw in draws[:count]],
-            torch.stack([draw.latent for draw in draws]),
-            torch.stack([draw.noise for draw in draws]),
-            torch.tensor([draw.timestep for draw in draws]),
-            torch.stack([draw.embeddings for draw in draws]),
-        )
 
 
 class ElboPredictor:
@@ -73,7 +51,7 @@ class ElboPredictor:
         self.method = PixelLikelihood(self.model, config)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the maps depend on besides the diffusion model and the labels."""
+        """All that the maps depend on besides the diffusion model and the labels."""
         return {**asdict(self.config), "template": self.vocabulary.template}
 
     def view(self, image: Image.Image) -> Image.Image:
@@ -91,37 +69,38 @@ class ElboPredictor:
 
     def _maps(self, samples: Iterable[Sample]) -> Iterator[np.ndarray]:
         """float16 (C, h, w) maps of samples with at least one class."""
-        return (maps.numpy() for _, maps in fetch(self._collect(self._run(self._plan(samples)))))
+        return (maps.numpy() for _, maps in fetch(self._collect(self._run(self._draws(samples)))))
 
     def _no_maps(self, _: Sample) -> np.ndarray:
         return np.zeros((0, *self.model.latent_shape[1:]), np.float16)
 
-    def _plan(self, samples: Iterable[Sample]) -> Iterator[Batch]:
-        for draws, count in static_batches(self._draws(samples), self.context.batch):
-            yield Batch.of(draws, count)
+    def _run(self, draws: Iterable[Draw]) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """Each draw's sample and term of Eq. 3, float32 (h, w) on the model's device."""
+        for batch, count in static_batches(draws, self.context.batch):
+            terms = self.method.log_likelihood(
+                torch.stack([draw.latent for draw in batch]),
+                torch.stack([draw.noise for draw in batch]),
+                torch.tensor([draw.timestep for draw in batch]),
+                torch.stack([draw.embeddings for draw in batch]),
+            )
+            yield from zip([draw.owner for draw in batch[:count]], terms[:count], strict=True)
 
-    def _run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Each batch with its terms of Eq. 3, float32 (B, h, w) on the model's device."""
-        for batch in batches:
-            yield batch, self.method.log_likelihood(batch.latents, batch.noise, batch.timesteps, batch.embeddings)
-
-    def _collect(self, results: Iterable[tuple[Batch, torch.Tensor]]) -> Iterator[tuple[Sample, torch.Tensor]]:
-        """Each sample with its float16 (C, h, w) maps, once the terms of all its draws are there."""
+    def _collect(self, rows: Iterable[tuple[Sample, torch.Tensor]]) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """Each sample with its float16 (C, h, w) maps, from the terms of all its draws."""
         terms: list[torch.Tensor] = []
         zero = torch.zeros((), device=self.model.device)
         total, draws = zero, 0
-        for batch, rows in results:
-            for sample, row in zip(batch.owners, rows[: len(batch.owners)], strict=True):
-                terms.append(row)
-                if len(terms) == 1 + len(sample.classes):
-                    total, draws, terms = torch.stack(terms) + total, draws + 1, []
-                if draws == self.config.samples:
-                    # Consumers scale maps to [0, 1] at image size; scaled before, they lose least in float16.
-                    yield sample, min_max(self.method.scores(total / draws)).half()
-                    total, draws = zero, 0
+        for sample, row in rows:
+            terms.append(row)
+            if len(terms) == 1 + len(sample.classes):
+                total, draws, terms = torch.stack(terms) + total, draws + 1, []
+            if draws == self.config.samples:
+                # Consumers scale maps to [0, 1] at image size; scaled before, they lose least in float16.
+                yield sample, min_max(self.method.scores(total / draws)).half()
+                total, draws = zero, 0
 
     def _draws(self, samples: Iterable[Sample]) -> Iterator[Draw]:
-        """All prompts of an image for its first draw of noise, then for its second, and so on; images one by one."""
+        """Per image and draw of noise, a row for each prompt."""
         work = self._with_text(samples)
         for group, latents in encode_ahead(self.model, work, self._view, self.context.batch, self.context.loaders):
             for (sample, texts), latent in zip(group, latents, strict=True):
@@ -131,7 +110,7 @@ class ElboPredictor:
                     yield from (Draw(sample, latent, noise, timestep, embeddings) for embeddings in texts)
 
     def _with_text(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, list[torch.Tensor]]]:
-        """Samples with the encodings of their prompts, which are made for many samples at once."""
+        """Samples with the encodings of their prompts, in batches."""
         for group in batched(samples, BATCH):
             texts = [self.prompts(sample) for sample in group]
             encodings = TextEncodings(self.model, [text for own in texts for text in own])

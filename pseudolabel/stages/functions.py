@@ -1,6 +1,6 @@
-"""The stages as functions of a config, for Python; under `accelerate launch` every process calls them alike.
+"""The stages as functions of a config, for Python; under `accelerate launch` every process calls them.
 
-Some of the work runs in worker processes: a script calls these functions below `if __name__ == "__main__":`.
+They start worker processes, so scripts must call them below `if __name__ == "__main__":`.
 """
 
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ Overrides = Mapping[str, Any]
 def cams(config: Config, overrides: Overrides | None = None, *, retry_failed: bool = False) -> Summary | None:
     """Write class activation maps of images with image-level labels as WebDataset shards in `out`/cams.
 
-    A run that was stopped resumes when it is called again with the same settings.
+    A stopped run resumes when it is called again with the same settings.
 
     Args:
-        config: an experiment file, the name of one that ships, such as `voc12_train_aug`, or an `Experiment`.
+        config: an experiment file, the name of a shipped one, such as `voc12_train_aug`, or an `Experiment`.
         overrides: settings by dotted name, such as `{"source.path": "VOC2012", "out": "runs/voc"}`.
         retry_failed: also retry the failed samples of finished shards.
 
@@ -34,7 +34,7 @@ def cams(config: Config, overrides: Overrides | None = None, *, retry_failed: bo
         The summary of the job; None in the processes that did not finish it.
 
     Raises:
-        UserError: if a setting, the model or the data cannot be used; the message names the fix.
+        UserError: if a setting, the model or the data cannot be used; the message gives the fix.
     """
     experiment = open_experiment(config, overrides)
     if produced_kind(experiment) != "cams":
@@ -43,20 +43,9 @@ def cams(config: Config, overrides: Overrides | None = None, *, retry_failed: bo
 
 
 def generate(config: Config, overrides: Overrides | None = None, *, retry_failed: bool = False) -> Summary | None:
-    """Write pseudo-masks in one run: shards in `out`/masks, and in `out`/cams where the method gives CAMs first.
+    """Write pseudo-masks in one run: shards in `out`/masks, and in `out`/cams if the method gives CAMs first.
 
-    A run that was stopped resumes when it is called again with the same settings.
-
-    Args:
-        config: an experiment file, the name of one that ships, such as `voc12_train_aug`, or an `Experiment`.
-        overrides: settings by dotted name, such as `{"source.path": "VOC2012", "out": "runs/voc"}`.
-        retry_failed: also retry the failed samples of finished shards.
-
-    Returns:
-        The summary of the masks' job; None in the processes that did not finish it.
-
-    Raises:
-        UserError: if a setting, the model or the data cannot be used; the message names the fix.
+    Arguments, result and errors are those of `cams`.
     """
     return write_cams_and_masks(open_experiment(config, overrides), current_rank(), retry_failed)[-1]
 
@@ -67,18 +56,18 @@ def evaluate(
     """Score `out`/cams, `out`/masks or `out`/segments against ground truth; writes `out`/metrics.json and plots.
 
     Args:
-        config: an experiment file, the name of one that ships, or an `Experiment`.
-        overrides: settings by dotted name.
-        kind: `cams` sweeps every background threshold in one pass, `masks` scores labels as they are, `segments` first
-            matches each one to a true label of its image.
-        predictions: folder of shards, or for masks and segments of PNG files, instead of `out`'s own.
+        config: as in `cams`.
+        overrides: as in `cams`.
+        kind: `cams` are scored at every background threshold, `masks` as they are, `segments` after matching to true
+            labels.
+        predictions: folder of shards, or of PNG files for masks and segments, instead of `out`/`kind`.
 
     Returns:
-        The scores; under `accelerate launch` the first process's alone, None in the others.
+        The scores; None in all processes but the first.
 
     Raises:
         UserError: if there is no ground truth, or nothing to score.
     """
     experiment, rank = open_experiment(config, overrides), current_rank()
-    rank.barrier()  # all have written what they were assigned
+    rank.barrier()  # until all ranks have written their shards
     return write_scores(experiment, kind, rank, predictions) if rank.is_main else None

@@ -1,9 +1,9 @@
-"""The methods on images in memory, for Python: images and labels in, scores or labels out."""
+"""The methods on images in memory: images and labels in, scores or labels out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
-from typing import Any, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from pseudolabel.text.captions import Captions
 from pseudolabel.views.segmentation import Segmentation
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 
+S = TypeVar("S")
 Names = Sequence[str]
 Caption = str | Mapping[str, str]
 """A sentence about the image, or one by class name."""
@@ -52,14 +53,14 @@ class ImageMethod:
         model: the frozen diffusion model; None for a method that reads none.
         settings: the method's settings; None are its defaults, or for the model `shapes` those chosen for it.
         vocabulary: a vocabulary's name or file, or class names: labels are its indices, and in FreeSeg-Diff all its
-            classes compete. None takes all labels of a call for the vocabulary, in their order.
+            classes compete. None takes the labels of each call as the vocabulary, in their order.
         batch: rows per forward pass of the U-Net.
-        seed: noise is drawn from the seed and the image's content.
-        device: where a method without a diffusion model runs; None is the device that Accelerate gives this process.
+        seed: of the noise, together with the image's content.
+        device: for a method without a diffusion model; None is the device that Accelerate gives this process.
         changes: single settings, such as `timesteps=[50]`.
 
     Raises:
-        SettingError: if there is no such method or setting, a value makes no sense, or the model is missing.
+        SettingError: if there is no such method or setting, a value is out of range, or the model is missing.
         VocabularyError: if there is no such vocabulary.
     """
 
@@ -108,17 +109,17 @@ class ImageMethod:
     ) -> Iterator[Segmentation]: ...
 
     def __call__(self, images: Any, labels: Any = None, captions: Any = None) -> Any:
-        """Scores or labels of images, which are read and worked on in batches as results are asked for.
+        """Scores or labels of images, which are read and processed in batches when results are needed.
 
         Args:
             images: one image or several: PIL images, uint8 arrays, paths, URLs or bytes.
-            labels: class names of the one image; for several images names of them all, or one list per image. A method
-                whose segments have no names needs none; DiffSeg names them where labels are given.
-            captions: for each image a sentence, or a sentence by class name, whichever the method reads.
+            labels: class names of the image; for several images, names for all of them or a list per image. Optional
+                for methods with unnamed segments; DiffSeg then names them.
+            captions: of each image, a sentence or, if the method reads those, sentences by class name.
 
         Returns:
-            The result of the one image, or an iterator over the results in the images' order. Class activation maps
-            come as `scores`, label maps as `labels`.
+            The result of the image, or an iterator over the results in the images' order; class activation maps are
+            in `scores`, label maps in `labels`.
 
         Raises:
             SampleError: if an image cannot be read or labelled; the message says why.
@@ -138,10 +139,10 @@ class ImageMethod:
             raise SettingError(f"method '{self.entry.name}' needs the labels of each image, such as [['dog'], ['cat']]")
         vocabulary = self.vocabulary or vocabulary_of_labels(names or [])
         classes = [tuple(sorted({*map(vocabulary.index, own)})) for own in names or [()] * len(images)]
-        said: Captions | None = None if captions is None else {}
-        predictor = self._predictor_of(vocabulary, settings, said)
+        caption_texts: Captions | None = None if captions is None else {}
+        predictor = self._predictor_of(vocabulary, settings, caption_texts)
         sentences = [None] * len(images) if captions is None else self._check_captions(captions, len(images))
-        items = read_samples(images, classes, sentences, said, view=getattr(predictor, "view", None))
+        items = read_samples(images, classes, sentences, caption_texts, view=getattr(predictor, "view", None))
         shown = None if self.entry.produces(settings) == "segments" else vocabulary
         return (result_of(found, shown) for found in predict(predictor, items))
 
@@ -155,65 +156,62 @@ class ImageMethod:
         return captions
 
     def _predictor_of(self, vocabulary: Vocabulary, settings: Any, captions: Captions | None) -> Predictor:
-        """The method's predictor; only the latest is kept, and none is kept for other captions."""
+        """The method's predictor; the latest one is cached, unless there are captions."""
         key = (vocabulary, settings)
         if captions is not None or self._latest is None or self._latest[0] != key:
             context = Context(self.device, vocabulary, self.model, captions, self.batch, self.seed)
-            # The former one lives until this one is made, so that they share the models that both need.
+            # Build before the previous predictor is released, so that both share their models.
             self._latest = (None if captions is not None else key), self.entry.build(context, settings)
         return self._latest[1]
 
 
-class DiffSegmenter(ImageMethod):
+class _PackageMethod(ImageMethod, Generic[S]):
+    """A method of the package, with its settings as a dataclass or as keywords, as in `ImageMethod`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, model: DiffusionModel, settings: S | None = None, **options: Any) -> None:
+        super().__init__(self.name, model, settings, **options)
+
+
+class DiffSegmenter(_PackageMethod[DiffSegmenterConfig]):
     """DiffSegmenter (Wang et al. 2023): class activation maps from cross-attention, completed by self-attention.
 
-    Args:
-        model: the frozen diffusion model.
-        settings: a `DiffSegmenterConfig`, or single settings as keywords; see `ImageMethod` for the other arguments.
+    `settings` is a `DiffSegmenterConfig`; `ImageMethod` documents the other arguments.
     """
 
-    def __init__(self, model: DiffusionModel, settings: DiffSegmenterConfig | None = None, **options: Any) -> None:
-        super().__init__("diffsegmenter", model, settings, **options)
+    name = "diffsegmenter"
 
 
-class Elbo(ImageMethod):
+class Elbo(_PackageMethod[ElboConfig]):
     """The ELBO baseline (Wang et al. 2023, Eq. 3): scores by the prompt that denoises each pixel best.
 
-    Args:
-        model: the frozen diffusion model.
-        settings: an `ElboConfig`, or single settings as keywords; see `ImageMethod` for the other arguments.
+    `settings` is an `ElboConfig`; `ImageMethod` documents the other arguments.
     """
 
-    def __init__(self, model: DiffusionModel, settings: ElboConfig | None = None, **options: Any) -> None:
-        super().__init__("elbo", model, settings, **options)
+    name = "elbo"
 
 
-class DiffSeg(ImageMethod):
-    """DiffSeg (Tian et al. 2024): regions from self-attention, named by cross-attention where labels are given.
+class DiffSeg(_PackageMethod[DiffSegConfig]):
+    """DiffSeg (Tian et al. 2024): regions from self-attention, named by cross-attention if labels are given.
 
-    Args:
-        model: the frozen diffusion model.
-        settings: a `DiffSegConfig`, or single settings as keywords; see `ImageMethod` for the other arguments.
+    `settings` is a `DiffSegConfig`; `ImageMethod` documents the other arguments.
     """
 
-    def __init__(self, model: DiffusionModel, settings: DiffSegConfig | None = None, **options: Any) -> None:
-        super().__init__("diffseg", model, settings, **options)
+    name = "diffseg"
 
 
-class FreeSegDiff(ImageMethod):
+class FreeSegDiff(_PackageMethod[FreeSegDiffConfig]):
     """FreeSeg-Diff (Corradini et al. 2024): clusters of features, named by CLIP and refined by DenseCRF.
 
-    Args:
-        model: the frozen diffusion model.
-        settings: a `FreeSegDiffConfig`, or single settings as keywords; see `ImageMethod` for the other arguments.
+    `settings` is a `FreeSegDiffConfig`; `ImageMethod` documents the other arguments.
     """
 
-    def __init__(self, model: DiffusionModel, settings: FreeSegDiffConfig | None = None, **options: Any) -> None:
-        super().__init__("freesegdiff", model, settings, **options)
+    name = "freesegdiff"
 
 
 def names_per_image(labels: Names | Sequence[Names], count: int) -> list[Names]:
-    """Class names of each of `count` images; names of one list belong to every image.
+    """Class names of each of `count` images; a single list of names applies to every image.
 
     Raises:
         SettingError: if there are not as many lists as images.
@@ -237,7 +235,7 @@ def read_samples(
     images: Sequence[ImageLike],
     classes: Iterable[tuple[int, ...]],
     captions: Iterable[Caption | None] = repeat(None),
-    said: Captions | None = None,
+    caption_texts: Captions | None = None,
     max_pixels: int = MAX_PIXELS,
     view: View | None = None,
 ) -> Iterator[Sample | SampleError]:
@@ -247,7 +245,7 @@ def read_samples(
         images: in any of the forms.
         classes: sorted vocabulary indices of each image.
         captions: of each image.
-        said: gets each sample's captions by key before the sample comes.
+        caption_texts: filled with each sample's captions by key and name before the sample is yielded.
         max_pixels: largest width * height that is decoded.
         view: takes from a decoded image what the predictor needs; of a file, only the bytes are kept.
     """
@@ -266,14 +264,14 @@ def read_samples(
             yield image
             continue
         key = unused_key(image.digest, used)
-        if caption is not None and said is not None:
+        if caption is not None and caption_texts is not None:
             by_name = {"": caption} if isinstance(caption, str) else caption
-            said.update({(key, name): text for name, text in by_name.items()})
+            caption_texts.update({(key, name): text for name, text in by_name.items()})
         yield Sample(key, image.content, own, image.view)
 
 
 def result_of(found: tuple[Sample, Outcome] | SampleError, vocabulary: Vocabulary | None) -> Segmentation:
-    """What a predictor has made of an image; without a vocabulary, its regions have numbers for names.
+    """The result of a predictor for an image; without a vocabulary, regions are named by number.
 
     Raises:
         SampleError: if the image failed.
@@ -294,10 +292,10 @@ def result_of(found: tuple[Sample, Outcome] | SampleError, vocabulary: Vocabular
 
 
 def _settings(name: str, model: DiffusionModel | None, settings: Any, changes: Mapping[str, Any]) -> Any:
-    """The settings with some replaced, checked as those of an experiment.
+    """The settings with changes, validated like those of an experiment.
 
     Raises:
-        SettingError: if there is no such setting, or a value makes no sense.
+        SettingError: if there is no such setting, or a value is out of range.
     """
     base = open_experiment(NAME) if model is not None and model.name == NAME else Experiment()
     if settings is not None:

@@ -25,7 +25,7 @@ def load_model(
     image_size: int = 0,
     compile: bool = False,
 ) -> DiffusionModel:
-    """Load a frozen Stable Diffusion 1.x or 2.x, from safetensors files only.
+    """Load a frozen Stable Diffusion 1.x or 2.x from safetensors files.
 
     Args:
         name: hub id, or folder in diffusers' layout, or `shapes`, the small model that ships with the package.
@@ -34,14 +34,14 @@ def load_model(
             CUDA devices, float32 elsewhere.
         revision: branch, tag or commit on the hub; None is `main`.
         variant: file variant on the hub, such as `fp16`.
-        token: for gated and private checkpoints; None is the one that `hf auth login` has stored.
-        local_files_only: read the local cache alone, without the network.
+        token: for gated and private checkpoints; None is the token of `hf auth login`.
+        local_files_only: use only the local cache.
         image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
         compile: compile the residual blocks and feed-forward layers, for many images on CUDA devices.
 
     Raises:
         ModelError: if it cannot be loaded, or is not a complete Stable Diffusion 1.x or 2.x.
-        SettingError: if a value makes no sense.
+        SettingError: if a value is out of range.
     """
     settings = model_settings(name, dtype, revision, variant)
     settings |= {"model.image_size": image_size, "model.compile": compile}
@@ -59,7 +59,7 @@ def model_settings(name: str, dtype: str | torch.dtype, revision: str | None, va
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; without one, the device that Accelerate gives this process.
+    """The device of this name; for None the device that Accelerate gives this process.
 
     Raises:
         SettingError: if there is no such device here.

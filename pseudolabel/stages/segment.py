@@ -26,7 +26,7 @@ from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import current_rank
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
-from pseudolabel.stages.segmenter import TOGETHER, Segmenter
+from pseudolabel.stages.segmenter import GUESS_BATCH, Segmenter
 from pseudolabel.views.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class _Run:
         segmenter = Segmenter(replace(self.experiment, work=work), sharpen)
         total = len(images) + len(self.outcome.failures)
         with show_progress("segment", total, failures=len(self.outcome.failures)) as progress:
-            for batch in batched(images.items(), TOGETHER):
+            for batch in batched(images.items(), GUESS_BATCH):
                 try:
                     self._segment(segmenter, dict(batch), progress)
                 except FullDiskError:

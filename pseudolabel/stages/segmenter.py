@@ -1,4 +1,4 @@
-"""Segmenting images from Python, with any of the methods, and with classes that are given or guessed."""
+"""Segmentation of images from Python, with any method, and with given or guessed classes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +25,8 @@ from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.views.segmentation import Segmentation
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary, typed_names, vocabulary_of
 
-TOGETHER = 16  # images whose classes are guessed at once, and that share a vocabulary then
-PICTURE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
+GUESS_BATCH = 16  # images whose classes are guessed in one batch, with one vocabulary
+IMAGE_WORDS = frozenset({"photo", "photograph", "photography", "picture", "image", "view", "close-up", "background"})
 
 
 class Segmenter:
@@ -37,9 +37,9 @@ class Segmenter:
         result.mask.save("photo.png")
 
     Args:
-        experiment: the model, the method and all settings; its source and output folder play no part.
-        sharpen: let class activation maps follow the image's edges with DenseCRF (`experiment.crf`). Without it a pixel
-            is background where no class scores above `experiment.evaluate.threshold`.
+        experiment: the model, the method and all settings; its source and output folder are not used.
+        sharpen: refine class activation maps with DenseCRF (`experiment.crf`). Otherwise a pixel is background if no
+            class scores above `experiment.evaluate.threshold`.
         device: such as `cuda`; None is the device that Accelerate gives this process.
         hub: access to the Hugging Face hub; None is the default.
     """
@@ -73,24 +73,19 @@ class Segmenter:
         token: str | None = None,
         local_files_only: bool = False,
     ) -> "Segmenter":
-        """Load a model by its name on the hub or its folder, with the method's default settings.
+        """Load a model from the hub or a folder, with the method's defaults, or for `shapes` the settings tuned for it.
 
-        `shapes`, the small model that ships, brings the settings that were chosen for it.
+        The other arguments are those of `load_model`; `token` and `local_files_only` also apply to the CLIP and the
+        captioner that guess classes.
 
         Args:
             name: hub id or folder.
-            method: a method of the package, or one that is registered.
+            method: a registered method.
             sharpen: as for `Segmenter`.
-            device: as for `load_model`.
-            dtype: as for `load_model`.
-            revision: as for `load_model`.
-            variant: as for `load_model`.
-            token: as for `load_model`, also for the CLIP and the captioner that guess classes.
-            local_files_only: as for `load_model`, also for the CLIP and the captioner.
 
         Raises:
             ModelError: if it cannot be loaded.
-            SettingError: if there is no such method, or a value makes no sense.
+            SettingError: if there is no such method, or a value is out of range.
         """
         is_shipped = resolve_shipped("config", name) != name
         base = open_experiment(name) if is_shipped else Experiment()
@@ -117,15 +112,15 @@ class Segmenter:
         """Segment one image, or several in batches.
 
         Args:
-            images: one image or several: PIL images, uint8 (H, W), (H, W, 3) or (H, W, 4), paths, URLs or bytes; set
-                upright by their EXIF orientation, with transparency laid on white.
-            classes: names of what is in the images, or one list of names for each image; or a vocabulary's name or
-                file, such as `voc`, of whose classes the category filter picks; or `auto`, which takes the nouns of a
-                caption. None is `auto`, but with DiffSeg it gives regions without names.
+            images: one image or several: PIL images, uint8 (H, W), (H, W, 3) or (H, W, 4), paths, URLs or bytes; EXIF
+                orientation is applied, transparency becomes white.
+            classes: class names, or a list of them for each image; or a vocabulary's name or file, such as `voc`, from
+                which the category filter chooses; or `auto`, the nouns of a caption. None is `auto`, but with DiffSeg
+                it gives regions without names.
 
         Returns:
-            The result of the one image, or an iterator over the results in the images' order; class activation maps
-            come as `scores` beside the labels.
+            The result of the image, or an iterator over the results in the images' order; class activation maps are in
+            `scores`.
 
         Raises:
             SampleError: if an image cannot be read or segmented; the message says why.
@@ -140,7 +135,7 @@ class Segmenter:
     def segment(
         self, images: Mapping[str, ImageLike], classes: Names | str | None = None
     ) -> Iterator[tuple[str, Segmentation | SampleError]]:
-        """Segment images by name, in batches; each comes with its result, or with the reason why there is none."""
+        """Segment images by name, in batches; yields the name, and the result or the error."""
         yield from zip(images, self._outcomes(list(images.values()), classes), strict=True)
 
     def _outcomes(self, images: Sequence[ImageLike], classes: Any) -> Iterator[Segmentation | SampleError]:
@@ -155,7 +150,7 @@ class Segmenter:
             view = self._view(vocabulary)
             yield from self._predict(read_samples(images, found, max_pixels=max_pixels, view=view), vocabulary)
         else:
-            for batch in batched(images, TOGETHER):
+            for batch in batched(images, GUESS_BATCH):
                 read = read_samples(batch, repeat(()), max_pixels=max_pixels)
                 yield from self._guess_and_predict(list(read), classes)
 
@@ -173,8 +168,8 @@ class Segmenter:
         yield from self._predict([next(labelled) if isinstance(item, Sample) else item for item in items], vocabulary)
 
     def _nouns(self, images: Sequence[Any]) -> tuple[Vocabulary, list[tuple[int, ...]]]:
-        """A vocabulary of the nouns of all captions, and each image's own among them."""
-        nouns = [[noun for noun in found if noun not in PICTURE_WORDS] for found in self._filter.nouns(images)]
+        """A vocabulary of the nouns of all captions, and each image's nouns as indices."""
+        nouns = [[noun for noun in found if noun not in IMAGE_WORDS] for found in self._filter.nouns(images)]
         names = sorted({name for found in nouns for name in found})
         if not names:
             return load_vocabulary("voc"), [()] * len(images)
@@ -192,16 +187,16 @@ class Segmenter:
                 yield error
 
     def _predictor_of(self, vocabulary: Vocabulary | None) -> Predictor:
-        """The method's predictor; only the latest is kept, for each batch of guessed classes has its own vocabulary."""
+        """The method's predictor; only the latest is cached, as each batch of guesses has its own vocabulary."""
         key = (vocabulary or load_vocabulary("voc"), vocabulary is not None)
         if self._latest is None or self._latest[0] != key:
             settings, work = self._settings, self.experiment.work
             if self._method.name_segments is not None:
                 settings = self._method.name_segments(settings, vocabulary is not None)
-            # No worker processes unless asked for: they would run a script that calls this without a main guard again.
+            # No worker processes by default: they would run a script without a main guard again.
             workers = work.workers or 1
             context = Context(self._device, key[0], self._model, None, work.batch, work.seed, work.loaders, workers)
-            # The former one lives until this one is made, so that they share the models that both need.
+            # Build before the previous predictor is released, so that both share their models.
             self._latest = key, self._method.build(context, settings)
         return self._latest[1]
 
@@ -209,7 +204,7 @@ class Segmenter:
         return getattr(self._predictor_of(vocabulary), "view", None)
 
     def _decide(self, result: Segmentation) -> Segmentation:
-        """The result with labels, where there are scores alone."""
+        """The result, with labels from the scores if it has none."""
         if result.labels is not None or result.scores is None:
             return result
         if self.sharpen:
@@ -220,14 +215,14 @@ class Segmenter:
 
 
 def _given_names(classes: Any, count: int) -> list[Names] | None:
-    """The class names of each image; None where they are to be guessed."""
+    """The class names of each image; None if they are to be guessed."""
     names = None if classes is None or classes == "auto" else classes
     if isinstance(names, str):
         names = typed_names(names)
     if names is None:
         return None
     if not len(names) or any(not isinstance(own, str) and not len(own) for own in names):
-        raise VocabularyError("no class is given; name what is in the image, or say auto")
+        raise VocabularyError("no class is given; give class names, or auto")
     return names_per_image(names, count)
 
 

@@ -1,4 +1,4 @@
-"""A user's file that adds a method, through the commands and through Python: units, ledger, shards, CRF and scores."""
+"""A user's file that adds a method, from the command line and from Python: units, ledger, shards, CRF and scores."""
 
 import json
 import shutil
@@ -15,12 +15,12 @@ from pseudolabel.shapes.dataset import write_shapes
 from tests.e2e.commands import call, finished_units, shards, succeed
 
 FILE = Path(__file__).parents[2] / "docs" / "examples" / "own_method.py"
-SETTINGS = {"method": "cam", "cam.epochs": 2, "work.unit": 3, "work.workers": 1, "crf.iterations": 1}
+SETTINGS = {"method": "cam", "cam.scenes": 100, "work.unit": 3, "work.workers": 1, "crf.iterations": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """The method goes when its tests are over."""
+    """Remove the method after these tests."""
     before = dict(METHODS)
     yield
     METHODS.clear()
@@ -48,7 +48,7 @@ def options(data: Path, out: Path, plugin: Path = FILE, **changes: object) -> li
 
 
 def test_the_file_is_short() -> None:
-    assert sum(bool(line.strip()) for line in FILE.read_text().splitlines()) <= 40
+    assert len(FILE.read_text().splitlines()) <= 40
 
 
 @pytest.mark.slow
@@ -59,12 +59,12 @@ def test_two_processes_write_the_bytes_that_python_writes(data, python_run, tmp_
         assert shards(tmp_path / kind) == shards(python_run / kind)
 
 
-def test_it_finds_the_shapes(data, python_run) -> None:
+def test_its_maps_find_the_shapes(data, python_run) -> None:
     report = pl.evaluate("shapes", {"source.path": data, "out": python_run}, kind="cams")
-    assert report.oracle.miou > 0.3
+    assert report.oracle.miou > 0.8
 
 
-def test_a_run_that_was_stopped_resumes(data, python_run, tmp_path) -> None:
+def test_a_stopped_run_resumes(data, python_run, tmp_path) -> None:
     shutil.copytree(python_run / "cams", tmp_path / "cams")
     for name in ("cams-000001.tar", "cams-000001.json", "index.json"):
         (tmp_path / "cams" / name).unlink()
@@ -77,12 +77,12 @@ def test_a_run_that_was_stopped_resumes(data, python_run, tmp_path) -> None:
         assert shards(tmp_path / kind) == shards(python_run / kind)
 
 
-def test_other_settings_or_other_code_do_not_mix(data, python_run, tmp_path) -> None:
+def test_other_settings_and_other_code_are_refused(data, python_run, tmp_path) -> None:
     before = shards(python_run / "cams")
-    changed = call("generate", *options(data, python_run, **{"cam.epochs": 3}))
+    changed = call("generate", *options(data, python_run, **{"cam.scenes": 50}))
     assert changed.is_clean_error()
     assert "cam" in changed.err
-    assert "epochs" in changed.err
+    assert "scenes" in changed.err
     plugin = tmp_path / "own_method.py"
     plugin.write_text(FILE.read_text() + "# changed\n")
     other_code = call("generate", *options(data, python_run, plugin))
@@ -93,7 +93,7 @@ def test_other_settings_or_other_code_do_not_mix(data, python_run, tmp_path) -> 
 
 def test_segment_loads_no_diffusion_model(data, tmp_path) -> None:
     image = min((data / "JPEGImages").iterdir())
-    method = ("--method", "cam", "--plugins", FILE, "--cam.epochs", 1, "--model.name", "/nowhere")
+    method = ("--method", "cam", "--plugins", FILE, "--cam.scenes", 20, "--model.name", "/nowhere")
     done = call("segment", image, "--config", "shapes", *method, "--classes", "star, square", "--out", tmp_path)
     assert done.status == 0, done.err
     assert json.loads((tmp_path / f"{image.stem}.json").read_text())["method"] == "cam"
@@ -103,7 +103,7 @@ def test_segment_loads_no_diffusion_model(data, tmp_path) -> None:
 def test_the_method_on_images_in_memory(data) -> None:
     pl.load_plugins([str(FILE)])
     images = sorted((data / "JPEGImages").iterdir())[:3]
-    method = pl.ImageMethod("cam", vocabulary="shapes", epochs=1)
+    method = pl.ImageMethod("cam", vocabulary="shapes", scenes=20)
     results = list(method(images, ["star", "square"]))
     assert [result.scores.shape for result in results] == [(2, 128, 128)] * 3
     assert all(np.isfinite(result.scores).all() for result in results)
