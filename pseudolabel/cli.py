@@ -11,7 +11,7 @@ from pseudolabel.config import Experiment
 from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
-from pseudolabel.records import Kind
+from pseudolabel.records import Kind, Order
 
 if TYPE_CHECKING:
     from pseudolabel.runtime.rank import Rank
@@ -166,18 +166,27 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
     return report(segment_images(experiment, images, classes, sharpen))
 
 
-def sheet(experiment: Experiment, out_file: str = "", rows: int = 12, title: str = "") -> int:
-    """Draw a contact sheet of the first samples: image, ground truth, and CAM, pseudo-mask or segments.
+def sheet(
+    experiment: Experiment,
+    out_file: str = "",
+    rows: int = 12,
+    title: str = "",
+    order: Order = "first",
+    only: list[str] = NO_OPTIONS,
+) -> int:
+    """Draw a contact sheet: image, ground truth, and CAM, pseudo-mask or segments of each sample.
 
     Args:
         out_file: the PNG to write, by default OUT/sheet.png.
         rows: number of samples.
         title: printed on top.
+        order: which samples: the first, the worst or best by the confidence of their masks, or random ones.
+        only: keys of the samples to draw, instead of --rows and --order.
     """
     from pseudolabel.stages.sheet import draw_sheet
 
     target = out_file or f"{experiment.out.rstrip('/')}/sheet.png"
-    draw_sheet(experiment, target, rows, title)
+    draw_sheet(experiment, target, rows, title, order, only)
     print(f"contact sheet -> {target}")
     return 0
 

@@ -1,12 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.errors import NotOursError, SettingError, UserError
+from pseudolabel.io.folder import Folder
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.scores import read_confidences
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
@@ -53,6 +56,27 @@ def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: 
     again = call("sheet", *settings, "--source.split", "val", "--rows", 4)
     assert again.status == 0, again.err
     assert size(Path(experiment.out) / "sheet.png")[1] > drawn.height
+
+
+def test_the_order_follows_confidence(
+    experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sheet(name: str, **chosen: Any) -> bytes:
+        draw_sheet(experiment, str(tmp_path / f"{name}.png"), rows=2, title="", **chosen)
+        return (tmp_path / f"{name}.png").read_bytes()
+
+    write_labels(experiment, one_rank)
+    write_masks(experiment, one_rank)
+    known = sorted(read_confidences(Folder(experiment.out) / "masks"), key=lambda image: image.value)
+    keys = [image.key for image in known]
+    assert len({image.value for image in known}) == len(known) > 2
+    assert sheet("worst", order="worst") == sheet("two", only=keys[:2]) != sheet("other", only=keys[1::-1])
+    assert sheet("best", order="best") == sheet("last", only=keys[:-3:-1])
+    assert sheet("random", order="random") == sheet("again", order="random")
+    sheet("some", only=[keys[0], "nowhere"])
+    assert "not readable: nowhere" in caplog.text
+    with pytest.raises(UserError, match="named elsewhere, nowhere"):
+        sheet("none", only=["nowhere", "elsewhere"])
 
 
 def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:

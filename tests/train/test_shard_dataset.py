@@ -270,3 +270,10 @@ def test_training_goes_on_where_it_stopped(masks: Path, workers: int) -> None:
     resumed = batches()
     resumed.sampler.skip(4 * 5)
     assert keys(resumed, 5) == whole[4:]
+
+
+def test_the_least_confident_share_is_left_out(tmp_path: Path) -> None:
+    """MMSegmentation's config reaches `pseudolabel.ShardDataset`, which tests/shards checks."""
+    masks = write_masks(tmp_path / "masks", [3, 1])
+    with pytest.raises(ShardError, match="`leave_out` needs a confidence of each image"):
+        ShardDataset(str(masks), "voc", leave_out=0.25)
