@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
     from pseudolabel.experiment_file import open_experiment
+    from pseudolabel.exports.export import export
     from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     "cams",
     "evaluate",
+    "export",
     "generate",
     "load_model",
     "load_plugins",
@@ -82,6 +84,7 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
+    "exports.export": ("export",),
     "stages.functions": ("cams", "evaluate", "generate"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),

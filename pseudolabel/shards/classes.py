@@ -75,6 +75,21 @@ def recorded_classes(folder: Folder) -> list[RecordedClasses]:
     return found
 
 
+def read_run(folder: Folder) -> dict[str, Any]:
+    """What `run.json` holds; empty where there is none.
+
+    Raises:
+        ShardError: if it cannot be read.
+    """
+    if not folder.exists(RUN):
+        return {}
+    try:
+        run = json.loads(folder.read_bytes(RUN))
+        return {**run, "settings": run["settings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"'{folder.path}/{RUN}' cannot be read ({error!r}); correct it, or take it away") from error
+
+
 def _from_run(run: dict[str, Any], origin: str) -> RecordedClasses | None:
     settings, about = run["settings"], run.get("about", {})
     settings, about = (
