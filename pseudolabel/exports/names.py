@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-FormatName = Literal["png"]
+FormatName = Literal["png", "voc"]
