@@ -212,7 +212,7 @@ def export(
         ignore: label for pixels to ignore (255 in masks): 0 is background, 255 keeps them. By default png, voc and hf
             keep them, and they are background in the other formats.
         pieces: for coco. Each connected piece of a class is an instance; without it, each class of an image is one.
-        polygons: for coco. Write outlines instead of run lengths; they have no holes.
+        polygons: for coco. Write outlines instead of run lengths, but for instances with holes.
     """
     from pseudolabel.exports.export import export as write_export
 

@@ -58,7 +58,7 @@ def export(
         ignore: the label that ignored pixels (255) get: 0 for background, a class's label, or 255 to keep them. None is
             the format's own default.
         pieces: for coco: each connected piece of a class is an instance; else each class of an image is one.
-        polygons: for coco: outlines in place of run lengths; holes cannot be kept.
+        polygons: for coco: outlines in place of run lengths, but for instances with holes.
         keys: only these samples; None for all.
 
     Returns:

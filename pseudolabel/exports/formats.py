@@ -1,8 +1,10 @@
 """The formats of exports by name."""
 
+from pseudolabel.exports.coco import COCO
 from pseudolabel.exports.format import Format
 from pseudolabel.exports.names import FormatName
 from pseudolabel.exports.png import PNG
 from pseudolabel.exports.voc import VOC
+from pseudolabel.exports.yolo import YOLO
 
-FORMATS: dict[FormatName, Format] = {"png": PNG, "voc": VOC}
+FORMATS: dict[FormatName, Format] = {"png": PNG, "voc": VOC, "coco": COCO, "yolo": YOLO}

@@ -47,15 +47,16 @@ def _without_palette(png: bytes) -> bytes:
 
 def finish(collected: Collected, settings: Settings) -> None:
     """`data.yaml`, as Ultralytics reads it for semantic segmentation; it needs no `path`, so the folder may move."""
-    train, val = settings.splits * 2 if settings.splits == (ALL,) else settings.splits
-    data = {
-        "train": f"images/{train}".rstrip("/"),
-        "val": f"images/{val}".rstrip("/"),
-        "masks_dir": "masks",
-        "names": dict(enumerate(settings.classes.names)),
-    }
+    data = {**split_folders(settings), "masks_dir": "masks", "names": dict(enumerate(settings.classes.names))}
     with collected.write("data.yaml") as file:
         file.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode())
+
+
+def split_folders(settings: Settings) -> dict[str, str]:
+    """The folders of images for training and validation; where there are no splits, all images are for both."""
+    if settings.splits == (ALL,):
+        return {"train": "images", "val": "images"}
+    return {split: f"images/{split}" for split in settings.splits}
 
 
 PNG = Format(encode, finish)

@@ -175,7 +175,7 @@ def test_images_of_other_kinds_are_turned_into_upright_jpegs(run: Path, tmp_path
     [
         ({"split": 1.0}, r"`split` 1.0: give the share"),
         ({"ignore": 4}, r"`ignore` 4: give 0 for background, a class's label up to 3, or 255"),
-        ({"pieces": True}, r"`pieces` is for `to`"),
+        ({"pieces": True}, r"`pieces` is for `to` coco, not for png"),
     ],
 )
 def test_options_out_of_range(run: Path, tmp_path: Path, options, message: str) -> None:
