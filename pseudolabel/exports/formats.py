@@ -2,9 +2,10 @@
 
 from pseudolabel.exports.coco import COCO
 from pseudolabel.exports.format import Format
+from pseudolabel.exports.labelstudio import LABEL_STUDIO
 from pseudolabel.exports.names import FormatName
 from pseudolabel.exports.png import PNG
 from pseudolabel.exports.voc import VOC
 from pseudolabel.exports.yolo import YOLO
 
-FORMATS: dict[FormatName, Format] = {"png": PNG, "voc": VOC, "coco": COCO, "yolo": YOLO}
+FORMATS: dict[FormatName, Format] = {"png": PNG, "voc": VOC, "coco": COCO, "yolo": YOLO, "labelstudio": LABEL_STUDIO}
