@@ -73,6 +73,7 @@ def export(
     shards = _open_shards(os.fspath(out))
     label = _check_ignore(ignore, chosen, to, shards.names)
     classes = Classes(shards.names, label == IGNORE)
+    chosen.check(classes)
     name = Path(folder).resolve().name
     settings = Settings(classes, split, name, pieces, polygons, shards.run)
     target = ExportFolder(os.fspath(folder))

@@ -103,6 +103,7 @@ class Format:
         ignore: the label that pixels to ignore get by default; 255 keeps them.
         can_ignore: whether the format can keep pixels to ignore.
         options: of `pieces` and `polygons`, those that it knows.
+        check: raises SettingError where classes cannot be written in this format.
         needs: a package to import, and the extra that brings it; empty where none is needed.
     """
 
@@ -111,4 +112,5 @@ class Format:
     ignore: int = IGNORE
     can_ignore: bool = True
     options: frozenset[str] = frozenset()
+    check: Callable[[Classes], None] = lambda classes: None
     needs: tuple[str, str] = ("", "")
