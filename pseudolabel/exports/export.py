@@ -6,14 +6,14 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pseudolabel.errors import SampleError, SettingError, ShardError
-from pseudolabel.exports.format import Classes, Format, Settings
+from pseudolabel.exports.format import Classes, Format, Packing, Rows, Settings
 from pseudolabel.exports.formats import FORMATS
 from pseudolabel.exports.names import FormatName
 from pseudolabel.exports.result import ExportResult
@@ -29,6 +29,7 @@ from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.shards.classes import read_run, recorded_classes
 from pseudolabel.shards.find import find_shards, folder_of, hint, warn_if_unfinished
 from pseudolabel.shards.index import load_index
+from pseudolabel.shards.packing import DigestedFile
 
 MISSING = "missing"  # status of a key that no shard has
 
@@ -208,33 +209,46 @@ class _Export:
         path, unit = self._shards.paths[number], Unit(self._shards.stamps[number])
         hashes = before.files if before is not None else {}
         folder, _, name = path.rpartition("/")
-        try:
-            with Folder(folder or ".").open(name) as file:
+        with ExitStack() as stack:
+            packed = _Packed(self._format.pack, self._settings, self._names[number], self._target, hashes, stack)
+            try:
+                file = stack.enter_context(Folder(folder or ".").open(name))
                 for key, members in read_tar(file):
-                    self._export(path, key, members, unit, hashes)
+                    self._export(path, key, members, unit, hashes, packed)
                     now = len(unit.samples) + len(unit.failures) + unit.left_out
                     progress.update(done + now, failed + len(unit.failures))
-        except (tarfile.TarError, OSError) as error:
-            raise ShardError(f"shard '{path}' cannot be read: {error}; {hint(path)}") from error
+            except (tarfile.TarError, OSError) as error:
+                raise ShardError(f"shard '{path}' cannot be read: {error}; {hint(path)}") from error
+            packed.close()
+        unit.packed = packed.hashes()
         return unit
 
-    def _export(self, path: str, key: str, members: Mapping[str, bytes], unit: Unit, before: Mapping[str, str]) -> None:
+    def _export(
+        self,
+        path: str,
+        key: str,
+        members: Mapping[str, bytes],
+        unit: Unit,
+        before: Mapping[str, str],
+        packed: "_Packed",
+    ) -> None:
         if self._wanted is not None and key not in self._wanted:
             unit.left_out += 1
             return
         settings = self._settings
         try:
             sample = read_sample(path, key, members, len(settings.classes.names), self._ignore, settings.share)
-            files, note = self._format.encode(sample, settings)
+            files, note, row = self._format.encode(sample, settings)
             obstacle = next(filter(None, map(self._target.obstacle, files)), "")
             if obstacle:
                 raise SampleError("name", obstacle)
         except SampleError as error:
             unit.failures.append({"key": key, "status": error.status, "message": str(error)})
             return
-        unit.samples.append({
-            "key": key, "split": sample.split, "note": dict(note), "files": self._target.put(files, before)
-        })  # fmt: skip
+        written = self._target.put(files, before)
+        if row is not None:
+            packed.add(sample.split, row)
+        unit.samples.append({"key": key, "split": sample.split, "note": dict(note), "files": written})
 
     def parts(self) -> Iterator[tuple[str, Iterator[Mapping[str, Any]]]]:
         """The notes by shard."""
@@ -279,6 +293,39 @@ class _Export:
         return ExportResult(
             self._target.folder.path, samples, counts, dict(statuses), left_out, written, round(seconds, 2), first
         )
+
+
+class _Packed:
+    """The files that hold all samples of a shard, one for each split; each begins with its first sample."""
+
+    def __init__(
+        self,
+        packing: Packing | None,
+        settings: Settings,
+        shard: str,
+        target: ExportFolder,
+        before: Mapping[str, str],
+        stack: ExitStack,
+    ) -> None:
+        self._packing, self._settings, self._shard = packing, settings, shard
+        self._target, self._before, self._stack = target, before, stack
+        self._files: dict[str, DigestedFile] = {}
+        self._rows: dict[str, Rows] = {}
+
+    def add(self, split: str, row: Mapping[str, Any]) -> None:
+        assert self._packing is not None
+        if split not in self._rows:
+            name = self._packing.name(self._shard, split)
+            self._files[name] = self._stack.enter_context(self._target.pack(name, self._before))
+            self._rows[split] = self._packing.open(cast(BinaryIO, self._files[name]), self._settings)
+        self._rows[split].add(row)
+
+    def close(self) -> None:
+        for rows in self._rows.values():
+            rows.close()
+
+    def hashes(self) -> dict[str, str]:
+        return {name: file.sha256 for name, file in self._files.items()}
 
 
 def _listed(first: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:

@@ -71,10 +71,39 @@ class Settings:
 
 
 class Encoded(NamedTuple):
-    """What becomes of a sample: its own files by name, and what the files about all samples need to know of it."""
+    """What becomes of a sample.
+
+    Attributes:
+        files: its own files by name.
+        note: what the files about all samples need to know of it.
+        row: its row in the file of its shard, where the format packs shards.
+    """
 
     files: Mapping[str, bytes]
     note: Mapping[str, Any]
+    row: Mapping[str, Any] | None = None
+
+
+class Rows(Protocol):
+    """Writes the rows of a shard into a file."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a row, or hold it for a while."""
+
+    def close(self) -> None:
+        """Write the rest; the file itself stays open."""
+
+
+class Packing(NamedTuple):
+    """How a format packs the samples of a shard into files, one for each split.
+
+    Attributes:
+        name: of the file, by the shard's name and the split.
+        open: begins to write rows into a file.
+    """
+
+    name: Callable[[str, str], str]
+    open: Callable[[BinaryIO, Settings], Rows]
 
 
 class Collected(Protocol):
@@ -103,6 +132,7 @@ class Format:
         ignore: the label that pixels to ignore get by default; 255 keeps them.
         can_ignore: whether the format can keep pixels to ignore.
         options: of `pieces` and `polygons`, those that it knows.
+        pack: how the samples of a shard become files; None where each sample has its own.
         check: raises SettingError where classes cannot be written in this format.
         needs: a package to import, and the extra that brings it; empty where none is needed.
     """
@@ -112,5 +142,6 @@ class Format:
     ignore: int = IGNORE
     can_ignore: bool = True
     options: frozenset[str] = frozenset()
+    pack: Packing | None = None
     check: Callable[[Classes], None] = lambda classes: None
     needs: tuple[str, str] = ("", "")

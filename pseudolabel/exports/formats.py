@@ -3,6 +3,7 @@
 from pseudolabel.exports.coco import COCO
 from pseudolabel.exports.cvat import CVAT
 from pseudolabel.exports.format import Format
+from pseudolabel.exports.huggingface import HUGGING_FACE
 from pseudolabel.exports.labelstudio import LABEL_STUDIO
 from pseudolabel.exports.names import FormatName
 from pseudolabel.exports.png import PNG
@@ -16,4 +17,5 @@ FORMATS: dict[FormatName, Format] = {
     "yolo": YOLO,
     "labelstudio": LABEL_STUDIO,
     "cvat": CVAT,
+    "hf": HUGGING_FACE,
 }

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-FormatName = Literal["png", "voc", "coco", "yolo", "labelstudio", "cvat"]
+FormatName = Literal["png", "voc", "coco", "yolo", "labelstudio", "cvat", "hf"]

@@ -28,18 +28,20 @@ class Unit:
         left_out: number of samples that were not asked for.
         samples: a record of each exported sample, in the shard's order: `key`, `split`, `note`, and `files`, the
             sha256 of each file by name.
+        packed: sha256 by name of the files that hold all samples of the shard.
         failures: `key`, `status` and `message` of each sample that could not be exported.
     """
 
     stamp: list[int]
     left_out: int = 0
+    packed: dict[str, str] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def files(self) -> dict[str, str]:
         """The sha256 of every file by name."""
-        return {name: own for sample in self.samples for name, own in sample["files"].items()}
+        return {**self.packed, **{name: own for sample in self.samples for name, own in sample["files"].items()}}
 
     @property
     def statuses(self) -> Counter[str]:
@@ -96,7 +98,7 @@ class ExportFolder:
         """What is noted of a shard; None where nothing valid is."""
         try:
             head, *lines = map(json.loads, self._hidden.read_bytes(f"{name}.jsonl").splitlines())
-            unit = Unit(head["stamp"], head["left_out"])
+            unit = Unit(head["stamp"], head["left_out"], head["packed"])
             for line in lines:
                 (unit.failures if "status" in line else unit.samples).append(line)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -105,7 +107,8 @@ class ExportFolder:
 
     def write(self, name: str, unit: Unit, before: Unit | None) -> None:
         """Note what became of a shard, and remove the files of its samples that are exported no more."""
-        lines = [{"stamp": unit.stamp, "left_out": unit.left_out}, *unit.samples, *unit.failures]
+        head = {"stamp": unit.stamp, "left_out": unit.left_out, "packed": unit.packed}
+        lines = [head, *unit.samples, *unit.failures]
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         kept = unit.files
         for file, own in (before.files if before is not None else {}).items():
@@ -125,16 +128,27 @@ class ExportFolder:
         """
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         for name, data in files.items():
-            there = self._sha256(name)
-            if there == hashes[name]:
-                continue
-            if there is not None and there != before.get(name):
-                raise NotOursError(
-                    f"'{self.folder.path}/{name}' was not written by this export, or was changed since, so it is not "
-                    f"overwritten; choose another {OPTION}, or move it away"
-                )
-            self.folder.write_bytes(name, data)
+            if self._is_needed(name, hashes[name], before):
+                self.folder.write_bytes(name, data)
         return hashes
+
+    @contextmanager
+    def pack(self, name: str, before: Mapping[str, str]) -> Iterator[DigestedFile]:
+        """Write a file of a shard's samples from beginning to end; arguments and errors as of `put`."""
+        with self.folder.write(name) as file:
+            digested = DigestedFile(file)
+            yield digested
+            self._is_needed(name, digested.sha256, before)
+
+    def _is_needed(self, name: str, own: str, before: Mapping[str, str]) -> bool:
+        """Whether a file with this sha256 has to be written; raises NotOursError if it may not be."""
+        there = self._sha256(name)
+        if there not in (None, own, before.get(name)):
+            raise NotOursError(
+                f"'{self.folder.path}/{name}' was not written by this export, or was changed since, so it is not "
+                f"overwritten; choose another {OPTION}, or move it away"
+            )
+        return there != own
 
     def obstacle(self, name: str) -> str:
         """Why a file with this name can never be written here; empty if it can."""
