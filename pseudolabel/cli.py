@@ -219,6 +219,25 @@ def export(
     return report(write_export(run, to, out, split=split, ignore=ignore, pieces=pieces, polygons=polygons))
 
 
+def push(run: str, repo: str, token: str | None = None, private: bool = False, revision: str | None = None) -> int:
+    """Upload an export in the format hf, or the mask shards of a run, to the Hugging Face hub as a data set.
+
+    For example: pseudolabel push exports/mine my-name/my-masks --private
+
+    datasets.load_dataset("my-name/my-masks") then reads it. A data set card that the repository has already is kept.
+
+    Args:
+        run: a folder that export --to hf wrote; or the output folder of generate or refine, such as runs/mine.
+        repo: the repository, such as my-name/my-masks; it is created where it is missing.
+        token: for the hub; by default the one that 'hf auth login' has stored, or HF_TOKEN.
+        private: create the repository for its owner alone; one that exists stays as it is.
+        revision: branch to upload to, created where it is missing; by default the main one.
+    """
+    from pseudolabel.exports.push import push as upload
+
+    return report(upload(run, repo, token=token, private=private, revision=revision))
+
+
 def verify(folder: str) -> int:
     """Check every hash, count and member of a folder of CAM or mask shards.
 
@@ -350,6 +369,7 @@ COMMANDS = {
     ),
     "sheet": Command(sheet, ("out", *_DATA), is_alone=True),
     "export": Command(export, is_alone=True, interrupted="what is written is kept; the same command completes it"),
+    "push": Command(push, is_alone=True, interrupted="the same command completes the upload"),
     "verify": Command(verify, is_alone=True),
     "failures": Command(failures, is_alone=True),
     "train": Command(train, interrupted=_TRAINING),
