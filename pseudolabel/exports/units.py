@@ -114,6 +114,7 @@ class ExportFolder:
         for file, own in (before.files if before is not None else {}).items():
             if file not in kept and self._sha256(file) == own:
                 self.folder.remove(file)
+        self.folder.sync(kept)
         self._hidden.write_bytes(f"{name}.jsonl", text.encode("utf-8", "surrogatepass"))
 
     def put(self, files: Mapping[str, bytes], before: Mapping[str, str]) -> dict[str, str]:
@@ -129,7 +130,7 @@ class ExportFolder:
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         for name, data in files.items():
             if self._is_needed(name, hashes[name], before):
-                self.folder.write_bytes(name, data)
+                self.folder.write_bytes(name, data, synced=False)  # `write` syncs all of a shard at once
         return hashes
 
     @contextmanager
