@@ -191,15 +191,15 @@ class _Export:
         with show_progress("export", total) as progress:
             for number, count in enumerate(self._shards.counts):
                 before = self._target.read(self._names[number])
-                if before is None or before.stamp != self._shards.stamps[number]:
-                    unit = self._do(number, before, progress, done, failed)
-                    self._target.write(self._names[number], unit, before)
-                    written += len(unit.samples)
-                else:
-                    unit = before
-                    progress.restart()
+                is_done = before is not None and before.stamp == self._shards.stamps[number]
+                unit = before if before is not None and is_done else self._do(number, before, progress, done, failed)
                 done, failed = done + count, failed + len(unit.failures)
                 progress.update(done, failed)
+                if is_done:
+                    progress.restart()  # the rate is that of what this call exports
+                else:
+                    self._target.write(self._names[number], unit, before)
+                    written += len(unit.samples)
         self._format.finish(self, self._settings)
         with self.write("classes.json") as file:
             file.write(encode_json({"classes": self._settings.classes.listed()}))

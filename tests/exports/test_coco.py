@@ -121,3 +121,40 @@ def test_the_json_says_nothing_twice(run: Path, tmp_path: Path) -> None:
     data = json.loads((tmp_path / "coco" / "annotations" / "instances.json").read_text(encoding="utf-8"))
     assert data.keys() == {"info", "categories", "images", "annotations"}
     assert len({annotation["id"] for annotation in data["annotations"]}) == len(data["annotations"])
+
+
+def test_supervision_reads_it(run: Path, tmp_path: Path, drawn) -> None:
+    try:
+        import supervision
+    except ImportError as error:
+        pytest.skip(f"supervision cannot be imported here: {error}")
+    pl.export(run, to="coco", folder=tmp_path / "coco", pieces=True)
+    images = tmp_path / "coco" / "images"
+    data = supervision.DetectionDataset.from_coco(
+        str(images), str(tmp_path / "coco" / "annotations" / "instances.json")
+    )
+    assert data.classes == list(NAMES[1:])
+    assert len(data) == len(drawn)
+    for path, _, found in data:
+        labels = np.zeros((40, 56), np.uint8)
+        for mask, number in zip(found.mask if found.mask is not None else (), found.class_id, strict=True):
+            labels[np.asarray(mask).astype(bool)] = number + 1
+        expected = drawn[str(Path(path).relative_to(images).with_suffix(""))]
+        np.testing.assert_array_equal(labels, np.where(expected == 255, 0, expected))
+
+
+def test_datumaro_reads_it(run: Path, tmp_path: Path, drawn) -> None:
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed")
+    pl.export(run, to="coco", folder=tmp_path / "coco", split=0.5)
+    data = datumaro.Dataset.import_from(str(tmp_path / "coco"), "coco_instances")
+    labels = [label.name for label in data.categories()[datumaro.AnnotationType.label]]
+    assert set(NAMES[1:]) <= set(labels)
+    found = {item.id: item for item in data}
+    assert found.keys() == drawn.keys()
+    for key, expected in drawn.items():
+        painted = np.zeros((40, 56), np.uint8)
+        for annotation in found[key].annotations:
+            if annotation.type != datumaro.AnnotationType.mask:
+                continue  # it makes a box of each instance, too
+            painted[annotation.image.astype(bool)] = NAMES.index(labels[annotation.label])
+        np.testing.assert_array_equal(painted, np.where(expected == 255, 0, expected))
