@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
     from pseudolabel.experiment_file import open_experiment
+    from pseudolabel.exports.export import export
+    from pseudolabel.exports.push import push
     from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
@@ -66,10 +68,12 @@ __all__ = [
     "__version__",
     "cams",
     "evaluate",
+    "export",
     "generate",
     "load_model",
     "load_plugins",
     "open_experiment",
+    "push",
     "refine",
     "register_method",
 ]
@@ -82,6 +86,8 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
+    "exports.export": ("export",),
+    "exports.push": ("push",),
     "stages.functions": ("cams", "evaluate", "generate"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),

@@ -26,6 +26,7 @@ ALLOWED = {
     "methods": MODELS - {"sources"},
     "shards": LOW,
     "evaluation": LOW | {"shards"},
+    "exports": LOW | {"shards"},
     "views": LOW | {"shards", "evaluation"},
     "stages": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "shapes"},
     "papers": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "stages"},

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import ShardError
-from pseudolabel.shards.classes import check_vocabulary
+from pseudolabel.io.folder import Folder
+from pseudolabel.shards.classes import check_vocabulary, recorded_classes, write_classes
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.shard_dataset import ShardDataset
 from tests.shards.samples import write_masks
@@ -84,3 +85,20 @@ def test_shards_about_which_nothing_is_known_are_read(tmp_path):
 def test_regions_without_classes_are_no_masks(masks):
     with pytest.raises(ShardError, match="regions that only tell apart, without classes"):
         check_vocabulary([f"{masks}/segments-000000.tar"], load_vocabulary("shapes"))
+
+
+def test_classes_are_written_as_they_are_read(tmp_path):
+    folder = Folder(str(tmp_path))
+    write_classes(folder, SHAPES)
+    assert [recorded.names for recorded in recorded_classes(folder)] == [SHAPES]
+    assert json.loads((tmp_path / "id2label.json").read_text())["255"] == "ignore"
+    write_classes(folder, ("background", "Käse"))
+    assert recorded_classes(folder)[0].names == ("background", "Käse")
+
+
+@pytest.mark.parametrize("name", ["id2label.json", "README.md"])
+def test_files_of_others_stay(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    write_classes(Folder(str(tmp_path)), SHAPES)
+    assert (tmp_path / name).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"id2label.json", "README.md", ".pseudolabel.manifest"}
