@@ -52,7 +52,7 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_folder_imports_from_its_left_alone(path: Path) -> None:
+def test_folders_import_only_from_their_left(path: Path) -> None:
     inside = path.relative_to(ROOT)
     own = "pseudolabel_train" if inside.parts[0] == "train" else inside.with_suffix("").parts[1]
     if own in DOORS and len(inside.parts) == 2:
@@ -65,7 +65,7 @@ def test_every_folder_has_its_rule() -> None:
     assert folders <= ALLOWED.keys()
 
 
-def test_only_stages_and_the_command_line_see_an_experiment() -> None:
+def test_only_stages_and_the_command_line_use_an_experiment() -> None:
     """Components take the values that they need."""
     seen = set()
     for path in modules():

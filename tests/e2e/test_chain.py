@@ -63,7 +63,7 @@ def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(out / "masks") == shards(shapes.out / "masks")
 
 
-def test_refine_is_there_before_cams(shapes: Shapes, tmp_path: Path) -> None:
+def test_refine_can_start_before_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
     follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
     shapes.begun(out, units=3)

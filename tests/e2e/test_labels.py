@@ -52,7 +52,7 @@ def test_one_hot_vectors_give_the_true_classes(shapes: Shapes, tmp_path: Path, f
     assert read_names(tmp_path) == {key: set(names) for key, names in truth.items()}
 
 
-def test_labels_of_which_none_is_a_class_are_told_before_the_model_is_loaded(shapes: Shapes, tmp_path: Path) -> None:
+def test_labels_without_a_class_are_refused_before_the_model_is_loaded(shapes: Shapes, tmp_path: Path) -> None:
     arguments = ("--vocabulary", "dog, cat", "--model.name", str(tmp_path / "no model"))
     outcome = expect(1, call("cams", *shapes.at(tmp_path), *arguments))
     assert outcome.is_clean_error()
@@ -61,7 +61,7 @@ def test_labels_of_which_none_is_a_class_are_told_before_the_model_is_loaded(sha
     assert any(f"unknown class '{name}'" in outcome.err for name in NAMES)
 
 
-def test_captions_in_other_spellings_are_those_of_the_images(shapes: Shapes, tmp_path: Path) -> None:
+def test_captions_match_classes_in_other_spellings(shapes: Shapes, tmp_path: Path) -> None:
     lines: dict[str, list[dict[str, str]]] = {"as written": [], "spelled": []}
     for key, names in true_labels(shapes).items():
         for name in names:

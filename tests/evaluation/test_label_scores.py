@@ -13,7 +13,7 @@ LISTS = "val_predicted_classes.json"
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_are_those_of_a_plain_count(seed: int) -> None:
+def test_scores_equal_a_plain_count(seed: int) -> None:
     generator = np.random.default_rng(seed)
     classes = 6
     draws = [[set(np.flatnonzero(generator.random(classes) < 0.3) + 1) for _ in range(30)] for _ in range(2)]
@@ -29,7 +29,7 @@ def test_scores_are_those_of_a_plain_count(seed: int) -> None:
         assert scores.by_class[index - 1] == pytest.approx([hits / said, hits / there, 2 * hits / (said + there)])
 
 
-def test_nothing_to_divide_by() -> None:
+def test_a_zero_denominator() -> None:
     scores = LabelScores.count([((1,), ()), ((), (2,))], 3)
     np.testing.assert_array_equal(scores.by_class, [[0, np.nan, 0], [np.nan, 0, 0], [np.nan] * 3])
     assert scores.micro == (0, 0, 0)
@@ -66,7 +66,7 @@ def test_the_published_lists_score_as_measured(voc_lists: Path, union: str, prec
     assert tuple(round(score, 3) for score in scores.micro[:2]) == (precision, recall)
 
 
-def test_people_are_found_by_synonyms(voc_lists: Path) -> None:
+def test_synonyms_find_persons(voc_lists: Path) -> None:
     person = load_vocabulary("voc").index("person") - 1
     assert round(score_lists(voc_lists, "image_similarity+text_similarity").by_class[person, 1], 2) == 0.34
     assert score_lists(voc_lists, "image_similarity+synonym_matching").by_class[person, 1] > 0.7

@@ -90,7 +90,7 @@ def assert_same_masks(labels, proposals):
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_gives_the_masks_of_the_plain_loop(name, switch):
+def test_masks_equal_the_plain_loop(name, switch):
     model, config = loaded(name), replace(BASE[name], **switch)
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     (proposals,) = merge(maps, config)
@@ -99,7 +99,7 @@ def test_gives_the_masks_of_the_plain_loop(name, switch):
     assert_same_masks(suppress(proposals, SIZE), expected)
 
 
-def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
+def test_masks_equal_the_plain_loop_at_other_sizes():
     model, config = loaded("tiny_v2"), BASE["tiny_v2"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     tensor = plain.aggregate(plain_attention("tiny_v2", config.timestep), config.weights)
@@ -108,7 +108,7 @@ def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
 
 
 @pytest.mark.parametrize("switch", [switch for switch in SWITCHES if switch != {"precision": "float16"}][1:], ids=str)
-def test_every_switch_shows(switch):
+def test_every_option_matters(switch):
     """Agreement says something only if a method with another switch would not agree."""
     model, config = loaded("tiny"), BASE["tiny"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
@@ -120,7 +120,7 @@ def test_every_switch_shows(switch):
 
 @pytest.mark.parametrize("switch", [{}, {"merging": "strict"}, {"precision": "float16"}, {"iterations": 1}], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_merges_made_up_maps_like_the_plain_loop(seed, switch):
+def test_merges_of_random_maps_equal_the_plain_loop(seed, switch):
     config = replace(DiffSegConfig(anchors=6, threshold=1.0 - 0.1 * seed), **switch)
     maps = structured(10, 4, noise=0.7, seed=seed)
     (proposals,) = merge(maps[None], config)
@@ -131,7 +131,7 @@ def test_merges_made_up_maps_like_the_plain_loop(seed, switch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
-def test_merges_larger_made_up_maps_like_the_plain_loop(switch):
+def test_merges_of_larger_random_maps_equal_the_plain_loop(switch):
     config = replace(DiffSegConfig(anchors=8, threshold=0.55), **switch)
     maps = structured(32, 7, noise=0.7)
     (proposals,) = merge(maps[None], config)
@@ -141,7 +141,7 @@ def test_merges_larger_made_up_maps_like_the_plain_loop(switch):
     np.testing.assert_array_equal(suppress(proposals, SIZE).numpy(), plain.segment(expected, SIZE))
 
 
-def test_float16_compares_what_half_precision_keeps():
+def test_float16_compares_rounded_values():
     """Two maps that are just alike before rounding and just not after it, or the other way round."""
     rows = structured(2, 1, noise=0.5)
     exact, rounded = divergences(rows, rows), divergences(rows.half().float(), rows.half().float())
@@ -160,7 +160,7 @@ def test_float16_compares_what_half_precision_keeps():
 
 @pytest.mark.parametrize("weights", ["per_resolution", "per_tensor"])
 @pytest.mark.parametrize("sides", [(8, 4, 2), (9, 5, 3), (6, 6, 1)])
-def test_aggregates_any_sides_like_the_plain_loop(sides, weights):
+def test_aggregation_of_any_sides_equals_the_plain_loop(sides, weights):
     generator = torch.Generator().manual_seed(0)
     levels, tensors = [], []
     for count, side in enumerate(sorted(set(sides), reverse=True), 1):
@@ -199,21 +199,21 @@ def test_anchors_of_the_released_code():
     assert anchor_positions(8, 1).tolist() == [3 * 8 + 3]
 
 
-def test_divergences_are_scipys():
+def test_divergences_equal_scipys():
     one, other = structured(5, 3, seed=1), structured(5, 2, seed=2)[:7]
     expected = [[(entropy(p, q) + entropy(q, p)) / 2 for q in other.double()] for p in one.double()]
     np.testing.assert_allclose(divergences(one, other).numpy(), expected, atol=2e-6)
     np.testing.assert_allclose(divergences(one.double(), other.double()).numpy(), expected, atol=1e-12)
 
 
-def test_divergences_of_maps_with_zeros_are_finite_and_plain():
+def test_divergences_of_maps_with_zeros_are_finite():
     maps = torch.eye(3) * 0.9 + torch.tensor([0.1, 0, 0])
     expected = [[plain.divergence(p, q) for q in maps.double().numpy()] for p in maps.double().numpy()]
     np.testing.assert_allclose(divergences(maps, maps).numpy(), expected, rtol=1e-5, atol=1e-5)
     assert expected[1][2] > 30
 
 
-def test_images_of_a_batch_do_not_mix(monkeypatch):
+def test_images_of_a_batch_are_independent(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
     method = AggregatedAttention(model, config)
     (together,) = method(latents(model, 0, 1, 2))
@@ -227,7 +227,7 @@ def test_images_of_a_batch_do_not_mix(monkeypatch):
         torch.testing.assert_close(found, merge(expected, config)[0], atol=1e-5, rtol=1e-3)
 
 
-def test_small_steps_change_nothing(monkeypatch):
+def test_the_size_of_steps_changes_nothing(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
 
     def labels():
@@ -244,7 +244,7 @@ def test_the_first_of_equal_proposals_wins():
     assert suppress(torch.stack([low, high, high, low]), (5, 3)).unique().tolist() == [1]
 
 
-def test_names_segments_like_the_plain_loop():
+def test_segment_names_equal_the_plain_loop():
     model = loaded("shapes")
     image, prompt = scene(1), "a photograph of circle and star"
     names = {name: token for token, name in enumerate(prompt.split(" "), 1)}
@@ -285,6 +285,6 @@ def test_a_small_class_wins_where_its_share_is_largest():
     ],
     ids=str,
 )
-def test_refuses_settings_that_make_no_sense(switch, message):
+def test_invalid_settings_are_refused(switch, message):
     with pytest.raises(SettingError, match=message):
         AggregatedAttention(loaded("tiny"), DiffSegConfig(**switch))

@@ -80,7 +80,7 @@ def label_plainly(config, name, sample):
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_masks_are_those_of_the_plain_way(clip, name, switch):
+def test_masks_equal_a_plain_version(clip, name, switch):
     config = configure(clip, name, **switch)
     named = set()
     for sample, found in zip(samples(), label(config, name), strict=True):
@@ -94,7 +94,7 @@ def test_masks_are_those_of_the_plain_way(clip, name, switch):
 
 
 @pytest.mark.slow
-def test_every_switch_shows(clip):
+def test_every_option_matters(clip):
     usual = label(configure(clip))
     for switch in SWITCHES[1:]:
         other = label(configure(clip, **switch))
@@ -118,7 +118,7 @@ def test_the_seed_matters(clip):
     assert any((one != other).any() for one, other in zip(label(config), label(config, seed=1), strict=True))
 
 
-def test_images_without_candidates_run_nothing(clip):
+def test_images_without_candidates_run_no_model(clip):
     predictor = FreeSegDiffPredictor(context("tiny", VOCABULARY), configure(clip))
     bare = [Sample("a", Image.new("RGB", (30, 20)), ())]
     begun = []
@@ -139,7 +139,7 @@ def test_images_without_candidates_run_nothing(clip):
     ],
     ids=str,
 )
-def test_refuses_settings_that_make_no_sense(clip, switch, message):
+def test_invalid_settings_are_refused(clip, switch, message):
     with pytest.raises(SettingError, match=message):
         label(configure(clip, **switch))
 

@@ -17,13 +17,13 @@ from tests.shards.runs import write_run
 SHARD = "cams-000001.tar"
 
 
-def test_a_sound_run(run: Folder) -> None:
+def test_a_valid_run(run: Folder) -> None:
     seen: list[tuple[int, int]] = []
     assert verify(run, lambda done, total: seen.append((done, total))) == []
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_sound_run_of_masks(tmp_path: Path, mask_members: Members) -> None:
+def test_a_valid_run_of_masks(tmp_path: Path, mask_members: Members) -> None:
     assert verify(write_run(tmp_path / "masks", "masks", [[("a", mask_members)], []])) == []
 
 
@@ -114,7 +114,7 @@ def reopen(run: Folder) -> None:
         (reopen, f"{SHARD}: the retry of its failed samples is not finished"),
     ],
 )
-def test_damage_is_found(run: Folder, damage: Callable[[Folder], None], fault: str) -> None:
+def test_damage_is_reported(run: Folder, damage: Callable[[Folder], None], fault: str) -> None:
     damage(run)
     faults = verify(run)
     assert any(fault in found for found in faults), faults
@@ -146,7 +146,9 @@ def small_jpeg() -> bytes:
         ({"txt": b"one too many"}, "has members"),
     ],
 )
-def test_a_bad_member_of_a_cam_shard(run: Folder, cam_members: Members, change: dict[str, bytes], fault: str) -> None:
+def test_an_invalid_member_of_a_cam_shard(
+    run: Folder, cam_members: Members, change: dict[str, bytes], fault: str
+) -> None:
     forge(run, [("a", {**cam_members, **change})])
     assert any(fault in found for found in verify(run))
 
@@ -161,7 +163,7 @@ def test_a_bad_member_of_a_cam_shard(run: Folder, cam_members: Members, change: 
         ({"json": b"[]"}, "cannot be read"),
     ],
 )
-def test_a_bad_member_of_a_mask_shard(
+def test_an_invalid_member_of_a_mask_shard(
     tmp_path: Path, mask_members: Members, change: dict[str, bytes], fault: str
 ) -> None:
     run = write_run(tmp_path / "masks", "masks", [[("a", mask_members)]])

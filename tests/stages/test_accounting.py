@@ -120,7 +120,7 @@ def run(root: Path, out: Path, rank: Rank) -> Summary:
 @example([Item(("cat",), "x", "", "link to the store"), Item(("dog", "[v1]"), "y", "", "link to the store")])
 @example([Item(("__a__",), "x", ".jpg", "JPEG"), Item(("cat", "__a__"), "\n", ".jpg?w=1", "PNG")])
 @given(st.lists(ITEMS, max_size=12))
-def test_whatever_lies_in_a_folder_is_accounted_for(items: list[Item]) -> None:
+def test_every_file_of_a_folder_is_accounted_for(items: list[Item]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, store, out = Path(folder, "in [v1]::x"), Path(folder, "store"), Path(folder, "out [v1]")
         (root / "cat").mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_whatever_lies_in_a_folder_is_accounted_for(items: list[Item]) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a"])
-def test_the_example_that_hypothesis_starts_from(tmp_path: Path, one_rank: Rank, name: str) -> None:
+def test_the_first_example_of_hypothesis(tmp_path: Path, one_rank: Rank, name: str) -> None:
     (tmp_path / "in/cat").mkdir(parents=True)
     (tmp_path / "in/cat" / name).write_bytes(CONTENT["JPEG"])
     (tmp_path / "in/cat/notes.txt").touch()

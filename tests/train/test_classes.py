@@ -50,7 +50,7 @@ def test_training_and_validation_have_the_same_classes():
         check_same(named("voc"), data(swapped))
 
 
-def test_zero_is_a_class_on_both_sides_or_on_none():
+def test_zero_is_a_class_in_training_and_validation_or_in_neither():
     assert dataset_metainfo(load_vocabulary("cityscapes27"))["reduce_zero_label"]
     check_same(named("cityscapes27"), named("cityscapes27"))
     names = dataset_metainfo(load_vocabulary("cityscapes27"))["classes"]
