@@ -27,7 +27,7 @@ CONFIGS = [f"configs/deeplabv2/deeplabv2_r18_shapes{kind}.py" for kind in ("", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results, written anew")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results, overwritten")
     parser.add_argument("--seed", type=int, default=SEED, help="of the images and of training")
     arguments = parser.parse_args()
     metrics = demonstrate(arguments.out, arguments.seed)
@@ -106,7 +106,7 @@ Trained on these pseudo-masks:    mIoU {miou["val_miou"]} on {metrics["val_image
 that the same training reaches on exact masks. {metrics["seconds"]:.0f} s in all.
 Look at {out}/sheet.png; the shards are in {out}/masks, the segmenter in {out}/train, the figures in {out}/metrics.json.
 
-The small model of this demo is trained on Shapes only. For your own images, one folder per class, with Stable Diffusion:
+The small model of this demo is made for Shapes only. For your own images, one folder per class, with Stable Diffusion:
   accelerate launch -m pseudolabel generate --source.kind folder --source.path IMAGES \\
       --vocabulary "dog, cat" --out runs/mine"""
 

@@ -157,12 +157,12 @@ def test_command_line_errors_have_clear_messages(arguments: tuple[str, ...], mes
     ],
 )
 def test_renamed_settings_are_reported(old: str, value: str, new: str, tmp_path: Path) -> None:
-    told = re.sub("`([a-z_.]+)`", r"--\1", new)
-    assert refused("reproduce", "diffseg-1", "--data", "x", f"--{old}", value) == told
+    expected = re.sub("`([a-z_.]+)`", r"--\1", new)
+    assert refused("reproduce", "diffseg-1", "--data", "x", f"--{old}", value) == expected
     section, _, name = old.partition(".")
     file = tmp_path / "old.yaml"
     file.write_text(f"{section}:\n  {name}: {value}\n")
-    assert refused("evaluate", "masks", "--config", file) == told
+    assert refused("evaluate", "masks", "--config", file) == expected
     with pytest.raises(SettingError, match=re.escape(new)):
         open_experiment(str(file))
 

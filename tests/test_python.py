@@ -20,7 +20,7 @@ from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, shards
 
-DOORS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
+METHODS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
 FAST = {pl.DiffSegmenter: {"timesteps": [50]}, pl.Elbo: {"samples": 2}, pl.DiffSeg: {}, pl.FreeSegDiff: {}}
 NAMES = load_vocabulary("shapes").names
 
@@ -111,10 +111,10 @@ def test_access_to_the_hub_reaches_every_loader(scenes, labels, monkeypatch) -> 
     assert "secret" not in f"{model!r} {model.hub!r}"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, labels, tmp_path) -> None:
-    method = door(model, vocabulary="shapes", **FAST[door])
-    assert repr(method).startswith(f"{door.__name__}(")
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_takes_one_image_or_many_in_any_form(kind, model, scenes, labels, tmp_path) -> None:
+    method = kind(model, vocabulary="shapes", **FAST[kind])
+    assert repr(method).startswith(f"{kind.__name__}(")
     scenes[0].image.save(tmp_path / "0.png")
     buffer = io.BytesIO()
     scenes[2].image.save(buffer, "PNG")
@@ -124,7 +124,7 @@ def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, l
     for result, one, scene, own in zip(results, alone, scenes, labels, strict=True):
         assert same(result, one)
         assert np.array_equal(np.asarray(result.image), np.asarray(scene.image))
-        if door in (pl.DiffSegmenter, pl.Elbo):
+        if kind in (pl.DiffSegmenter, pl.Elbo):
             assert (result.scores.dtype, result.scores.shape) == (np.float32, (len(own), 128, 128))
             assert 0 <= result.scores.min() <= result.scores.max() <= 1
             assert (result.classes, result.labels) == (tuple(own), None)
@@ -162,11 +162,11 @@ def test_captions_change_the_prompt(model, scenes, labels) -> None:
     method = pl.DiffSegmenter(model, timesteps=[50])
     plain = method(scenes[0].image, labels[0])
     caption = {name: f"a photo of {name} on a red background" for name in labels[0]}
-    said = method(scenes[0].image, labels[0], captions=caption)
-    assert not same(plain, said)
+    captioned = method(scenes[0].image, labels[0], captions=caption)
+    assert not same(plain, captioned)
     assert same(method(scenes[0].image, labels[0]), plain)
     many = list(method([scene.image for scene in scenes[:2]], labels[:2], captions=[caption, {}]))
-    assert same(many[0], said)
+    assert same(many[0], captioned)
     named = pl.DiffSeg(model)(scenes[0].image, labels[0], captions=f"a {labels[0][0]} in the snow")
     assert set(named.names.values()) <= set(labels[0])
     with pytest.raises(pl.SettingError, match="reads a mapping from class name to sentence for each image"):

@@ -9,7 +9,7 @@ from pseudolabel.crf.regions import NamedRegions, refine_regions, try_regions
 from pseudolabel.errors import SampleError, SettingError
 
 CPU = torch.device("cpu")
-NARROW = CrfConfig(iterations=1, bilateral_sxy=1e-7, engine="torch")  # no lattice has so many vertices
+NARROW = CrfConfig(iterations=1, bilateral_sxy=1e-7, engine="torch")  # too many vertices for a lattice
 IMAGE = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
 SCORES = np.full((1, 20, 30), 0.5, np.float32)
 

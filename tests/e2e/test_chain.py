@@ -30,7 +30,7 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) -> None:
-    """Alone and behind the CAMs; run.json names the engine, and another one may go on."""
+    """As a separate command and after CAMs; run.json names the engine, and another engine may resume."""
     settings = (*shapes.at(tmp_path / "at_once"), "--crf.engine", "torch")
     expect(0, call("generate", *settings))
     shutil.copytree(shapes.out / "cams", tmp_path / "after" / "cams")

@@ -30,7 +30,7 @@ def test_three_ranks_write_the_same_bytes(shapes: Shapes, tmp_path: Path) -> Non
     for kind in ("cams", "masks"):
         assert shards(tmp_path / kind) == shards(shapes.out / kind)
         assert len(shards(tmp_path / kind)) == 9  # eight shards and the index
-        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # said by one rank alone
+        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # printed by one rank only
     assert {path.name for path in (tmp_path / "cams").glob(".lock-*")} == {f".lock-{rank}" for rank in range(ranks)}
 
 

@@ -213,8 +213,8 @@ default_hooks = dict(visualization=dict(interval=6))
     succeed("train", path, "--work-dir", tmp_path / "work")  # MMEngine's visualizer is one per process
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())["val"]
     assert (metrics["split"], metrics["images"], metrics["iteration"]) == (str(shapes.out / "masks"), IMAGES, 1)
-    pictures = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
-    assert pictures == [f"val_val_{number:06d}_1.png" for number in (1, 7, 13)]
+    images = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
+    assert images == [f"val_val_{number:06d}_1.png" for number in (1, 7, 13)]
 
 
 def test_an_error_in_a_config_and_stock_evaluators(config, shapes, tmp_path):

@@ -66,7 +66,7 @@ def test_the_assignment_is_optimal(segments, has_background):
         np.testing.assert_array_equal(part.hits[labels.start :], expected["hits"])
         np.testing.assert_array_equal(part.counts.sum(1)[labels.start :], expected["counts"])
     np.testing.assert_array_equal(found.matched.predicted[labels.start :], expected["predicted"])
-    if segments <= len(labels):  # else it is open which of them get the labels that the image has not
+    if segments <= len(labels):  # else any of them may get the absent labels
         assert found.official.predicted.sum() == official[:, 2].sum()
     hit, true, predicted = matched[matched[:, 1] > 0].T
     assert found.miou_matched == pytest.approx((hit / (true + predicted - hit)).mean())

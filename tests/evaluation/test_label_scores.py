@@ -20,13 +20,13 @@ def test_scores_equal_a_plain_count(seed: int) -> None:
     pairs = list(zip(*draws, strict=True))
     scores = LabelScores.count(pairs, classes)
     both = sum(index in guess and index in truth for guess, truth in pairs for index in range(1, classes + 1))
-    said, there = (sum(len(found) for found in found_of) for found_of in draws)
-    precision, recall = both / said, both / there
+    guessed, true = (sum(len(found) for found in found_of) for found_of in draws)
+    precision, recall = both / guessed, both / true
     assert scores.micro == pytest.approx((precision, recall, 2 * precision * recall / (precision + recall)))
     for index in range(1, classes + 1):
         hits = sum(index in guess and index in truth for guess, truth in pairs)
-        said, there = (sum(index in found for found in found_of) for found_of in draws)
-        assert scores.by_class[index - 1] == pytest.approx([hits / said, hits / there, 2 * hits / (said + there)])
+        guessed, true = (sum(index in found for found in found_of) for found_of in draws)
+        assert scores.by_class[index - 1] == pytest.approx([hits / guessed, hits / true, 2 * hits / (guessed + true)])
 
 
 def test_a_zero_denominator() -> None:
@@ -46,7 +46,7 @@ def test_the_report_is_plain_json() -> None:
 
 @pytest.fixture
 def voc_lists(voc_sample: Path) -> Path:
-    """The lists of VOC 2012 that lie beside the sample: true labels, and those of DiffSegmenter's authors."""
+    """The lists of VOC 2012 beside the sample: true labels, and those of DiffSegmenter's authors."""
     folder = voc_sample.parent / "voc12_lists"
     if not (folder / LISTS).is_file():
         pytest.skip(f"no {LISTS} in {folder}")

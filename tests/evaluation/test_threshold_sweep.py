@@ -1,4 +1,4 @@
-"""The sweep against labelling and counting at every threshold anew."""
+"""The sweep compared with labelling and counting separately at every threshold."""
 
 import json
 import math
@@ -14,7 +14,7 @@ CLASSES = 5
 
 
 def cases() -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-    """Truth, scores and classes; a third of the scores lie on a threshold exactly, and some classes tie."""
+    """Truth, scores and classes; a third of the scores equal a threshold, and some classes tie."""
     rng = np.random.default_rng(0)
     made = []
     for classes in [(1,), (2, 5), (1, 3, 4), (), (5, 2, 1)]:

@@ -191,7 +191,7 @@ def test_the_first_frame_of_an_animation(kind: str) -> None:
     assert (decoded == [255, 0, 0]).all()
 
 
-# How a camera held that way stores an upright picture.
+# How a camera in that orientation stores an upright image.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,

@@ -46,7 +46,7 @@ def test_images_are_recognized_by_suffix_or_content(tmp_path: Path) -> None:
 def test_other_files_are_counted_by_suffix_with_a_hint(tmp_path: Path) -> None:
     others = {
         "a.txt": JPEG, "b.TXT": b"", "README": b"Python is", "c.weird": b"BM is no bitmap", "e.nef": encoded("TIFF"),
-        "f.tar": b"", "g.jxl": b"\xff\x0a", "no": b"", "P1 is": b"P1 is a plan", "h.a suffix nobody has": b"x",
+        "f.tar": b"", "g.jxl": b"\xff\x0a", "no": b"", "P1 is": b"P1 is a plan", "h.a rare suffix": b"x",
     }  # fmt: skip
     fill(tmp_path, others)
     names, left_out = find_images(str(tmp_path))

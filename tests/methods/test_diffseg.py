@@ -34,7 +34,7 @@ BASE = {
     "tiny_v2": DiffSegConfig(threshold=0.1, anchors=5),
     "shapes": DiffSegConfig(threshold=0.05, anchors=5),
 }
-SWITCHES = [
+CHANGES = [
     {},
     {"weights": "per_tensor"},
     {"merging": "strict"},
@@ -88,10 +88,10 @@ def assert_same_masks(labels, proposals):
     assert clear.mean() > 0.999
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_masks_equal_the_plain_loop(name, switch):
-    model, config = loaded(name), replace(BASE[name], **switch)
+def test_masks_equal_the_plain_loop(name, change):
+    model, config = loaded(name), replace(BASE[name], **change)
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     (proposals,) = merge(maps, config)
     expected = plain.proposals(plain.aggregate(plain_attention(name, config.timestep), config.weights), config)
@@ -107,21 +107,21 @@ def test_masks_equal_the_plain_loop_at_other_sizes():
     assert_same_masks(suppress(merge(maps, config)[0], SIZE), plain.proposals(tensor, config))
 
 
-@pytest.mark.parametrize("switch", [switch for switch in SWITCHES if switch != {"precision": "float16"}][1:], ids=str)
-def test_every_option_matters(switch):
-    """Agreement says something only if a method with another switch would not agree."""
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != {"precision": "float16"}][1:], ids=str)
+def test_every_option_matters(change):
+    """Agreement is meaningful only if a method with other settings would not agree."""
     model, config = loaded("tiny"), BASE["tiny"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
-    other = replace(config, **switch)
+    other = replace(config, **change)
     expected = plain.proposals(plain.aggregate(plain_attention("tiny", other.timestep), other.weights), other)
     proposals = merge(maps, config)[0].numpy()
     assert len(proposals) != len(expected) or np.abs(proposals - np.array(expected)).max() > 1e-5
 
 
-@pytest.mark.parametrize("switch", [{}, {"merging": "strict"}, {"precision": "float16"}, {"iterations": 1}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"merging": "strict"}, {"precision": "float16"}, {"iterations": 1}], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_merges_of_random_maps_equal_the_plain_loop(seed, switch):
-    config = replace(DiffSegConfig(anchors=6, threshold=1.0 - 0.1 * seed), **switch)
+def test_merges_of_random_maps_equal_the_plain_loop(seed, change):
+    config = replace(DiffSegConfig(anchors=6, threshold=1.0 - 0.1 * seed), **change)
     maps = structured(10, 4, noise=0.7, seed=seed)
     (proposals,) = merge(maps[None], config)
     expected = plain.proposals(tensor_4d(maps), config)
@@ -130,9 +130,9 @@ def test_merges_of_random_maps_equal_the_plain_loop(seed, switch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switch", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
-def test_merges_of_larger_random_maps_equal_the_plain_loop(switch):
-    config = replace(DiffSegConfig(anchors=8, threshold=0.55), **switch)
+@pytest.mark.parametrize("change", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
+def test_merges_of_larger_random_maps_equal_the_plain_loop(change):
+    config = replace(DiffSegConfig(anchors=8, threshold=0.55), **change)
     maps = structured(32, 7, noise=0.7)
     (proposals,) = merge(maps[None], config)
     expected = plain.proposals(tensor_4d(maps), config)
@@ -181,13 +181,13 @@ def test_the_weights_of_stable_diffusions_resolutions():
     for side, count in ((16, 5), (8, 5), (4, 5), (2, 6)):  # in the proportions of 64, 32, 16 and 8
         key = torch.zeros(1, 1, side**2, 1)
         query = key.clone()
-        if side == 2:  # all of its attention in one corner, where the others' lies evenly
+        if side == 2:  # all of its attention in one corner, where the others' is uniform
             key[0, 0, 0], query = 1, torch.full_like(key, 200.0)
         levels.append([(query, key)] * count)
     share = {}
     for weights in ("per_resolution", "per_tensor"):
         maps = aggregate(levels, weights)
-        # The last position is far from the corner: only the others' even attention lies there.
+        # The last position is far from the corner: only the others' uniform attention is there.
         share[weights] = 1 - maps[0, 0, -1].item() * 16**2
     assert share["per_resolution"] == pytest.approx(8 / 120, rel=1e-4)
     assert share["per_tensor"] == pytest.approx(6 * 8 / (5 * 112 + 6 * 8), rel=1e-4)
@@ -273,7 +273,7 @@ def test_a_small_class_wins_where_its_share_is_largest():
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timestep": 1000}, "0 to 999"),
         ({"timestep": -1}, "timestep"),
@@ -285,6 +285,6 @@ def test_a_small_class_wins_where_its_share_is_largest():
     ],
     ids=str,
 )
-def test_invalid_settings_are_refused(switch, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        AggregatedAttention(loaded("tiny"), DiffSegConfig(**switch))
+        AggregatedAttention(loaded("tiny"), DiffSegConfig(**change))

@@ -32,7 +32,7 @@ SEVERAL = [
     (TEMPLATE, "red car", "a photograph of red car driving, seen on a road"),
     ("one {} of many", "heart", "a heart on checks"),
 ]
-SWITCHES = [
+CHANGES = [
     {"vae": "sample"},
     {"noise": "per_timestep"},
     {"level_norm": "before"},
@@ -116,9 +116,9 @@ def test_maps_agree_with_the_equations(name, timesteps, prompts):
     assert_agreement(loaded(name), DiffSegmenterConfig(timesteps=timesteps), prompts)
 
 
-@pytest.mark.parametrize("switch", [*SWITCHES, RELEASED], ids=str)
-def test_maps_agree_for_every_option(switch):
-    assert_agreement(loaded("tiny"), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+@pytest.mark.parametrize("change", [*CHANGES, RELEASED], ids=str)
+def test_maps_agree_for_every_option(change):
+    assert_agreement(loaded("tiny"), replace(DiffSegmenterConfig(timesteps=[50, 150]), **change), SEVERAL)
 
 
 def test_the_released_settings_ship_as_a_file():
@@ -127,11 +127,11 @@ def test_the_released_settings_ship_as_a_file():
     assert shipped.captions.max_length == 20
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
-def test_every_option_matters(switch):
-    """Agreement says something only if a method with another switch would not agree."""
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_option_matters(change):
+    """Agreement is meaningful only if a method with other settings would not agree."""
     config, model = DiffSegmenterConfig(timesteps=[50, 150]), loaded("tiny")
-    fast, other = fast_maps(model, config, SEVERAL), plain_maps(model, replace(config, **switch), SEVERAL)
+    fast, other = fast_maps(model, config, SEVERAL), plain_maps(model, replace(config, **change), SEVERAL)
     assert (stretched(fast) - stretched(other)).abs().max() > VISIBLE
 
 
@@ -187,7 +187,7 @@ def test_min_max_of_a_constant_map_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timesteps": []}, "timesteps"),
         ({"timesteps": [1000]}, "0 to 999"),
@@ -199,6 +199,6 @@ def test_min_max_of_a_constant_map_is_zero():
     ],
     ids=str,
 )
-def test_settings_beyond_the_model_are_refused(switch, message):
+def test_settings_beyond_the_model_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        CompletedAttention(loaded("tiny"), DiffSegmenterConfig(**switch))
+        CompletedAttention(loaded("tiny"), DiffSegmenterConfig(**change))

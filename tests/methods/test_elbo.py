@@ -98,7 +98,7 @@ def test_draws_cycle_through_the_timesteps():
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timesteps": []}, "elbo.timesteps"),
         ({"timesteps": [1000]}, "0 to 999"),
@@ -108,6 +108,6 @@ def test_draws_cycle_through_the_timesteps():
     ],
     ids=str,
 )
-def test_invalid_settings_are_refused(switch, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        PixelLikelihood(loaded("tiny"), replace(CONFIG, **switch))
+        PixelLikelihood(loaded("tiny"), replace(CONFIG, **change))

@@ -22,10 +22,10 @@ from pseudolabel.shapes.world import draw_scene
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
 
-FACTORS = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
+STRIDES = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
 CONFIG = FreeSegDiffConfig(side=16, restarts=3)
 ENLARGE = ("nearest_exact", "nearest")
-SWITCHES = [
+CHANGES = [
     {},
     {"features": "resblock"},
     {"features": "attention"},
@@ -48,14 +48,14 @@ def generators():
     return [torch.Generator().manual_seed(number) for number in range(2)]
 
 
-def chosen(name, switch):
-    return replace(CONFIG, **({"strides": FACTORS[name]} | switch))
+def chosen(name, change):
+    return replace(CONFIG, **({"strides": STRIDES[name]} | change))
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
-@pytest.mark.parametrize("name", FACTORS)
-def test_regions_equal_those_of_all_channels(name, switch):
-    model, config = loaded(name), chosen(name, switch)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("name", STRIDES)
+def test_regions_equal_those_of_all_channels(name, change):
+    model, config = loaded(name), chosen(name, change)
     noise = normal(2, *model.latent_shape) if config.noise else None
     images = [scene(0), scene(1)]
     latents = model.encode(torch.stack([model.pixels(image) for image in images]))
@@ -124,12 +124,12 @@ def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffus
 def test_images_of_regions_are_black_outside():
     image = np.arange(1, 37, dtype=np.uint8).reshape(3, 4, 3)
     regions = np.array([[0, 0, 2, 2], [0, 5, 5, 2], [0, 0, 0, 0]], np.uint8)
-    pictures = cut_out(image, regions)
-    assert len(pictures) == 3
-    for picture, number in zip(pictures, (0, 2, 5), strict=True):
-        assert (picture[regions == number] == image[regions == number]).all()
-        assert not picture[regions != number].any()
-        assert picture.dtype == np.uint8
+    crops = cut_out(image, regions)
+    assert len(crops) == 3
+    for crop, number in zip(crops, (0, 2, 5), strict=True):
+        assert (crop[regions == number] == image[regions == number]).all()
+        assert not crop[regions != number].any()
+        assert crop.dtype == np.uint8
 
 
 SIMILARITIES = torch.tensor(
@@ -172,7 +172,7 @@ def test_released_names_computed_by_hand(case):
 
 
 def test_released_names_equal_a_plain_version():
-    """Where the words lie so near that float32 tells all shares from 1."""
+    """With words so similar that float32 distinguishes all shares from 1."""
     rng, different = np.random.default_rng(0), 0
     for _ in range(300):
         regions, words = rng.integers(1, 7, 2)
@@ -183,7 +183,7 @@ def test_released_names_equal_a_plain_version():
         assert found == list(plain.name_as_released(rows, SCALE, candidates).values())
         assert len(named := [name for name in found if name]) == len(set(named))
         different += found != name_regions(torch.from_numpy(cosines), int(words), candidates)
-    assert different > 50, "the two rules are hardly told apart"
+    assert different > 50, "the two rules hardly differ"
 
 
 def test_clusters_are_enlarged_at_the_centres_or_the_corners_of_pixels():
@@ -214,7 +214,7 @@ def test_enlarging_modes_are_torchs(pixels, how):
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timestep": 1000}, "`freesegdiff.timestep` 1000: give one from 0 to 999"),
         ({"timestep": -1}, "freesegdiff.timestep"),
@@ -228,6 +228,6 @@ def test_enlarging_modes_are_torchs(pixels, how):
     ],
     ids=str,
 )
-def test_settings_beyond_the_model_are_refused(switch, message):
+def test_settings_beyond_the_model_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        FeatureClusters(loaded("tiny"), replace(CONFIG, **switch))
+        FeatureClusters(loaded("tiny"), replace(CONFIG, **change))

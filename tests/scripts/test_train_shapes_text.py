@@ -128,22 +128,22 @@ def test_only_synonyms_are_similar(clip):
     assert cosines[~same].max() < 0.7
 
 
-@pytest.mark.parametrize("lead", ["", "A picture of", "a photograph of"])
-def test_captions_name_the_classes(scenes, lead):
+@pytest.mark.parametrize("prefix", ["", "A picture of", "a photograph of"])
+def test_captions_name_the_classes(scenes, prefix):
     captioner = Captioner(CaptionConfig(model="shapes"), torch.device("cpu"))
-    captions = captioner([scene.image for scene in scenes], [lead] * len(scenes))
-    said = [{index for index in range(1, 7) if SHAPES.names[index] in text.split()} for text in captions]
-    assert np.mean([found == set(scene.classes) for found, scene in zip(said, scenes, strict=True)]) >= 0.9
-    assert all(text.startswith(lead.lower()) for text in captions)
+    captions = captioner([scene.image for scene in scenes], [prefix] * len(scenes))
+    named = [{index for index in range(1, 7) if SHAPES.names[index] in text.split()} for text in captions]
+    assert np.mean([found == set(scene.classes) for found, scene in zip(named, scenes, strict=True)]) >= 0.9
+    assert all(text.startswith(prefix.lower()) for text in captions)
 
 
 def test_a_caption_continues_its_prefix(scenes):
     captioner = Captioner(CaptionConfig(model="shapes"), torch.device("cpu"))
     pairs = [(scene, SHAPES.names[index]) for scene in scenes for index in scene.classes]
-    leads = [f"a photograph of {name}" for _, name in pairs]
-    captions = captioner([scene.image for scene, _ in pairs], leads)
-    for lead, text in zip(leads, captions, strict=True):
-        assert text.startswith(lead)
+    prefixes = [f"a photograph of {name}" for _, name in pairs]
+    captions = captioner([scene.image for scene, _ in pairs], prefixes)
+    for prefix, text in zip(prefixes, captions, strict=True):
+        assert text.startswith(prefix)
     wanted = [{SHAPES.names[index] for index in scene.classes} for scene, _ in pairs]
     assert (
         np.mean([names == {*text.split()} & {*SHAPES.names} for names, text in zip(wanted, captions, strict=True)])

@@ -1,4 +1,4 @@
-"""The classes of shards, by what lies beside them, compared with a vocabulary."""
+"""The classes of shards, from files beside them, compared with a vocabulary."""
 
 import json
 from pathlib import Path
@@ -41,8 +41,10 @@ def check(folder: Path, vocabulary: str) -> None:
 def test_another_vocabulary_is_refused_with_both_names(masks, is_refined):
     note(masks, SHAPES, "shapes", is_refined)
     check(masks, "shapes")
-    said = rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
-    with pytest.raises(ShardError, match=said):
+    expected = (
+        rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
+    )
+    with pytest.raises(ShardError, match=expected):
         ShardDataset(str(masks), "voc")
 
 

@@ -134,9 +134,9 @@ def test_scores_against_the_sources_own_labels(filtered: Experiment, one_rank: R
     scores = score_classes(filtered, truth)
     lines = {line["key"]: line for line in read_lines(filtered)}
     for rule, field in (("image", "by_image"), ("nouns", "by_nouns"), ("union", "classes")):
-        said = {(key, name) for key, line in lines.items() for name in line[field]}
-        there = {(key, VOCABULARY.names[index]) for key, classes in truth.items() for index in classes}
-        assert scores[rule].micro[:2] == (len(said & there) / len(said), len(said & there) / len(there))
+        guessed = {(key, name) for key, line in lines.items() for name in line[field]}
+        true = {(key, VOCABULARY.names[index]) for key, classes in truth.items() for index in classes}
+        assert scores[rule].micro[:2] == (len(guessed & true) / len(guessed), len(guessed & true) / len(true))
     metrics = json.loads(Path(filtered.out, "metrics.json").read_text())["filter"]
     assert metrics["union"]["recall"] == scores["union"].micro[1] > 0.5
     assert set(metrics["image"]["per_class"]) == set(VOCABULARY.names[1:])

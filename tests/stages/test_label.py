@@ -1,4 +1,4 @@
-"""What a run may change when it goes on in the same folder, and what not."""
+"""Settings that may change, and those that may not, when a run resumes in its folder."""
 
 import json
 import shutil

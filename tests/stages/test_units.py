@@ -43,7 +43,7 @@ def test_a_plain_process_is_a_single_rank() -> None:
     assert (rank.index, rank.count, rank.local_count, rank.is_main) == (0, 1, 1, True)
     assert rank.cores() == len(os.sched_getaffinity(0))
     assert replace(rank, local_count=1000).cores() == 1
-    rank.barrier()  # there is nobody to wait for
+    rank.barrier()  # returns at once
 
 
 def test_the_package_imports_without_a_model() -> None:

@@ -29,8 +29,8 @@ def test_every_head_has_the_datas_classes():
     cfg = Config.fromfile(find_config("deeplabv2_r101_voc12_coco"))
     check_heads(cfg, "train_dataloader", named("voc"))
     cfg.model.auxiliary_head = [{"type": "FCNHead", "num_classes": 19}, {"type": "FCNHead", "num_classes": 21}]
-    said = r"auxiliary_head\.0\.num_classes is 19, but train_dataloader has 21 classes \(vocabulary 'voc'"
-    with pytest.raises(ConfigError, match=rf"{said}.*set `cfg_options` model\.auxiliary_head\.0\.num_classes=21"):
+    expected = r"auxiliary_head\.0\.num_classes is 19, but train_dataloader has 21 classes \(vocabulary 'voc'"
+    with pytest.raises(ConfigError, match=rf"{expected}.*set `cfg_options` model\.auxiliary_head\.0\.num_classes=21"):
         check_heads(cfg, "train_dataloader", named("voc"))
     cfg.model.auxiliary_head = None
     with pytest.raises(ConfigError, match=r"decode_head\.num_classes is 21, but test_dataloader has 7 classes"):

@@ -72,7 +72,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Config:
-    """A data set in VOC's layout whose images lie in two folders under one name."""
+    """A data set in VOC's layout with images of one name in two folders."""
     for folder in ("a", "b"):
         for kind, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
             (tmp_path / "data" / kind / folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from, and what is said where it cannot."""
+"""Which checkpoint a training resumes from, and the message if it cannot."""
 
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def test_the_newest_is_found_in_a_moved_folder(work):
 def test_a_truncated_newest_names_the_previous_one(work):
     (work / "iter_12.pth").write_bytes((work / "iter_12.pth").read_bytes()[:5000])
     before = work / "iter_6.pth"
-    said = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*set `resume` `cfg_options` load_from={before}"
-    with pytest.raises(WeightsError, match=said):
+    expected = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*set `resume` `cfg_options` load_from={before}"
+    with pytest.raises(WeightsError, match=expected):
         choose(work)
     assert choose(work, load_from=str(before)).load_from == str(before)
 

@@ -50,8 +50,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "x.pth")
     torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("x.pth", "old.pth"):
-        said = rf"{name}' holds more than weights \(posix\.mkdir\), and reading it would run code.*safetensors"
-        with pytest.raises(WeightsError, match=said):
+        expected = rf"{name}' holds more than weights \(posix\.mkdir\), and reading it would run code.*safetensors"
+        with pytest.raises(WeightsError, match=expected):
             read_weights(str(tmp_path / name))
     assert not trap.exists()
     pickle.loads((lambda buffer: (pickle.dump(Trap(), buffer), buffer.getvalue())[1])(io.BytesIO()))
