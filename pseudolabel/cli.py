@@ -377,7 +377,9 @@ COMMANDS = {
         interrupted=_RESUME,
     ),
     "sheet": Command(sheet, ("out", *_DATA), is_single_process=True),
-    "export": Command(export, is_single_process=True, interrupted="what is written is kept; the same command completes it"),
+    "export": Command(
+        export, is_single_process=True, interrupted="what is written is kept; the same command completes it"
+    ),
     "push": Command(push, is_single_process=True, interrupted="the same command completes the upload"),
     "verify": Command(verify, is_single_process=True),
     "failures": Command(failures, is_single_process=True),

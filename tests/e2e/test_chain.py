@@ -31,7 +31,7 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) -> None:
-    """Alone and behind the CAMs; run.json names the engine, and another one may go on."""
+    """As a separate command and after CAMs; run.json names the engine, and another engine may resume."""
     settings = (*shapes.at(tmp_path / "at_once"), "--crf.engine", "torch")
     expect(0, call("generate", *settings))
     shutil.copytree(shapes.out / "cams", tmp_path / "after" / "cams")
@@ -64,7 +64,7 @@ def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(out / "masks") == shards(shapes.out / "masks")
 
 
-def test_refine_is_there_before_cams(shapes: Shapes, tmp_path: Path) -> None:
+def test_refine_can_start_before_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
     follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
     shapes.begun(out, units=3)

@@ -21,7 +21,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_a_sheet_of_what_there_is(
+def test_a_sheet_of_the_available_columns(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match=r"no shards of cams, masks, segments in .*; run 'pseudolabel generate'"):
@@ -90,14 +90,14 @@ def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path
     assert size(tmp_path / "without.png")[0] < size(tmp_path / "with.png")[0]
 
 
-def test_a_users_picture_is_not_written_over(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_users_image_is_not_overwritten(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"a photo")
     with pytest.raises(NotOursError, match=r"'photo.png'; choose another `out_file`"):
         draw_sheet(experiment, str(tmp_path / "photo.png"), rows=2, title="")
     assert (tmp_path / "photo.png").read_bytes() == b"a photo"
 
 
-def test_home_is_expanded_and_other_vocabularies_are_told(
+def test_home_is_expanded_and_other_vocabularies_are_refused(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
