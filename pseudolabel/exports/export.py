@@ -79,7 +79,7 @@ def export(
     settings = Settings(classes, split, name, pieces, polygons, shards.run)
     target = ExportFolder(os.fspath(folder))
     wanted = None if keys is None else frozenset(keys)
-    target.start({
+    noted = {
         "format": to,
         "source": shards.identity,
         "classes": shards.names,
@@ -88,8 +88,9 @@ def export(
         "pieces": pieces,
         "polygons": polygons,
         "keys": None if wanted is None else _digest(wanted),
-    })  # fmt: skip
-    return _Export(chosen, settings, label, shards, target, wanted).run()
+    }
+    with target.open(noted):
+        return _Export(chosen, settings, label, shards, target, wanted).run()
 
 
 @dataclass(frozen=True)
