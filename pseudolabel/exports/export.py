@@ -114,7 +114,8 @@ class _Shards:
     @property
     def identity(self) -> str:
         """What tells this run from others."""
-        return str(self.run.get("fingerprint") or os.path.abspath(self.folder))
+        where = self.folder if "://" in self.folder else os.path.abspath(self.folder)
+        return str(self.run.get("fingerprint") or where)
 
 
 def _open_shards(out: str) -> _Shards:
