@@ -58,6 +58,7 @@ class Watched(Experiment):
         return super().__getattribute__(name)
 
 
+@pytest.mark.slow
 def test_commands_read_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All in a chain on two images; what is refused on the command line is not read, and all that is taken is."""
     read_experiment = command_line.read_experiment

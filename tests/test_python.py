@@ -20,6 +20,8 @@ from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, shards
 
+pytestmark = pytest.mark.slow
+
 METHODS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
 FAST = {pl.DiffSegmenter: {"timesteps": [50]}, pl.Elbo: {"samples": 2}, pl.DiffSeg: {}, pl.FreeSegDiff: {}}
 NAMES = load_vocabulary("shapes").names

@@ -79,7 +79,7 @@ def export(
     settings = Settings(classes, split, name, pieces, polygons, shards.run)
     target = ExportFolder(os.fspath(folder))
     wanted = None if keys is None else frozenset(keys)
-    target.start({
+    noted = {
         "format": to,
         "source": shards.identity,
         "classes": shards.names,
@@ -88,8 +88,9 @@ def export(
         "pieces": pieces,
         "polygons": polygons,
         "keys": None if wanted is None else _digest(wanted),
-    })  # fmt: skip
-    return _Export(chosen, settings, label, shards, target, wanted).run()
+    }
+    with target.open(noted):
+        return _Export(chosen, settings, label, shards, target, wanted).run()
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class _Shards:
     @property
     def identity(self) -> str:
         """What tells this run from others."""
-        return str(self.run.get("fingerprint") or os.path.abspath(self.folder))
+        where = self.folder if "://" in self.folder else os.path.abspath(self.folder)
+        return str(self.run.get("fingerprint") or where)
 
 
 def _open_shards(out: str) -> _Shards:

@@ -32,7 +32,7 @@ def encode(sample: MaskSample, settings: Settings) -> Encoded:
     if isinstance(confidence, int | float):
         prediction["score"] = confidence
     path = f"images/{sample.name}.jpg"
-    data = {IMAGE: f"/data/local-files/?d={quote(f'{settings.name}/{path}')}", "key": sample.key}
+    data = {IMAGE: path, "key": sample.key}
     return Encoded({path: sample.image}, {"task": {"data": data, "predictions": [prediction]}})
 
 
@@ -71,11 +71,17 @@ def _run(length: int, is_set: bool) -> str:
 def finish(collected: Collected, settings: Settings) -> None:
     """`tasks/SHARD.json`, a file to import for each shard, and `labelling_config.xml`."""
     for name, notes in collected.parts():
-        tasks = [json.dumps(note["task"], ensure_ascii=False) for note in notes]
+        tasks = [json.dumps(_located(note["task"], settings.name), ensure_ascii=False) for note in notes]
         with collected.write(f"tasks/{name}.json") as file:
             file.write(f"[{','.join(tasks)}]\n".encode())
     with collected.write("labelling_config.xml") as file:
         file.write("\n".join(_config(settings.classes)).encode() + b"\n")
+
+
+def _located(task: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The task with its image's address, below the folder's name of today."""
+    path = f"{folder}/{task['data'][IMAGE]}"
+    return {**task, "data": {**task["data"], IMAGE: f"/data/local-files/?d={quote(path)}"}}
 
 
 def _config(classes: Classes) -> Iterator[str]:

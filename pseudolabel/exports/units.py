@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 from pseudolabel.errors import NotOursError, OutputError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import encode_json
+from pseudolabel.io.lock import lock_output
 from pseudolabel.io.ownership import NAMED, OwnFiles
 from pseudolabel.shards.packing import DigestedFile
 
@@ -60,13 +61,21 @@ class ExportFolder:
         self._hidden = self.folder / HIDDEN
         self._own = OwnFiles(self.folder, option=OPTION)
 
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """Note the settings of the export, or compare them with those of an earlier one.
+    @contextmanager
+    def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Note the settings of the export, or compare them with those of an earlier one; lock the folder.
 
         Raises:
             NotOursError: if the folder holds files and no export.
-            OutputError: if it holds an export with other settings, or cannot be written.
+            OutputError: if it holds an export with other settings, another process writes there, or it cannot be
+                written.
         """
+        self._start(settings)
+        with lock_output(self._hidden, 0):
+            self.folder.sweep_all()
+            yield
+
+    def _start(self, settings: Mapping[str, Any]) -> None:
         noted = json.loads(encode_json(settings))
         self.folder.prepare()
         if not self._hidden.exists(SETTINGS):

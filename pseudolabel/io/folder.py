@@ -92,6 +92,14 @@ class Folder:
                 if path.name.removeprefix(TEMPORARY_PREFIX).rpartition("-")[0] in names:
                     path.unlink(missing_ok=True)
 
+    def sweep_all(self) -> None:
+        """Remove what killed writers left behind here and in all subfolders; nobody else may write there now."""
+        if self.local is None:
+            return
+        with self._explained():
+            for path in self.local.rglob(f"{TEMPORARY_PREFIX}*"):
+                path.unlink(missing_ok=True)
+
     def write_bytes(self, name: str, data: bytes, synced: bool = True) -> None:
         """Write a file; it appears only when it is complete.
 

@@ -96,6 +96,7 @@ def test_block_outputs_are_inputs_of_the_next_layer(kind):
     assert torch.equal(found, got[0])
 
 
+@pytest.mark.slow
 def test_sides_follow_from_the_strides(model):
     for layer in feature_layers(model.unet, model.vae_stride):
         (found,) = record(model, [layer])

@@ -12,6 +12,8 @@ import pseudolabel as pl
 from pseudolabel.errors import NotOursError, OutputError, ShardError
 from pseudolabel.exports.sample import split_of
 from pseudolabel.exports.units import HIDDEN
+from pseudolabel.io.folder import Folder
+from pseudolabel.io.lock import lock_output
 from pseudolabel.records import LabelMap
 from pseudolabel.shards.sample import encode_mask
 from tests.e2e.commands import call, expect, samples
@@ -60,7 +62,7 @@ def test_a_repeat_writes_nothing_again(run: Path, tmp_path: Path) -> None:
     before = times(tmp_path / "png")
     again = pl.export(run, to="png", folder=tmp_path / "png")
     assert (first.written, again.written, again.samples) == (6, 0, 6)
-    common = {"data.yaml", "classes.json"}
+    common = {"data.yaml", "classes.json", f"{HIDDEN}/.lock-0"}
     assert {name: time for name, time in times(tmp_path / "png").items() if name not in common} == {
         name: time for name, time in before.items() if name not in common
     }
@@ -74,10 +76,20 @@ def test_an_interrupted_export_ends_with_the_same_files(run: Path, tmp_path: Pat
         (tmp_path / "png" / HIDDEN / name).unlink()
     for name in ("data.yaml", "classes.json", "images/ring.jpg", "masks/touching.png"):
         (tmp_path / "png" / name).unlink()
+    (tmp_path / "png" / "images" / "folder" / ".unfinished-two discs.jpg-x").write_bytes(b"half")
     assert pl.export(run, to="png", folder=tmp_path / "png").written == 4
     ours, theirs = files(tmp_path / "png"), files(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
-    assert all(ours[name] == theirs[name] for name in ours if "manifest" not in name)
+    assert all(ours[name] == theirs[name] for name in ours if "manifest" not in name and ".lock" not in name)
+
+
+def test_two_processes_do_not_write_one_folder(run: Path, tmp_path: Path) -> None:
+    pl.export(run, to="png", folder=tmp_path / "png")
+    with (
+        lock_output(Folder(str(tmp_path / "png" / HIDDEN)), 0),
+        pytest.raises(OutputError, match=r"another run writes to .* choose another folder for the export"),
+    ):
+        pl.export(run, to="png", folder=tmp_path / "png")
 
 
 def test_changed_shards_are_exported_again_and_lost_samples_removed(run: Path, tmp_path: Path, drawn) -> None:

@@ -62,6 +62,13 @@ def test_tasks_name_their_image_and_score(run: Path, tmp_path: Path) -> None:
     assert sizes == {(56, 40)}
 
 
+def test_a_renamed_folder_is_named_in_the_tasks_after_a_repeat(run: Path, tmp_path: Path) -> None:
+    pl.export(run, to="labelstudio", folder=tmp_path / "ls")
+    (tmp_path / "ls").rename(tmp_path / "new")
+    pl.export(run, to="labelstudio", folder=tmp_path / "new")
+    assert tasks(tmp_path / "new")["ring"]["data"]["image"] == "/data/local-files/?d=new/images/ring.jpg"
+
+
 def test_an_image_without_classes_has_a_prediction_of_nothing(run: Path, tmp_path: Path) -> None:
     pl.export(run, to="labelstudio", folder=tmp_path / "ls")
     assert tasks(tmp_path / "ls")["nothing"]["predictions"][0]["result"] == []

@@ -57,6 +57,7 @@ def test_maps_of_batches_equal_single_pairs(config):
             np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index).numpy(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_threads_change_nothing():
     one, other = (list(predictor(batch=6, loaders=loaders)(samples())) for loaders in (1, 4))
     for (_, maps), (_, same) in zip(one, other, strict=True):

@@ -51,6 +51,7 @@ def arrays(predictor: Predictor, samples: list[Sample]) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_views_replace_images(case: str) -> None:
     """A view gives the bits that the image gives; only naming regions needs the image itself."""
@@ -76,6 +77,7 @@ def test_a_view_is_small(case: str) -> None:
     assert np.asarray(view).nbytes < 10**6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "workers"), [*((case, 1) for case in SETTINGS), ("freesegdiff", 2)])
 def test_samples_are_read_when_needed(case: str, workers: int) -> None:
     """The number of samples in memory does not grow with the unit."""

@@ -63,6 +63,7 @@ def test_cams_are_scores_at_the_images_size(run: Path) -> None:
         assert "mask" not in item
 
 
+@pytest.mark.slow
 def test_batches_of_transformed_items_come_from_workers(run: Path) -> None:
     dataset = pl.ShardDataset(run / "masks", transform=key_and_mask)
     loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="spawn")

@@ -189,6 +189,7 @@ def test_processes_can_index_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".unfinished-*"))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     def held(count: int) -> int:
         [samples] = numbered([count])

@@ -115,6 +115,7 @@ def run(root: Path, out: Path, rank: Rank) -> Summary:
     return summary
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @example([Item(("cat",), "caf\udce9", ".jpg", "JPEG"), Item((".git",), "a", "", "link to the store")])
 @example([Item(("cat",), "x", "", "link to the store"), Item(("dog", "[v1]"), "y", "", "link to the store")])

@@ -97,6 +97,7 @@ def test_incomplete_models(tmp_path):
     assert finding.hint == "Install the package again: this copy is incomplete."
 
 
+@pytest.mark.slow
 def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
     folder = tmp_path / "pseudolabel" / "shapes" / "models"
     shutil.copytree(Path(resolve(NAME, "diffusion")).parent, folder)

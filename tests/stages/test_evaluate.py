@@ -19,6 +19,8 @@ from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.generate import generate
 from tests.e2e.commands import samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def labelled(few_shapes: Path, one_rank: Rank, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
@@ -201,7 +203,6 @@ def test_without_background_zero_is_not_a_label(one_rank: Rank, tmp_path: Path) 
         evaluate(experiment, "cams", one_rank)
 
 
-@pytest.mark.slow
 def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     evaluate(plotted, "cams", one_rank, f"{labelled.out}/cams")
@@ -261,7 +262,6 @@ def test_a_users_file_is_not_overwritten(labelled: Experiment, one_rank: Rank, t
     assert (tmp_path / name).read_bytes() == b'{"accuracy": 0.9}'
 
 
-@pytest.mark.slow
 def test_plots_are_written_again_beside_the_metrics(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     for threshold in (0.4, 0.5):

@@ -20,6 +20,8 @@ from pseudolabel.stages import refiners
 from pseudolabel.stages.refiners import batches, decode, open_refiner
 from pseudolabel.vocabulary import load_vocabulary
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CRF = open_experiment("shapes").crf
 VOCABULARY = load_vocabulary("shapes")

@@ -26,6 +26,8 @@ from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
 from tests.mounts import mounted_tmpfs
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ("--config", "shapes")
 METHODS = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
 
@@ -83,7 +85,6 @@ def test_regions_need_no_names(scene):
     assert all(name == f"region {label}" for label, name in result.names.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_mask_overlay_and_areas(photo, tmp_path, names, method):
     out = tmp_path / "out"
@@ -102,7 +103,6 @@ def test_every_method_writes_mask_overlay_and_areas(photo, tmp_path, names, meth
     assert Image.open(out / "photo.overlay.png").height > 128
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_real_photo_is_segmented(voc_sample, tmp_path, method):
     photo = min((voc_sample / "JPEGImages").iterdir())
@@ -149,7 +149,6 @@ def test_masks_are_named_by_path_below_the_folder(images, tmp_path, names):
     assert files(tmp_path / "out") - {MANIFEST} == outputs("a/photo", "b/photo", "b/frame.0.5")
 
 
-@pytest.mark.slow
 def test_a_second_run_skips_finished_images(images, tmp_path, names, monkeypatch):
     experiment, classes = configure(tmp_path / "out"), ",".join(names)
     segment_images(experiment, [str(images)], classes, sharpen=False)
@@ -167,7 +166,6 @@ def test_a_second_run_skips_finished_images(images, tmp_path, names, monkeypatch
     assert done.last_line == f"0 images segmented, 0 not, 3 left out, done before with these settings -> {tmp_path}/out"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", ["classes", "sharpen", "threshold", "image"])
 def test_changed_settings_or_images_are_done_again(images, tmp_path, names, change):
     experiment, classes = configure(tmp_path / "out", crf=CrfConfig(iterations=1)), ",".join(names)
@@ -182,7 +180,6 @@ def test_changed_settings_or_images_are_done_again(images, tmp_path, names, chan
     assert (again.written, again.done_before) == (1, 0)
 
 
-@pytest.mark.slow
 def test_outputs_of_earlier_runs_are_not_inputs(scene, tmp_path, names):
     scene.image.save(tmp_path / "photo.jpg")
     for out in (tmp_path, tmp_path / "masks"):
@@ -326,7 +323,6 @@ def test_unreadable_inputs_are_named(tmp_path):
         segment(b"no image", ["star"])
 
 
-@pytest.mark.slow
 def test_guessed_classes_share_clip(images, tmp_path, monkeypatch):
     """Each batch with guessed classes has a vocabulary of its own, but the models are those of the first."""
     loaded: list[str] = []
@@ -345,7 +341,6 @@ def test_guessed_classes_share_clip(images, tmp_path, monkeypatch):
     assert experiment.filter.clip == experiment.freesegdiff.clip == "shapes"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["diffsegmenter", "freesegdiff"])
 def test_a_crf_failure_affects_one_image(images, tmp_path, names, method):
     """The kernel is so narrow that the lattice of the longest image cannot be numbered."""

@@ -58,6 +58,7 @@ def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: 
     assert size(Path(experiment.out) / "sheet.png")[1] > drawn.height
 
 
+@pytest.mark.slow
 def test_the_order_follows_confidence(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
