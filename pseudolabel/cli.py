@@ -201,6 +201,7 @@ def export(
     ignore: int | None = None,
     pieces: bool = False,
     polygons: bool = False,
+    worst: int | None = None,
 ) -> int:
     """Write the masks of a run, with their images and class names, in a format that other tools read.
 
@@ -222,10 +223,12 @@ def export(
             keep them, and they are background in the other formats.
         pieces: for coco. Each connected piece of a class is an instance; without it, each class of an image is one.
         polygons: for coco. Write outlines instead of run lengths, but for instances with holes.
+        worst: write only so many samples, those whose masks have the least confidence, for people to correct.
     """
     from pseudolabel.exports.export import export as write_export
 
-    return report(write_export(run, to, out, split=split, ignore=ignore, pieces=pieces, polygons=polygons))
+    written = write_export(run, to, out, split=split, ignore=ignore, pieces=pieces, polygons=polygons, worst=worst)
+    return report(written)
 
 
 def push(run: str, repo: str, token: str | None = None, private: bool = False, revision: str | None = None) -> int:

@@ -29,6 +29,7 @@ from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.shards.classes import read_run, recorded_classes
 from pseudolabel.shards.find import find_shards, folder_of, hint, warn_if_unfinished
 from pseudolabel.shards.index import load_index
+from pseudolabel.shards.order import choose_keys
 from pseudolabel.shards.packing import DigestedFile
 
 MISSING = "missing"  # status of a key that no shard has
@@ -44,6 +45,7 @@ def export(
     pieces: bool = False,
     polygons: bool = False,
     keys: Collection[str] | None = None,
+    worst: int | None = None,
 ) -> ExportResult:
     """Write the masks of a run, with their images, in a format that other tools read; docs/export.md describes them.
 
@@ -61,13 +63,14 @@ def export(
         pieces: for coco: each connected piece of a class is an instance; else each class of an image is one.
         polygons: for coco: outlines in place of run lengths, but for instances with holes.
         keys: only these samples; None for all.
+        worst: only so many samples, those of the least confidence; instead of `keys`.
 
     Returns:
         Counts and failures. `lines()` gives what the command prints.
 
     Raises:
         SettingError: if an option is out of range, or not for this format.
-        ShardError: if there are no mask shards, or nothing says what their classes are.
+        ShardError: if there are no mask shards, nothing says what their classes are, or `worst` finds no confidence.
         OutputError: if the folder cannot be used.
     """
     chosen = _check_options(to, split, {"pieces": pieces, "polygons": polygons})
@@ -78,6 +81,8 @@ def export(
     name = Path(folder).resolve().name
     settings = Settings(classes, split, name, pieces, polygons, shards.run)
     target = ExportFolder(os.fspath(folder))
+    if worst is not None:
+        keys = _least_confident(shards.folder, worst, keys)
     wanted = None if keys is None else frozenset(keys)
     noted = {
         "format": to,
@@ -91,6 +96,12 @@ def export(
     }
     with target.open(noted):
         return _Export(chosen, settings, label, shards, target, wanted).run()
+
+
+def _least_confident(masks: str, count: int, keys: Collection[str] | None) -> Collection[str]:
+    if count < 1 or keys is not None:
+        raise SettingError(f"`worst` {count}: give the number of samples, at least 1, and no `keys` beside it")
+    return choose_keys(Folder(masks), count, "worst")
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,18 @@ import pytest
 from PIL import Image
 
 import pseudolabel as pl
-from pseudolabel.errors import NotOursError, OutputError, ShardError
+from pseudolabel.errors import NotOursError, OutputError, SettingError, ShardError
 from pseudolabel.exports.sample import split_of
 from pseudolabel.exports.units import HIDDEN
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.lock import lock_output
+from pseudolabel.io.tar import Members
 from pseudolabel.records import LabelMap
+from pseudolabel.shards.confidence import judge
 from pseudolabel.shards.sample import encode_mask
 from tests.e2e.commands import call, expect, samples
 from tests.exports.conftest import members, path_of
+from tests.shards.runs import write_run
 from tests.shards.samples import write_shard
 
 
@@ -40,6 +43,23 @@ def test_the_command_says_how_it_ended(run: Path, tmp_path: Path) -> None:
 
 def test_the_masks_folder_itself_is_taken(run: Path, tmp_path: Path) -> None:
     assert pl.export(run / "masks", to="png", folder=tmp_path / "png").samples == 6
+
+
+def test_the_least_confident_samples_alone(run: Path, tmp_path: Path) -> None:
+    def sample(key: str, confidence: float) -> tuple[str, Members]:
+        mask = LabelMap(key, np.ones((40, 56), np.uint8), np.full((40, 56), confidence, np.float32))
+        fields = {"key": key, "classes": [1], "names": ["ring"], "height": 40, "width": 56} | judge(mask, (1,))
+        return key, encode_mask(members(key, mask.labels, 0)["jpg"], mask, fields)
+
+    folder = tmp_path / "run" / "masks"
+    write_run(folder, "masks", [[sample("a", 0.9), sample("b", 0.5)], [sample("c", 0.7)]])
+    (folder / "id2label.json").write_text('{"0": "background", "1": "ring"}')
+    expect(0, call("export", tmp_path / "run", "--to", "png", "--out", tmp_path / "two", "--worst", 2))
+    assert {path.stem for path in (tmp_path / "two" / "masks").iterdir()} == {"b", "c"}
+    with pytest.raises(SettingError, match="`worst` 0: give the number of samples"):
+        pl.export(tmp_path / "run", to="png", folder=tmp_path / "none", worst=0)
+    with pytest.raises(ShardError, match="so none is worst"):
+        pl.export(run, to="png", folder=tmp_path / "none", worst=1)
 
 
 def test_a_split_depends_on_the_key_alone() -> None:
