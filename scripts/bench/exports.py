@@ -20,6 +20,7 @@ import torch
 
 from pseudolabel.exports.export import export
 from pseudolabel.exports.formats import FORMATS
+from pseudolabel.exports.names import FormatName
 from pseudolabel.io.tar import write_tar
 from pseudolabel.runtime.batching import batched
 from pseudolabel.vocabulary import load_vocabulary
@@ -88,7 +89,7 @@ def repeated(drawn: list[tuple[bytes, bytes]], samples: int) -> Iterator[tuple[s
         yield f"{number:06d}", {"jpg": image, "png": mask, "json": b"{}"}
 
 
-def measure_export(folder: Path, chosen: str, samples: int) -> Figures:
+def measure_export(folder: Path, chosen: FormatName, samples: int) -> Figures:
     torch.set_num_threads(1)
     peak, cpu_before, started = Peak(torch.device("cpu")), cpu_seconds(), time.perf_counter()
     target = folder / "export"
