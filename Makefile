@@ -11,6 +11,7 @@ CXX ?= g++
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+SLOW := bench e2e train
 PACKAGE := pyproject.toml constraints.txt
 
 .PHONY: demo check test lint docs wheel clean
@@ -19,9 +20,10 @@ PACKAGE := pyproject.toml constraints.txt
 demo: .venv/.package
 	@$(PY) scripts/demo.py
 
-# What to run after every change: less than two minutes on two cores.
+# What to run after every change: less than two minutes on two cores. Importing the folders that hold slow tests alone,
+# such as those of MMSegmentation's side, takes long as well.
 check: lint
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not slow"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not slow" $(SLOW:%=--ignore=tests/%)
 
 test: .venv/.dev
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal

@@ -16,7 +16,7 @@ from pseudolabel.shapes.dataset import write_shapes
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-SLOW_FOLDERS = ("bench", "e2e")
+SLOW_FOLDERS = ("bench", "e2e", "train")  # as in the Makefile
 
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by markers

@@ -11,6 +11,8 @@ from pseudolabel.errors import ModelError, SettingError, UserError
 from pseudolabel.runtime.precision import resolve_dtype
 from tests.plain.architectures import loaded, tiny
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PARTS = ["unet", "vae", "text_encoder"]
 
@@ -61,7 +63,6 @@ def test_a_missing_part_is_named(checkpoint, tmp_path, part):
         load(folder)
 
 
-@pytest.mark.slow
 def test_mismatched_parts_are_refused(tmp_path):
     """An inpainting U-Net takes the mask as well; that of another family takes other text embeddings."""
     with pytest.raises(ModelError, match="channels and the VAE's differ, 9 and 4"):

@@ -27,6 +27,8 @@ from tests.plain import diffseg as plain
 from tests.plain.architectures import loaded
 from tests.plain.diffsegmenter import attend, encode_image, encode_text
 
+pytestmark = pytest.mark.slow
+
 SIZE = (110, 150)
 # Thresholds at which the models' maps merge into some segments, but not into one.
 BASE = {
@@ -129,7 +131,6 @@ def test_merges_of_random_maps_equal_the_plain_loop(seed, change):
     np.testing.assert_array_equal(suppress(proposals, SIZE).numpy(), plain.segment(expected, SIZE))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
 def test_merges_of_larger_random_maps_equal_the_plain_loop(change):
     config = replace(DiffSegConfig(anchors=8, threshold=0.55), **change)

@@ -18,6 +18,8 @@ from pseudolabel.text.prompts import build_prompt, token_weights
 from tests.plain import diffsegmenter as plain
 from tests.plain.architectures import loaded
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["tiny", "tiny_v2", "shapes"]
 TOLERANCE = 1e-4
 # Self-attention flattens a map: a range of 1e-4 around .02 leaves float32 few digits once it is stretched to [0, 1].
@@ -165,7 +167,6 @@ def test_propagate_keeps_small_differences_in_bfloat16():
     assert (propagate(query, key, values) - exact).abs().max() < 0.02 * (exact.max() - exact.min())
 
 
-@pytest.mark.slow
 def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, which takes a quarter of the time."""
     model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))

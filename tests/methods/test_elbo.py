@@ -13,6 +13,8 @@ from pseudolabel.shapes.world import draw_scene
 from tests.plain import elbo as plain
 from tests.plain.architectures import loaded
 
+pytestmark = pytest.mark.slow
+
 PREDICTIONS = {"tiny": "epsilon", "tiny_v2": "v_prediction", "shapes": "epsilon"}
 PROMPTS = ["", "a photograph of star", "a photograph of red car"]
 CONFIG = ElboConfig(timesteps=[50, 900, 500], samples=4)

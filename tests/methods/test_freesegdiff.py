@@ -22,6 +22,8 @@ from pseudolabel.shapes.world import draw_scene
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
 
+pytestmark = pytest.mark.slow
+
 STRIDES = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
 CONFIG = FreeSegDiffConfig(side=16, restarts=3)
 ENLARGE = ("nearest_exact", "nearest")
@@ -109,7 +111,6 @@ def test_bfloat16_regions_are_nearly_equal():
     assert sorted(shares)[2] > 0.9
 
 
-@pytest.mark.slow
 def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, whose 6400 channels become 64 dimensions."""
     model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
