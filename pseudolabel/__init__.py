@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
     from pseudolabel.shards.dataset import ShardDataset
-    from pseudolabel.stages.functions import cams, evaluate, generate
+    from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
     from pseudolabel.stages.refine_image import refine
@@ -67,6 +67,8 @@ __all__ = [
     "cams",
     "evaluate",
     "generate",
+    "import_cams",
+    "import_masks",
     "load_model",
     "load_plugins",
     "open_experiment",
@@ -82,7 +84,7 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
-    "stages.functions": ("cams", "evaluate", "generate"),
+    "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),
     "stages.refine_image": ("refine",),

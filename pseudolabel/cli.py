@@ -12,6 +12,7 @@ from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind
+from pseudolabel.sources.cam_files import CamFormat
 
 if TYPE_CHECKING:
     from pseudolabel.runtime.rank import Rank
@@ -112,6 +113,50 @@ def generate(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -
     # The masks' summary counts the CAMs' failures, too. A status other than 0 makes the launcher end all other ranks,
     # so only the rank that ends last gives it.
     return [report(summary) for summary in run(experiment, rank, retry_failed)][-1]
+
+
+def import_cams(experiment: Experiment, folder: str, *, format: CamFormat, retry_failed: bool = False) -> int:
+    """Write score maps of another program as CAM shards in OUT/cams, for refine, evaluate and the others.
+
+    For example: pseudolabel import-cams irn/cam --format npy --source.path VOC2012 --out runs/irn
+
+    The source lists the images and their labels; a file is named as its image. Values must be in [0, 1]; they are never
+    scaled again. The same command resumes a run that was stopped, and takes files that have changed again.
+
+    Args:
+        folder: of the files.
+        format: `npy` are dictionaries as of IRNet, SEAM, MCTformer and CLIP-ES, or arrays; `png` 8-bit grey images
+            KEY/CLASS.png; `npz` the files in our own shards.
+        retry_failed: also retry the failed samples of finished shards.
+    """
+    from pseudolabel.stages.functions import import_cams as run
+
+    return report(run(experiment, folder=folder, format=format, retry_failed=retry_failed))
+
+
+def import_masks(experiment: Experiment, folder: str, retry_failed: bool = False) -> int:
+    """Write PNG masks of another program, palette or grey, as mask shards in OUT/masks, for evaluate, train and others.
+
+    Args:
+        folder: of the masks, named as the images.
+        retry_failed: also retry the failed samples of finished shards.
+    """
+    from pseudolabel.stages.functions import import_masks as run
+
+    return report(run(experiment, folder=folder, retry_failed=retry_failed))
+
+
+def export_cams(folder: str, *, to: str) -> int:
+    """Write CAM shards as NumPy dictionaries that IRNet's scripts read, TO/KEY.npy.
+
+    Args:
+        folder: of CAM shards, such as runs/voc/cams.
+        to: folder to write; files that this package did not write are kept.
+    """
+    from pseudolabel.stages.export_cams import export_cams as run
+
+    print(f"{run(folder, to):,} files -> {to}")
+    return 0
 
 
 def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str = "") -> int:
@@ -295,6 +340,7 @@ _RESUME = "what is finished is kept; the same command resumes the work"
 _TRAINING = "checkpoints are kept; the same command with --resume continues from the newest"
 _DATA = ("vocabulary", "source")
 _LABEL = ("out", *_DATA, "model", "method", "captions.source", "work")
+_IMPORT = ("out", *_DATA, "work.unit", "work.loaders")
 _CAPTIONER = tuple(f"captions.{name}" for name in ("model", "max_new_tokens", "max_length", "beams", "batch"))
 COMMANDS = {
     "shapes": Command(shapes, is_single_process=True),
@@ -303,6 +349,9 @@ COMMANDS = {
     "cams": Command(cams, _LABEL, interrupted=_RESUME),
     "refine": Command(refine, ("out", "work.workers", "crf"), interrupted=_RESUME),
     "generate": Command(generate, (*_LABEL, "crf"), interrupted=_RESUME),
+    "import-cams": Command(import_cams, _IMPORT, interrupted=_RESUME),
+    "import-masks": Command(import_masks, _IMPORT, interrupted=_RESUME),
+    "export-cams": Command(export_cams, is_single_process=True, interrupted=_RESUME),
     "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(
