@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
     from pseudolabel.shards.dataset import ShardDataset
+    from pseudolabel.stages.correct import correct
     from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
@@ -65,6 +66,7 @@ __all__ = [
     "VocabularyError",
     "__version__",
     "cams",
+    "correct",
     "evaluate",
     "generate",
     "import_cams",
@@ -84,6 +86,7 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
+    "stages.correct": ("correct",),
     "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),

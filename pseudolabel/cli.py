@@ -159,6 +159,21 @@ def export_cams(folder: str, *, to: str) -> int:
     return 0
 
 
+def correct(out: str, *, masks: str) -> int:
+    """Put masks that people made or corrected in the place of those in OUT/masks, by key.
+
+    They are marked as `source: human`, and stay when masks are refined again. What is of another size, class or key is
+    listed and not applied; the exit status is then 3.
+
+    Args:
+        out: output folder of a run, such as runs/voc.
+        masks: a folder of PNGs (palette or grey, values are the run's class indices), or COCO's or Label Studio's JSON.
+    """
+    from pseudolabel.stages.correct import correct as run
+
+    return report(run(out, masks))
+
+
 def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str = "") -> int:
     """Score OUT/cams, OUT/masks or OUT/segments against ground truth; write OUT/metrics.json and plots.
 
@@ -352,6 +367,7 @@ COMMANDS = {
     "import-cams": Command(import_cams, _IMPORT, interrupted=_RESUME),
     "import-masks": Command(import_masks, _IMPORT, interrupted=_RESUME),
     "export-cams": Command(export_cams, is_single_process=True, interrupted=_RESUME),
+    "correct": Command(correct, is_single_process=True, interrupted=_RESUME),
     "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(
