@@ -67,7 +67,8 @@ clean:
 	@$(PIP) install -q -c constraints.txt -e ".[train]"
 	@touch $@
 
-.venv/.dev: .venv/.package
+.venv/.dev: .venv/.package tests/exports/readers.txt
 	@echo "Installing the tools for tests and linting"
 	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
+	@$(PIP) install -q --no-deps -r tests/exports/readers.txt
 	@touch $@

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
     from pseudolabel.experiment_file import open_experiment
+    from pseudolabel.exports.export import export
+    from pseudolabel.exports.push import push
     from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
@@ -68,12 +70,14 @@ __all__ = [
     "cams",
     "correct",
     "evaluate",
+    "export",
     "generate",
     "import_cams",
     "import_masks",
     "load_model",
     "load_plugins",
     "open_experiment",
+    "push",
     "refine",
     "register_method",
 ]
@@ -88,6 +92,8 @@ _MODULES = {
     "experiment_file": ("open_experiment",),
     "stages.correct": ("correct",),
     "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks"),
+    "exports.export": ("export",),
+    "exports.push": ("push",),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),
     "stages.refine_image": ("refine",),

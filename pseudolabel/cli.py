@@ -8,10 +8,11 @@ from rich.console import Console
 
 from pseudolabel.command_line import report, run_command, terminal
 from pseudolabel.config import Experiment
+from pseudolabel.exports.names import FormatName
 from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
-from pseudolabel.records import Kind
+from pseudolabel.records import Kind, Order
 from pseudolabel.sources.cam_files import CamFormat
 
 if TYPE_CHECKING:
@@ -226,20 +227,87 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
     return report(segment_images(experiment, images, classes, sharpen))
 
 
-def sheet(experiment: Experiment, out_file: str = "", rows: int = 12, title: str = "") -> int:
-    """Draw a contact sheet of the first samples: image, ground truth, and CAM, pseudo-mask or segments.
+def sheet(
+    experiment: Experiment,
+    out_file: str = "",
+    rows: int = 12,
+    title: str = "",
+    order: Order = "first",
+    only: list[str] = NO_OPTIONS,
+) -> int:
+    """Draw a contact sheet: image, ground truth, and CAM, pseudo-mask or segments of each sample.
 
     Args:
         out_file: the PNG to write, by default OUT/sheet.png.
         rows: number of samples.
         title: printed on top.
+        order: which samples: the first, the worst or best by the confidence of their masks, or random ones.
+        only: keys of the samples to draw, instead of --rows and --order.
     """
     from pseudolabel.stages.sheet import draw_sheet
 
     target = out_file or f"{experiment.out.rstrip('/')}/sheet.png"
-    draw_sheet(experiment, target, rows, title)
+    draw_sheet(experiment, target, rows, title, order, only)
     print(f"contact sheet -> {target}")
     return 0
+
+
+def export(
+    run: str,
+    *,
+    to: FormatName,
+    out: str,
+    split: float | None = None,
+    ignore: int | None = None,
+    pieces: bool = False,
+    polygons: bool = False,
+    worst: int | None = None,
+) -> int:
+    """Write the masks of a run, with their images and class names, in a format that other tools read.
+
+    For example: pseudolabel export runs/mine --to coco --out exports/mine --split 0.9
+
+    docs/export.md says who reads each format. The folder is new, empty, or an earlier export with the same options: the
+    same command completes one that was stopped, and writes only what has changed. Files that others wrote or corrected
+    are never overwritten.
+
+    Args:
+        run: the output folder of generate or refine, such as runs/mine; or a folder of mask shards.
+        to: the format. png: single-channel masks with data.yaml. voc: PASCAL VOC's folders. coco: instances in JSON.
+            yolo: outlines in text files. labelstudio: predictions to import. cvat: "Segmentation mask 1.1". hf: Parquet
+            with a data set card.
+        out: the folder to write.
+        split: share of samples for training, such as 0.9; the others are for validation. Each sample's key decides, so
+            that more samples later move none. Without it samples are not split.
+        ignore: label for pixels to ignore (255 in masks): 0 is background, 255 keeps them. By default png, voc and hf
+            keep them, and they are background in the other formats.
+        pieces: for coco. Each connected piece of a class is an instance; without it, each class of an image is one.
+        polygons: for coco. Write outlines instead of run lengths, but for instances with holes.
+        worst: write only so many samples, those whose masks have the least confidence, for people to correct.
+    """
+    from pseudolabel.exports.export import export as write_export
+
+    written = write_export(run, to, out, split=split, ignore=ignore, pieces=pieces, polygons=polygons, worst=worst)
+    return report(written)
+
+
+def push(run: str, repo: str, token: str | None = None, private: bool = False, revision: str | None = None) -> int:
+    """Upload an export in the format hf, or the mask shards of a run, to the Hugging Face hub as a data set.
+
+    For example: pseudolabel push exports/mine my-name/my-masks --private
+
+    datasets.load_dataset("my-name/my-masks") then reads it. A data set card that the repository has already is kept.
+
+    Args:
+        run: a folder that export --to hf wrote; or the output folder of generate or refine, such as runs/mine.
+        repo: the repository, such as my-name/my-masks; it is created where it is missing.
+        token: for the hub; by default the one that 'hf auth login' has stored, or HF_TOKEN.
+        private: create the repository for its owner alone; one that exists stays as it is.
+        revision: branch to upload to, created where it is missing; by default the main one.
+    """
+    from pseudolabel.exports.push import push as upload
+
+    return report(upload(run, repo, token=token, private=private, revision=revision))
 
 
 def verify(folder: str) -> int:
@@ -377,6 +445,10 @@ COMMANDS = {
         interrupted=_RESUME,
     ),
     "sheet": Command(sheet, ("out", *_DATA), is_single_process=True),
+    "export": Command(
+        export, is_single_process=True, interrupted="what is written is kept; the same command completes it"
+    ),
+    "push": Command(push, is_single_process=True, interrupted="the same command completes the upload"),
     "verify": Command(verify, is_single_process=True),
     "failures": Command(failures, is_single_process=True),
     "train": Command(train, interrupted=_TRAINING),

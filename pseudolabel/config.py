@@ -44,7 +44,7 @@ class SourceConfig:
         limit: number of images to use, from the start of the sorted list; 0 uses all.
     """
 
-    kind: Literal["voc", "table", "folder", "shards", "context", "coco_object", "coco_stuff", "cityscapes"] = "voc"
+    kind: str = "voc"
     path: str = ""
     split: str = "train"
     labels: str = "xml"

@@ -74,7 +74,7 @@ class _Help(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action)
-        return text.removesuffix(" (default: %(default)s)") if action.default == "" else text
+        return text.removesuffix(" (default: %(default)s)") if action.default in (None, "") else text
 
 
 class _HelpAll(argparse.Action):

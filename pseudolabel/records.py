@@ -11,6 +11,8 @@ BACKGROUND = 0
 IGNORE = 255
 Kind = Literal["cams", "masks", "segments"]
 """What shards hold: score maps, label maps of the vocabulary's classes, or label maps that only tell regions apart."""
+Order = Literal["first", "worst", "best", "random"]
+"""Which masks to show: the first, those of least or most confidence, or random ones."""
 T = TypeVar("T")
 
 

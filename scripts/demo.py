@@ -27,7 +27,7 @@ CONFIGS = [f"configs/deeplabv2/deeplabv2_r18_shapes{kind}.py" for kind in ("", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results, written anew")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results, overwritten")
     parser.add_argument("--seed", type=int, default=SEED, help="of the images and of training")
     arguments = parser.parse_args()
     metrics = demonstrate(arguments.out, arguments.seed)

@@ -142,7 +142,7 @@ def obtain(archive: Archive, given: Path | None, downloads: Path) -> Path:
         try:
             verify(part, archive)
         except UserError:
-            part.unlink()  # to go on with it would be in vain
+            part.unlink()  # resuming it would fail again
             raise
         os.replace(part, target)
     return target
@@ -156,7 +156,7 @@ def verify(path: Path, archive: Archive) -> None:
     if md5.hexdigest() != archive.md5:
         raise UserError(
             f"'{path}' has the checksum {md5.hexdigest()}, but {archive.name} has {archive.md5}: it is damaged or "
-            f"another file. Remove it and run the same command again, or give {archive.option} a sound copy"
+            f"another file. Remove it and run the same command again, or give {archive.option} a complete copy"
         )
 
 
@@ -217,7 +217,7 @@ def transfer(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """A temporary path beside the target, renamed over it at the end; what a killed run left is written anew."""
+    """A temporary path beside the target, renamed over it at the end; leftovers of a killed run are rewritten."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".unfinished-{target.name}")
     yield temporary
@@ -344,7 +344,7 @@ def check(voc: Path, splits: list[str], expected: dict[str, int]) -> None:
     for split in splits:
         ids = read_list(voc, split)
         if split in expected and len(ids) != expected[split]:
-            raise UserError(f"{split} lists {len(ids)} images, not {expected[split]}; remove '{voc}' and start anew")
+            raise UserError(f"{split} lists {len(ids)} images, not {expected[split]}; remove '{voc}' and start again")
         if missing := [name for name in ids if not (voc / "JPEGImages" / f"{name}.jpg").is_file()]:
             raise UserError(
                 f"{split}: {len(missing)} ids have no image in '{voc / 'JPEGImages'}', such as '{missing[0]}'"

@@ -36,13 +36,13 @@ FILTERS: dict[str, tuple[str, ...]] = {
 class Run:
     """A line of the table: what is written (`cams`, `masks` or `segments`), with which classes and options.
 
-    `switches` are options of the command that writes it, `scoring` are those of `evaluate`.
+    `options` are those of the command that writes it, `scoring` are those of `evaluate`.
     """
 
     name: str
     kind: str
     classes: str = "true"
-    switches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     scoring: tuple[str, ...] = ()
 
 
@@ -52,16 +52,16 @@ def runs() -> list[Run]:
     elbo, threshold = ("--method", "elbo"), ("--evaluate.threshold", "0.54")
     return [
         Run("DiffSegmenter, weakly supervised", "cams"),
-        Run("DiffSegmenter, weakly supervised, t = 100", "cams", switches=T_100),
+        Run("DiffSegmenter, weakly supervised, t = 100", "cams", options=T_100),
         *(Run("DiffSegmenter, zero-shot, t = 100", "cams", classes, T_100) for classes in FILTERS),
-        Run("ELBO baseline", "cams", switches=elbo, scoring=threshold),
-        Run("FreeSeg-Diff", "masks", switches=freeseg),
+        Run("ELBO baseline", "cams", options=elbo, scoring=threshold),
+        Run("FreeSeg-Diff", "masks", options=freeseg),
         Run("FreeSeg-Diff", "masks", "nearest (FreeSeg-Diff)", freeseg),
         Run("FreeSeg-Diff", "masks", "image + nouns", freeseg),
-        Run("Semantic DiffSeg", "masks", switches=(*diffseg, "--diffseg.semantic", "true")),
-        Run("DiffSeg", "segments", switches=diffseg),
-        Run("K-Means-C (6)", "segments", switches=kmeans),
-        Run("K-Means-S", "segments", switches=(*kmeans, "--diffseg.clusters", "0")),
+        Run("Semantic DiffSeg", "masks", options=(*diffseg, "--diffseg.semantic", "true")),
+        Run("DiffSeg", "segments", options=diffseg),
+        Run("K-Means-C (6)", "segments", options=kmeans),
+        Run("K-Means-S", "segments", options=(*kmeans, "--diffseg.clusters", "0")),
     ]
 
 
@@ -118,7 +118,7 @@ def score(line: Run, experiment: list[Any], out: Path) -> dict[str, Any]:
     if line.classes != "true":
         labels = folder_of(line.classes, out.parent) / "filter"
         options += ["--source.labels", labels, "--source.unlabelled", "background"]
-    printed = run("cams" if line.kind == "cams" else "generate", *options, *line.switches)
+    printed = run("cams" if line.kind == "cams" else "generate", *options, *line.options)
     summary = next(json.loads(text) for text in printed.splitlines() if text.startswith("{"))
     run("evaluate", line.kind, *options, *line.scoring)
     metrics = json.loads((out / "metrics.json").read_text())[line.kind]

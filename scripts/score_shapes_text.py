@@ -37,7 +37,7 @@ BATCH = 50
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledImage:
     """An RGB image with its mask, its classes and the background it was drawn on."""
 
     image: Image.Image
@@ -54,14 +54,14 @@ def main() -> None:
     folder = arguments.models
     clip = ClipScorer(str(folder / "clip"), torch.device("cpu"), "--models")
     threshold, score = choose_threshold(clip)
-    pictures = read_pictures(arguments.images)
+    scenes = read_images(arguments.images)
     scores = {
-        "data": {"source": "shapes", "split": "val", "seed": SEED, "images": len(pictures)},
+        "data": {"source": "shapes", "split": "val", "seed": SEED, "images": len(scenes)},
         "image_threshold": {"chosen_on": "Shapes, training seed 0", "threshold": threshold, "f1": score},
-        **score_filter(folder, pictures, threshold),
+        **score_filter(folder, scenes, threshold),
         "region_naming": {
-            "exact": score_naming(clip, pictures, cells=0),
-            f"of {CELLS} x {CELLS} cells": score_naming(clip, pictures, CELLS),
+            "exact": score_naming(clip, scenes, cells=0),
+            f"of {CELLS} x {CELLS} cells": score_naming(clip, scenes, CELLS),
         },
         "bytes": {part.name: size(part) for part in sorted(folder.iterdir()) if part.is_dir()},
     }
@@ -69,7 +69,7 @@ def main() -> None:
     print(json.dumps(scores, indent=2))
 
 
-def read_pictures(images: int) -> list[Picture]:
+def read_images(images: int) -> list[LabelledImage]:
     """What `pseudolabel shapes --train 0 --val IMAGES --seed 20231` writes."""
     with TemporaryDirectory() as folder:
         write_shapes(Path(folder), 0, images, SEED)
@@ -78,7 +78,7 @@ def read_pictures(images: int) -> list[Picture]:
         background = {row["key"]: row["caption"].split()[-1] for row in map(json.loads, lines)}
         samples = [(source.read(entry), source.ground_truth(entry)) for entry in source.entries]
         return [
-            Picture(sample.image, truth.labels, sample.classes, background[sample.key])
+            LabelledImage(sample.image, truth.labels, sample.classes, background[sample.key])
             for sample, truth in samples
             if truth is not None
         ]
@@ -101,19 +101,21 @@ def choose_threshold(clip: ClipScorer) -> tuple[float, float]:
     return round(float(THRESHOLDS[middle]), 2), float(scores[middle])
 
 
-def score_filter(folder: Path, pictures: list[Picture], threshold: float) -> dict:
+def score_filter(folder: Path, scenes: list[LabelledImage], threshold: float) -> dict:
     config = FilterConfig(clip=str(folder / "clip"), spacy=str(folder / "nouns"), image_threshold=threshold)
     guess = CategoryFilter(config, CaptionConfig(model=str(folder / "captioner")), torch.device("cpu"))
-    guesses = [found for part in batched([p.image for p in pictures], BATCH) for found in guess(part, SHAPES)]
-    truth = [picture.classes for picture in pictures]
-    said = {lead: [in_words(found.captions[place]) for found in guesses] for place, lead in enumerate(config.prefixes)}
+    guesses = [found for part in batched([p.image for p in scenes], BATCH) for found in guess(part, SHAPES)]
+    truth = [scene.classes for scene in scenes]
+    said = {
+        prefix: [in_words(found.captions[place]) for found in guesses] for place, prefix in enumerate(config.prefixes)
+    }
     return {
         "filter": {
             "image": label_scores([found.by_image for found in guesses], truth),
             "nouns": label_scores([found.by_nouns for found in guesses], truth),
             "union": label_scores([found.classes for found in guesses], truth),
         },
-        "caption_words": {f"lead '{lead}'": label_scores(classes, truth) for lead, classes in said.items()},
+        "caption_words": {f"lead '{prefix}'": label_scores(classes, truth) for prefix, classes in said.items()},
     }
 
 
@@ -126,17 +128,17 @@ def label_scores(predicted: Sequence[Classes], truth: Sequence[Classes]) -> dict
     return dict(zip(("precision", "recall", "f1"), micro, strict=True))
 
 
-def score_naming(clip: ClipScorer, pictures: list[Picture], cells: int) -> dict[str, float]:
+def score_naming(clip: ClipScorer, scenes: list[LabelledImage], cells: int) -> dict[str, float]:
     """Accuracy of the nearest word to regions shown on black, as FreeSeg-Diff names them.
 
     Args:
         clip: names the regions.
-        pictures: with one region of each class and one of background each.
+        scenes: with one region of each class and one of background each.
         cells: 0 takes regions as they are; else cells that are at least half a region's, of so many a side.
     """
     words = [*(entry.prompt for entry in SHAPES.classes), *BACKGROUNDS]
     sentences = [f"a photo of a {word}" for word in words]
-    regions, truth = zip(*(pair for picture in pictures for pair in named_regions(picture, words, cells)), strict=True)
+    regions, truth = zip(*(pair for scene in scenes for pair in named_regions(scene, words, cells)), strict=True)
     nearest = torch.cat([clip.similarities(part, sentences).argmax(1) for part in batched(regions, BATCH)]).numpy()
     right, is_object = nearest == np.array(truth), np.array(truth) < len(SHAPES)
     return {
@@ -147,16 +149,16 @@ def score_naming(clip: ClipScorer, pictures: list[Picture], cells: int) -> dict[
     }
 
 
-def named_regions(picture: Picture, words: list[str], cells: int) -> Iterator[tuple[Image.Image, int]]:
+def named_regions(scene: LabelledImage, words: list[str], cells: int) -> Iterator[tuple[Image.Image, int]]:
     """The image with all but one region black, and the number of the region's word."""
-    for label in np.unique(picture.labels):
-        region = picture.labels == label
+    for label in np.unique(scene.labels):
+        region = scene.labels == label
         if cells:
             side = len(region) // cells
             blocks = region.reshape(cells, side, cells, side).mean((1, 3)) >= 0.5
             region = np.kron(blocks, np.ones((side, side), bool))
-        pixels = np.where(region[..., None], np.asarray(picture.image), 0).astype(np.uint8)
-        yield Image.fromarray(pixels), int(label) - 1 if label else words.index(picture.background)
+        pixels = np.where(region[..., None], np.asarray(scene.image), 0).astype(np.uint8)
+        yield Image.fromarray(pixels), int(label) - 1 if label else words.index(scene.background)
 
 
 def size(folder: Path) -> int:

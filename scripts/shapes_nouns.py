@@ -90,18 +90,18 @@ def draw_example(pipeline: Language, rng: np.random.Generator) -> Example:
 
 def draw_sentence(rng: np.random.Generator) -> list[Word]:
     """Such as `a photograph of two red stars and a heart on grass` or `a dog is sitting near the big circle .`."""
-    lead: list[Word] = []
+    prefix: list[Word] = []
     if rng.random() < SHARE:
-        lead = [
+        prefix = [
             ("a", "DET", "a"),
             noun(pick(rng, ("photo", "photograph", "picture", "image"))),
             ("of", "ADP", "of"),
         ]
-    sentence = lead + draw_phrase(rng)
+    sentence = prefix + draw_phrase(rng)
     for _ in range(rng.integers(3)):
         joint = ("and", "CCONJ", "and") if rng.random() < SHARE else (",", "PUNCT", ",")
         sentence += [joint, *draw_phrase(rng)]
-    if not lead and rng.random() < SHARE:
+    if not prefix and rng.random() < SHARE:
         verb = pick(rng, list(VERBS))
         sentence += [("is", "AUX", "be"), (verb, "VERB", VERBS[verb])]
     if rng.random() < SHARE:

@@ -171,9 +171,9 @@ def start_linear(vae: AutoencoderKL) -> None:
     for last in (vae.encoder.conv_out, vae.decoder.conv_out):
         last.weight[:3], last.bias[:3] = 0, 0
         group = last.in_channels // vae.config.norm_num_groups
-        deviation = ((2 * LEVEL**2 + 6 * COLOUR_VARIANCE) / group) ** 0.5
+        sigma = ((2 * LEVEL**2 + 6 * COLOUR_VARIANCE) / group) ** 0.5
         for channel in range(3):
-            last.weight[channel, channel, 1, 1], last.weight[channel, channel + 3, 1, 1] = deviation, -deviation
+            last.weight[channel, channel, 1, 1], last.weight[channel, channel + 3, 1, 1] = sigma, -sigma
     for bottleneck in (vae.quant_conv, vae.post_quant_conv):
         torch.nn.init.dirac_(bottleneck.weight)
         torch.nn.init.zeros_(bottleneck.bias)

@@ -63,7 +63,7 @@ SENTENCES = ("a photo of a {}", "a photo of {}", "a photograph of {}", "a pictur
 GROUPS = [*((*words, *map(plural, words)) for words in CLASS_WORDS), *((name,) for name in BACKGROUNDS)]
 SYNONYM_SHARE = 0.3
 OTHERS = 16  # ordinary words and made-up ones per step
-LEADS = ("a photograph of", "a photograph of", "a picture of")
+PREFIXES = ("a photograph of", "a photograph of", "a picture of")
 CELLS = (8, 16, 32)  # sides of the maps that regions come from
 EXACT_SHARE = 0.3
 
@@ -163,7 +163,7 @@ def train_clip(model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, args: arg
     with Progress() as progress:
         for step in progress.track(range(args.clip_steps), description="training CLIP"):
             chosen = rng.integers(len(pool.classes), size=args.batch)
-            loss = picture_loss(model, tokenizer, pool, chosen, rng) + word_loss(model, tokenizer, rng)
+            loss = image_loss(model, tokenizer, pool, chosen, rng) + word_loss(model, tokenizer, rng)
             descend(loss, optimiser, schedule, [model])
             average = smooth(average, float(loss.detach()), step)
             if step % LOG_EVERY == 0:
@@ -171,7 +171,7 @@ def train_clip(model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, args: arg
     return average
 
 
-def picture_loss(
+def image_loss(
     model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, chosen: np.ndarray, rng: np.random.Generator
 ) -> torch.Tensor:
     """Images are equally near to the sentences of all their classes, regions to what covers them by its share."""
@@ -179,9 +179,9 @@ def picture_loss(
     present = torch.stack([present_classes(pool.classes[i]) for i in chosen])
     scenes = pool.images[chosen].float()
     pixels = normalise(torch.cat([scenes, scenes * regions[:, None]]), clip_images()).to(model.device)
-    pictures = F.normalize(model.get_image_features(pixels).pooler_output)
+    images = F.normalize(model.get_image_features(pixels).pooler_output)
     texts = tokenizer(draw_sentences(rng), padding=True, return_tensors="pt").to(model.device)
-    logits = model.logit_scale.exp() * pictures @ F.normalize(model.get_text_features(**texts).pooler_output).T
+    logits = model.logit_scale.exp() * images @ F.normalize(model.get_text_features(**texts).pooler_output).T
     of_scenes, of_regions = logits.chunk(2)
     named = F.cross_entropy(of_scenes[:, : len(SHAPES)], present.to(model.device))
     return named + F.cross_entropy(of_regions, shares.to(model.device))
@@ -220,8 +220,8 @@ def present_classes(classes: tuple[int, ...]) -> torch.Tensor:
 def normalise(pixels: torch.Tensor, processor: CLIPImageProcessor | BlipImageProcessor) -> torch.Tensor:
     """What the image processor makes of RGB images, float32 (n, 3, h, w) in 0..255."""
     small = F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=True) / 255
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-    return (small - mean) / deviation
+    mean, sigma = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+    return (small - mean) / sigma
 
 
 def draw_sentences(rng: np.random.Generator) -> list[str]:
@@ -315,7 +315,7 @@ def train_captioner(
 
 def draw_caption(rng: np.random.Generator, names: list[str], background: int) -> str:
     sentence = caption(list(rng.permutation(names)), BACKGROUNDS[background])
-    return sentence.replace(LEADS[0], pick(rng, LEADS), 1)
+    return sentence.replace(PREFIXES[0], pick(rng, PREFIXES), 1)
 
 
 def save_captioner(folder: Path, model: BlipForConditionalGeneration, processor: BlipProcessor) -> None:

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture(scope="session")
 def voc_sample() -> Path:
-    """The 40 train and 40 val images of VOC 2012 that lie outside the repository."""
+    """The 40 train and 40 val images of VOC 2012 outside the repository."""
     path = Path(os.environ.get("PSEUDOLABEL_VOC_SAMPLE", REPOSITORY.parent / "shared" / "voc12_sample"))
     if not (path / "JPEGImages").is_dir():
         pytest.skip(f"no VOC sample in {path}; set PSEUDOLABEL_VOC_SAMPLE to a folder in VOC's layout")

@@ -58,6 +58,7 @@ class Watched(Experiment):
         return super().__getattribute__(name)
 
 
+@pytest.mark.slow
 def test_commands_read_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All in a chain on two images; what is refused on the command line is not read, and all that is taken is."""
     read_experiment = command_line.read_experiment
@@ -138,7 +139,7 @@ def test_the_version() -> None:
         (("cams", "--retry"), "unrecognized arguments: --retry; did you mean --"),
     ],
 )  # fmt: skip
-def test_mistakes_are_answered_in_plain_words(arguments: tuple[str, ...], message: str) -> None:
+def test_command_line_errors_have_clear_messages(arguments: tuple[str, ...], message: str) -> None:
     assert refused(*arguments).startswith(message)
 
 
@@ -156,18 +157,18 @@ def test_mistakes_are_answered_in_plain_words(arguments: tuple[str, ...], messag
         ("diffseg.fit", "squash", "`diffseg.fit` squash is now called stretch"),
     ],
 )
-def test_what_was_renamed_says_so(old: str, value: str, new: str, tmp_path: Path) -> None:
-    told = re.sub("`([a-z_.]+)`", r"--\1", new)
-    assert refused("reproduce", "diffseg-1", "--data", "x", f"--{old}", value) == told
+def test_renamed_settings_are_reported(old: str, value: str, new: str, tmp_path: Path) -> None:
+    expected = re.sub("`([a-z_.]+)`", r"--\1", new)
+    assert refused("reproduce", "diffseg-1", "--data", "x", f"--{old}", value) == expected
     section, _, name = old.partition(".")
     file = tmp_path / "old.yaml"
     file.write_text(f"{section}:\n  {name}: {value}\n")
-    assert refused("evaluate", "masks", "--config", file) == told
+    assert refused("evaluate", "masks", "--config", file) == expected
     with pytest.raises(SettingError, match=re.escape(new)):
         open_experiment(str(file))
 
 
-def test_an_unknown_setting_in_a_file_names_the_near_one(tmp_path: Path) -> None:
+def test_an_unknown_setting_in_a_file_gets_a_suggestion(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("diffsegmenter:\n  class_wait: 1.0\n")
     message = "there is no setting `diffsegmenter.class_wait`; did you mean"
@@ -205,7 +206,7 @@ COMMAND = re.compile(r"pseudolabel ([a-z-]+)((?: [^\s`#]+)*)")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_in_documents_give_options_that_exist(path: Path) -> None:
+def test_commands_in_documents_have_existing_options(path: Path) -> None:
     text = re.sub(r"\\\n#?", " ", path.read_text())
     for name, rest in COMMAND.findall(re.sub(r" +", " ", text)):
         if name in COMMANDS and "--plugins" not in rest:  # whose methods have options of their own

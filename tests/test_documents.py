@@ -46,7 +46,7 @@ def test_the_table_of_methods_has_every_option_with_its_default(section: str) ->
         assert set(kernels) == {"iterations", *KERNELS}
 
 
-def test_what_paper_and_released_code_have_can_be_chosen() -> None:
+def test_settings_of_paper_and_released_code_can_be_chosen() -> None:
     chosen = 0
     for name, row in read_table().items():
         section, _, option = name.partition(".")

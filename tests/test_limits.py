@@ -19,7 +19,7 @@ def experiment(name: str, value: Any) -> Experiment:
     return change(Experiment(), name.split("."))
 
 
-def test_every_number_has_limits_and_the_defaults_keep_them() -> None:
+def test_every_number_has_limits_and_the_defaults_are_in_range() -> None:
     assert {name for name, _ in numbers_of(Experiment())} == set(LIMITS)
 
 
@@ -41,7 +41,7 @@ def test_every_number_has_limits_and_the_defaults_keep_them() -> None:
         ("filter.image_threshold", 97.0, "`filter.image_threshold` 97.0: give at least -1 and at most 1"),
     ],
 )
-def test_a_number_that_makes_no_sense_is_named(name: str, value: Any, message: str) -> None:
+def test_an_invalid_number_is_named(name: str, value: Any, message: str) -> None:
     with pytest.raises(SettingError) as error:
         experiment(name, value)
     assert str(error.value) == message
@@ -52,5 +52,5 @@ def test_a_number_that_makes_no_sense_is_named(name: str, value: Any, message: s
     [("evaluate.threshold", 0.07), ("evaluate.threshold", 1.0), ("diffsegmenter.self_attention_strides", []),
      ("work.seed", -5), ("crf.iterations", 0)],
 )  # fmt: skip
-def test_limits_themselves_are_taken(name: str, value: Any) -> None:
+def test_limits_are_inclusive(name: str, value: Any) -> None:
     assert dict(numbers_of(experiment(name, value)))[name] == value

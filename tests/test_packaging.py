@@ -33,7 +33,7 @@ def files_below(folder: Path, installed_as: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_nothing_but_the_packages_is_at_top_level(wheel):
+def test_only_the_packages_are_at_top_level(wheel):
     top = {name.split("/")[0] for name in wheel}
     assert {name for name in top if not name.endswith(".dist-info")} == {"pseudolabel", "pseudolabel_train"}
 

@@ -20,7 +20,9 @@ from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, shards
 
-DOORS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
+pytestmark = pytest.mark.slow
+
+METHODS = (pl.DiffSegmenter, pl.Elbo, pl.DiffSeg, pl.FreeSegDiff)
 FAST = {pl.DiffSegmenter: {"timesteps": [50]}, pl.Elbo: {"samples": 2}, pl.DiffSeg: {}, pl.FreeSegDiff: {}}
 NAMES = load_vocabulary("shapes").names
 
@@ -49,7 +51,7 @@ def same(one: pl.Segmentation, other: pl.Segmentation) -> bool:
     return one.names == other.names and bool((one.labels == other.labels).mean() > 0.999)
 
 
-def test_every_name_is_there_and_documented() -> None:
+def test_every_name_exists_and_is_documented() -> None:
     for name in pl.__all__:
         assert getattr(pl, name) is not None
         assert name == "__version__" or getattr(pl, name).__doc__
@@ -69,7 +71,7 @@ def test_a_model_is_loaded_by_values(model) -> None:
     assert repr(half) == "DiffusionModel('shapes', 64 x 64 pixels, bfloat16 on cpu)"
 
 
-def test_a_model_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_an_incompatible_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(pl.ModelError, match=r"cannot load the diffusion model 'nobody/nothing'"):
         pl.load_model("nobody/nothing", local_files_only=True)
     with pytest.raises(pl.ModelError, match="holds unet/, vae/"):
@@ -111,10 +113,10 @@ def test_access_to_the_hub_reaches_every_loader(scenes, labels, monkeypatch) -> 
     assert "secret" not in f"{model!r} {model.hub!r}"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, labels, tmp_path) -> None:
-    method = door(model, vocabulary="shapes", **FAST[door])
-    assert repr(method).startswith(f"{door.__name__}(")
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_takes_one_image_or_many_in_any_form(kind, model, scenes, labels, tmp_path) -> None:
+    method = kind(model, vocabulary="shapes", **FAST[kind])
+    assert repr(method).startswith(f"{kind.__name__}(")
     scenes[0].image.save(tmp_path / "0.png")
     buffer = io.BytesIO()
     scenes[2].image.save(buffer, "PNG")
@@ -124,7 +126,7 @@ def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, l
     for result, one, scene, own in zip(results, alone, scenes, labels, strict=True):
         assert same(result, one)
         assert np.array_equal(np.asarray(result.image), np.asarray(scene.image))
-        if door in (pl.DiffSegmenter, pl.Elbo):
+        if kind in (pl.DiffSegmenter, pl.Elbo):
             assert (result.scores.dtype, result.scores.shape) == (np.float32, (len(own), 128, 128))
             assert 0 <= result.scores.min() <= result.scores.max() <= 1
             assert (result.classes, result.labels) == (tuple(own), None)
@@ -135,7 +137,7 @@ def test_every_method_takes_one_image_or_many_in_any_form(door, model, scenes, l
         assert Image.open(io.BytesIO(result._repr_png_())).height > 128
 
 
-def test_scores_are_those_of_the_command(model, experiment, few_shapes) -> None:
+def test_scores_equal_the_commands(model, experiment, few_shapes) -> None:
     """The maps of a CAM shard, but for the noise, which follows the source's keys there."""
     pl.cams(experiment, {"diffsegmenter.timesteps": [0], "diffsegmenter.level_weights": {8: 1.0}})
     dataset = pl.ShardDataset(f"{experiment.out}/cams")
@@ -149,7 +151,7 @@ def test_scores_are_those_of_the_command(model, experiment, few_shapes) -> None:
         assert np.abs(item["scores"].numpy() - result.scores).mean() < 0.05
 
 
-def test_diffseg_gives_regions_without_labels_and_names_with_them(model, scenes, labels) -> None:
+def test_diffseg_names_regions_if_labels_are_given(model, scenes, labels) -> None:
     regions = pl.DiffSeg(model)([scene.image for scene in scenes])
     assert all(set(result.names.values()) <= {f"region {label}" for label in range(1, 255)} for result in regions)
     images = [scene.image.resize((128, 96 + 8 * number)) for number, scene in enumerate(scenes)]
@@ -162,11 +164,11 @@ def test_captions_change_the_prompt(model, scenes, labels) -> None:
     method = pl.DiffSegmenter(model, timesteps=[50])
     plain = method(scenes[0].image, labels[0])
     caption = {name: f"a photo of {name} on a red background" for name in labels[0]}
-    said = method(scenes[0].image, labels[0], captions=caption)
-    assert not same(plain, said)
+    captioned = method(scenes[0].image, labels[0], captions=caption)
+    assert not same(plain, captioned)
     assert same(method(scenes[0].image, labels[0]), plain)
     many = list(method([scene.image for scene in scenes[:2]], labels[:2], captions=[caption, {}]))
-    assert same(many[0], said)
+    assert same(many[0], captioned)
     named = pl.DiffSeg(model)(scenes[0].image, labels[0], captions=f"a {labels[0][0]} in the snow")
     assert set(named.names.values()) <= set(labels[0])
     with pytest.raises(pl.SettingError, match="reads a mapping from class name to sentence for each image"):
@@ -189,7 +191,7 @@ def test_settings_are_keywords_or_a_dataclass(model, scenes, labels) -> None:
         pl.DiffSegmenter(model, pl.ElboConfig())
 
 
-def test_what_does_not_fit_the_images_is_told(model, scenes) -> None:
+def test_arguments_must_match_the_images(model, scenes) -> None:
     method = pl.DiffSegmenter(model, vocabulary="shapes", timesteps=[50])
     with pytest.raises(pl.SettingError, match="needs the labels of each image"):
         method(scenes[0].image)
@@ -204,7 +206,7 @@ def test_what_does_not_fit_the_images_is_told(model, scenes) -> None:
     assert caught.value.status == "unreadable"
 
 
-def test_images_are_turned_by_exif_as_the_command_does(model, scenes, tmp_path) -> None:
+def test_exif_orientation_is_applied_as_by_the_command(model, scenes, tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     scenes[0].image.crop((0, 0, 128, 96)).save(tmp_path / "turned.jpg", exif=exif)
@@ -212,7 +214,7 @@ def test_images_are_turned_by_exif_as_the_command_does(model, scenes, tmp_path) 
     assert result.scores.shape == (1, 128, 96)
 
 
-def test_one_image_has_the_same_noise_in_every_call(model, scenes, labels) -> None:
+def test_an_image_has_the_same_noise_in_every_call(model, scenes, labels) -> None:
     method = pl.DiffSegmenter(model, timesteps=[50], batch=1)
     twice = list(method([scenes[0].image, scenes[1].image, scenes[0].image], labels[0]))
     assert np.array_equal(twice[0].scores, method(scenes[0].image, labels[0]).scores)
@@ -254,7 +256,7 @@ def test_the_segmenter_takes_many_images_and_gives_scores(scenes, labels) -> Non
     assert len(list(segment(images, "shapes"))) == 3
 
 
-def test_generate_writes_the_same_bytes_from_python_and_from_the_shell(experiment, few_shapes, tmp_path) -> None:
+def test_generate_writes_equal_bytes_from_python_and_the_shell(experiment, few_shapes, tmp_path) -> None:
     settings = {"source.path": str(few_shapes), "work.unit": 2, "crf.iterations": 2, "diffsegmenter.timesteps": [50]}
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
     done = call("generate", "--config", "shapes", *options, "--out", tmp_path / "shell")

@@ -28,7 +28,7 @@ def test_enlarges_then_scales_each_class(size, kind):
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_range_is_taken_after_enlarging():
+def test_the_range_is_computed_after_enlarging():
     peak = np.zeros((1, 4, 4), np.float32)
     peak[0, 1, 1] = 1
     result = at_image_size(peak, (2, 2))  # each result pixel averages four, so the peak shrinks to 1/4 before scaling
@@ -54,7 +54,7 @@ def test_constant_map_becomes_zeros(value):
     assert (result[1].min(), result[1].max()) == (0, 1)
 
 
-def test_smallest_float16_difference_is_not_taken_for_constant():
+def test_the_smallest_float16_difference_is_not_constant():
     maps = np.full((1, 4, 4), 1000, np.float16)
     maps[0, 0, 0] = np.nextafter(np.float16(1000), np.float16(2000))
     assert at_image_size(maps, (16, 16)).max() == 1
@@ -67,7 +67,7 @@ def test_no_classes():
     assert not label_map(result, (), 0.0).any()
 
 
-def test_refuses_bad_maps():
+def test_invalid_maps_are_refused():
     with pytest.raises(ValueError, match="shape"):
         at_image_size(np.zeros((8, 8)), (16, 16))
     with pytest.raises(ValueError, match="finite"):
@@ -76,14 +76,14 @@ def test_refuses_bad_maps():
         winners(np.zeros((1, 4, 4), np.float32), (3, 5))
 
 
-def test_labels_break_ties_for_background_and_then_for_the_earlier_class():
+def test_ties_go_to_background_then_to_the_earlier_class():
     scores = np.array([[[0.3, 0.31, 0.9, 0.2]], [[0.3, 0.2, 0.9, 0.29]]], np.float32)
     np.testing.assert_array_equal(label_map(scores, (7, 12), 0.3), [[0, 7, 7, 0]])
     np.testing.assert_array_equal(label_map(scores, (7, 12), 0.25), [[7, 7, 7, 12]])
     assert label_map(scores, (7, 12), 0.3).dtype == np.uint8
 
 
-def test_winners_names_class_and_score():
+def test_winners_gives_class_and_score():
     scores = np.random.default_rng(1).random((3, 5, 6), np.float32)
     winner, score = winners(scores, (2, 9, 254))
     for row, column in np.ndindex(5, 6):

@@ -23,7 +23,7 @@ def test_a_vocabulary_without_background(tmp_path: Path) -> None:
         write(tmp_path / "c.yaml", "background: maybe\nclasses: [dog]")
 
 
-def test_labels_of_a_data_sets_names(tmp_path: Path) -> None:
+def test_labels_of_a_data_sets_class_names(tmp_path: Path) -> None:
     """Names match in any spelling; prompts and synonyms do not; other classes are background."""
     vocabulary = write(tmp_path / "a.yaml", "classes: [{name: pottedplant, prompt: plant, synonyms: [flower]}, table]")
     names = ["table", "plant", "Potted Plant", "flower", "potted-plant"]
@@ -43,7 +43,7 @@ def test_the_vocabularies_of_27_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "count"), [("voc", 20), ("coco", 80), ("context", 59), ("shapes", 6)])
-def test_the_vocabularies_of_things(name: str, count: int) -> None:
+def test_the_vocabularies_with_background(name: str, count: int) -> None:
     vocabulary = load_vocabulary(name)
     assert len(vocabulary) == count
     assert vocabulary.has_background
@@ -52,7 +52,7 @@ def test_the_vocabularies_of_things(name: str, count: int) -> None:
             assert vocabulary.index(spelling) == index, f"'{spelling}' stands for two classes"
 
 
-def test_synonyms_of_captions() -> None:
+def test_synonyms_in_captions() -> None:
     """Captioners' words for a class, and similar words for other things."""
     voc, coco, context = (load_vocabulary(name) for name in ("voc", "coco", "context"))
     assert voc.names[classes_of_spellings(["double decker"], voc)[0]] == "bus"
@@ -66,14 +66,14 @@ def test_synonyms_of_captions() -> None:
         assert classes_of_spellings([noun], voc) == ()
 
 
-def test_background_words_are_no_classes() -> None:
+def test_background_words_are_not_classes() -> None:
     for name in ("shapes", "voc", "coco"):
         vocabulary = load_vocabulary(name)
         assert "grass" in vocabulary.background_words
         assert not [word for word in vocabulary.background_words if vocabulary.find(word) is not None]
 
 
-def test_typed_names_bring_background_words_that_are_none_of_them() -> None:
+def test_typed_names_are_removed_from_background_words() -> None:
     words = load_vocabulary("voc").background_words
     assert load_vocabulary("dog, grass").background_words == tuple(word for word in words if word != "grass")
 
@@ -85,7 +85,7 @@ ETOILE, CAFE = (
 
 @pytest.mark.parametrize("written", ["NFC", "NFD"])
 @pytest.mark.parametrize("asked", ["NFC", "NFD"])
-def test_accents_are_compared_however_they_are_encoded(tmp_path: Path, written: str, asked: str) -> None:
+def test_accents_match_in_any_encoding(tmp_path: Path, written: str, asked: str) -> None:
     vocabulary = write(tmp_path / "a.yaml", f"classes: [dog, {ETOILE[written]}, {CAFE[written]}]")
     assert vocabulary.names[2:] == (ETOILE["NFC"], CAFE["NFC"])
     assert vocabulary.index(ETOILE[asked]) == 2
@@ -96,7 +96,7 @@ def test_accents_are_compared_however_they_are_encoded(tmp_path: Path, written: 
         vocabulary_of([ETOILE[written], ETOILE[asked]])
 
 
-def test_the_known_names_of_a_message_are_few() -> None:
+def test_messages_list_few_known_names() -> None:
     with pytest.raises(
         VocabularyError, match=r"unknown class 'qqq' in vocabulary 'coco'; known: person, .*\(80 in all\)$"
     ):
@@ -115,20 +115,20 @@ def test_the_known_names_of_a_message_are_few() -> None:
         (", ".join(f"thing number {number}" for number in range(36)), [f"thing number {n}" for n in range(36)]),
     ],
 )
-def test_names_typed_in_place_of_a_vocabulary(name: str, names: list[str]) -> None:
+def test_names_instead_of_a_vocabulary(name: str, names: list[str]) -> None:
     """36 names exceed the length limit of file names."""
     assert load_vocabulary(name).names == ("background", *names)
     assert [word.strip() for word in typed_names(name) or ()] == names
 
 
-def test_names_of_vocabularies_and_files_are_not_typed_classes(tmp_path: Path) -> None:
+def test_names_of_vocabularies_and_files_are_not_classes(tmp_path: Path) -> None:
     write(tmp_path / "mine", "dog\ncat\n")
     for name in ("voc", str(tmp_path / "mine")):
         assert typed_names(name) is None
 
 
 @pytest.mark.parametrize("name", ["vco", "VOC", "voc2012", "pascal-voc", "shape", "Cityscapes", "cocoa"])
-def test_what_was_probably_a_shipped_vocabulary_is_no_class(name: str) -> None:
+def test_names_similar_to_shipped_vocabularies_are_refused(name: str) -> None:
     with pytest.raises(
         VocabularyError, match=f"no vocabulary '{name}': did you mean '.*for a class .* write '{name},'"
     ):
@@ -137,7 +137,7 @@ def test_what_was_probably_a_shipped_vocabulary_is_no_class(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["my.yaml", "a/b", "names.txt", "a\\b", "", " "])
-def test_what_looks_like_a_file_is_no_class(name: str) -> None:
+def test_names_similar_to_files_are_refused(name: str) -> None:
     with pytest.raises(VocabularyError, match=r"no file or vocabulary .* shipped are .* or class names such as"):
         load_vocabulary(name)
 
@@ -153,12 +153,12 @@ def test_what_looks_like_a_file_is_no_class(name: str) -> None:
         ("dog,a\nb", "class 2, 'a.nb', holds a line break"),
     ],
 )
-def test_typed_names_that_make_no_vocabulary(names: str, reason: str) -> None:
+def test_invalid_names(names: str, reason: str) -> None:
     with pytest.raises(VocabularyError, match=reason):
         load_vocabulary(names)
 
 
-def test_a_vocabulary_made_in_python_is_checked() -> None:
+def test_a_vocabulary_from_python_is_checked() -> None:
     assert vocabulary_of(["dog, black", "cat"]).names == ("background", "dog, black", "cat")
     with pytest.raises(VocabularyError, match="class 1 is the number 7"):
         vocabulary_of([7])  # type: ignore[list-item]

@@ -22,7 +22,7 @@ from pseudolabel.vocabulary import load_vocabulary
         ("a", "circle\nred car"),
     ],
 )
-def test_every_way_to_write_two_classes(tmp_path: Path, name: str, text: str) -> None:
+def test_every_form_of_two_classes(tmp_path: Path, name: str, text: str) -> None:
     path = tmp_path / name
     path.write_bytes(text.encode())
     vocabulary = load_vocabulary(str(path))
@@ -87,7 +87,7 @@ def test_all_fields(tmp_path: Path) -> None:
         ("classes: [dog", "not YAML"),
     ],
 )
-def test_what_is_no_vocabulary_is_explained(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_vocabularies_are_explained(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(VocabularyError, match=rf"a\.yaml: .*{reason}"):
@@ -105,13 +105,13 @@ def test_what_is_no_vocabulary_is_explained(tmp_path: Path, text: str, reason: s
         ("\n", "0 classes"),
     ],
 )
-def test_lines_that_are_no_names(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_lines(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "names.txt").write_text(text)
     with pytest.raises(VocabularyError, match=rf"names\.txt: {reason}"):
         load_vocabulary(str(tmp_path / "names.txt"))
 
 
-def test_a_file_that_is_no_utf8(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("étoile".encode("cp1252"))
     with pytest.raises(VocabularyError, match=r"a\.txt: not UTF-8 text .* save it as UTF-8"):
         load_vocabulary(str(tmp_path / "a.txt"))

@@ -1,11 +1,9 @@
-"""A method of your own: class activation maps from colours, learned from drawn Shapes in seconds.
-
-pseudolabel generate --config shapes --method cam --plugins docs/examples/own_method.py --source.path data/shapes
-"""
+"""A method of your own: `pseudolabel generate --config shapes --method cam --plugins docs/examples/own_method.py`."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 
 import pseudolabel as pl
 from pseudolabel.shapes.world import draw_scene
@@ -13,28 +11,30 @@ from pseudolabel.shapes.world import draw_scene
 
 @dataclass(frozen=True)
 class CamConfig:
-    """Args: scenes: number of training images."""
+    """Args: scenes: number of drawn images that the classifier is trained on."""
 
     scenes: int = 300
 
 
 class Cam:
-    """A colour's score for a class: the share of its pixels that are in training images of the class."""
-
     def __init__(self, context, config):
-        self.settings = lambda: asdict(config)
-        scenes = [draw_scene(np.random.default_rng([context.seed, number])) for number in range(config.scenes)]
-        counts = np.stack([np.bincount(self.colours(scene.image).ravel(), minlength=512) for scene in scenes])
-        present = np.array([[index in scene.classes for index in range(1, 7)] for scene in scenes])
-        self.scores = np.stack([counts[own].sum(0) / (counts.sum(0) + 1) for own in present.T])
+        self.settings, self.device = lambda: asdict(config), context.device
+        torch.manual_seed(context.seed)
+        self.net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 6)).to(self.device)
+        optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
+        for scene in [draw_scene(np.random.default_rng([context.seed, number])) for number in range(config.scenes)]:
+            truth = torch.tensor([float(index in scene.classes) for index in range(1, 7)], device=self.device)
+            optimizer.zero_grad()
+            torch.nn.functional.binary_cross_entropy_with_logits(self.maps(scene.image).amax((0, 1)), truth).backward()
+            optimizer.step()
 
-    def colours(self, image):
-        return np.asarray(image.resize((64, 64))) // 32 @ np.array([64, 8, 1])  # one of 512 per pixel, int (64, 64)
+    def maps(self, image):  # (64, 64, 6); the largest score of a map says whether the image has the class
+        return self.net(torch.tensor(np.asarray(image.resize((64, 64)), np.float32) / 255, device=self.device))
 
     def __call__(self, samples):
         for sample in samples:
-            scores = self.scores[[index - 1 for index in sample.classes]][:, self.colours(sample.image)]
-            yield sample, pl.ScoreMaps(sample.key, sample.classes, scores.astype(np.float16), sample.size)
+            maps = self.maps(sample.image)[..., [i - 1 for i in sample.classes]].permute(2, 0, 1).sigmoid().detach()
+            yield sample, pl.ScoreMaps(sample.key, sample.classes, maps.half().cpu().numpy(), sample.size)
 
 
 pl.register_method(pl.Method("cam", Cam, CamConfig, produces=lambda _: "cams", needs_model=False))

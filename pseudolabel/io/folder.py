@@ -3,7 +3,8 @@
 import errno
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from pseudolabel.errors import FullDiskError, OutputError
 from pseudolabel.io.filesystem import open_filesystem
 
 TEMPORARY_PREFIX = ".unfinished-"
+_SYNCING = 16  # threads
 LONGEST_IN_TEMPORARY = 200  # bytes of a file name; file systems allow 255, including prefix and suffix
 
 
@@ -90,14 +92,39 @@ class Folder:
                 if path.name.removeprefix(TEMPORARY_PREFIX).rpartition("-")[0] in names:
                     path.unlink(missing_ok=True)
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def sweep_all(self) -> None:
+        """Remove what killed writers left behind here and in all subfolders; nobody else may write there now."""
+        if self.local is None:
+            return
+        with self._explained():
+            for path in self.local.rglob(f"{TEMPORARY_PREFIX}*"):
+                path.unlink(missing_ok=True)
+
+    def write_bytes(self, name: str, data: bytes, synced: bool = True) -> None:
         """Write a file; it appears only when it is complete.
+
+        Args:
+            name: of the file, below the folder.
+            data: its bytes.
+            synced: False leaves it to a later `sync`, which is much faster for many small files.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
         """
-        with self.write(name) as file:
+        with self.write(name, synced) as file:
             file.write(data)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Let files that were written without it survive a power failure; nothing to do behind a URL.
+
+        Raises:
+            OutputError: if the disk cannot.
+        """
+        if self.local is None:
+            return
+        paths = [self.local / name for name in names]
+        with self._explained(), ThreadPoolExecutor(_SYNCING) as pool:  # the disk joins what waits at the same time
+            list(pool.map(_sync, [*paths, *{path.parent for path in paths}]))
 
     def append(self, name: str, lines: bytes) -> None:
         """Append complete lines to a file, synced on a local disk.
@@ -137,10 +164,10 @@ class Folder:
         return True
 
     @contextmanager
-    def write(self, name: str) -> Iterator[BinaryIO]:
+    def write(self, name: str, synced: bool = True) -> Iterator[BinaryIO]:
         """Open a file that appears under its name only when it is complete and, on a local disk, synced.
 
-        The name may contain subfolders; they are created.
+        The name may contain subfolders; they are created. `synced` is that of `write_bytes`.
 
         Raises:
             OutputError: if the folder is full or cannot be written.
@@ -152,7 +179,7 @@ class Folder:
                 with self._upload(name) as file:
                     yield file
             else:
-                with _replace(self.local / name) as file:
+                with _replace(self.local / name, synced) as file:
                     yield file
 
     @contextmanager
@@ -190,7 +217,7 @@ class Folder:
 
 
 @contextmanager
-def _replace(target: Path) -> Iterator[BinaryIO]:
+def _replace(target: Path, synced: bool) -> Iterator[BinaryIO]:
     """Write next to the target, sync, rename to the target, sync the folder; a failure leaves nothing behind."""
     name = target.name if len(os.fsencode(target.name)) <= LONGEST_IN_TEMPORARY else ""  # no shard has a name this long
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY_PREFIX}{name}-")
@@ -199,16 +226,22 @@ def _replace(target: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
+    if synced:
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _not_through_links(path: str, flags: int) -> int:

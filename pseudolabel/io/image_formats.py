@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (
     *(".psd", ".qoi", ".dds", ".pcx", ".sgi", ".fits", ".tga"),
 )
 HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
-HEIF_REMEDY = "pip install pillow-heif"
+HEIF_HINT = "pip install pillow-heif"
 
 # Raw files begin like TIFF, and Pillow would read only their small preview.
 _RAW = (
@@ -28,7 +28,7 @@ _RAW = (
     *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"),
 )
 _REMEDIES = {
-    **dict.fromkeys(HEIF_SUFFIXES, HEIF_REMEDY),
+    **dict.fromkeys(HEIF_SUFFIXES, HEIF_HINT),
     **dict.fromkeys(_RAW, "camera raw; convert to TIFF or JPEG"),
     ".jxl": "convert to PNG or JPEG",
     ".tar": "unpack it, or `source.kind` shards",
@@ -80,7 +80,7 @@ def by_suffix(suffix: str) -> bool | None:
     return False if suffix in _OTHERS or suffix in _REMEDIES else None
 
 
-def remedy(suffix: str) -> str:
+def hint_of(suffix: str) -> str:
     """What the user can do so that files with this suffix are read; empty if nothing."""
     return _REMEDIES.get(suffix, "")
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from pseudolabel.errors import SampleError
-from pseudolabel.io.image_formats import HEAD, HEIF_REMEDY, formats, is_heif
+from pseudolabel.io.image_formats import HEAD, HEIF_HINT, formats, is_heif
 from pseudolabel.vocabulary import voc_palette
 
 _MASK_FORMATS = ("PNG", "TIFF", "BMP")
@@ -180,7 +180,7 @@ def _open(data: bytes, kinds: tuple[str, ...], origin: str, max_pixels: int | No
     if not data:
         raise SampleError("unreadable", f"{origin}: the file is empty")
     if is_heif(data[:HEAD]) and "HEIF" not in kinds:
-        raise SampleError("unreadable", f"{origin}: a HEIC image; to read it: {HEIF_REMEDY}")
+        raise SampleError("unreadable", f"{origin}: a HEIC image; to read it: {HEIF_HINT}")
     image = Image.open(io.BytesIO(data), formats=kinds)
     check_size(*image.size, origin, max_pixels)
     image.load()  # verify() does not see truncation

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pseudolabel.errors import PathError
 from pseudolabel.io.filesystem import open_filesystem
-from pseudolabel.io.image_formats import HEAD, HEIF_SUFFIXES, by_content, by_suffix, is_heif, remedy
+from pseudolabel.io.image_formats import HEAD, HEIF_SUFFIXES, by_content, by_suffix, hint_of, is_heif
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.ownership import MANIFEST
 from pseudolabel.runtime.batching import batched
@@ -211,8 +211,8 @@ def _suffix_reasons(suffixes: Counter[str]) -> Counter[str]:
     for suffix, count in suffixes.most_common():
         if not suffix:
             reason = "without a suffix"
-        elif remedy(suffix):
-            reason = f"{suffix} ({remedy(suffix)})"
+        elif hint_of(suffix):
+            reason = f"{suffix} ({hint_of(suffix)})"
         elif len(reasons) < _SHOWN and re.fullmatch(r"\.[a-z0-9_+~-]{1,12}", suffix):
             reason = suffix
         else:

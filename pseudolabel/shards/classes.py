@@ -1,18 +1,36 @@
 """The classes of shards' labels, from a file beside them, and their comparison with a vocabulary."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pseudolabel.errors import ShardError
+from pseudolabel.errors import NotOursError, ShardError
 from pseudolabel.io.folder import Folder
+from pseudolabel.io.ownership import OwnFiles
 from pseudolabel.records import IGNORE
 from pseudolabel.shards.find import folder_of
 from pseudolabel.shards.ledger import RUN
 from pseudolabel.vocabulary import Vocabulary
 
 ID2LABEL = "id2label.json"  # Hugging Face's name for a data set's classes by label value
+CARD = "README.md"
+# Without it `datasets.load_dataset` takes the ledger's JSON files for the data.
+_CARD = """---
+configs:
+- config_name: default
+  data_files: masks-*.tar
+---
+
+Pseudo-masks of pseudolabel, as WebDataset shards: the image `KEY.jpg`, its mask `KEY.png` and what is known of them,
+`KEY.json`. A mask's values are class indices: 0 is background, 255 is ignored, and `id2label.json` names the others.
+
+`datasets.load_dataset` with this folder reads them, as do `pseudolabel.ShardDataset` and `webdataset`. `pseudolabel
+export` writes them in other formats.
+"""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,25 @@ class RecordedClasses:
 
     def __str__(self) -> str:
         return f"vocabulary '{self.vocabulary}' of '{self.origin}'" if self.vocabulary else f"'{self.origin}'"
+
+
+def write_classes(folder: Folder, names: Sequence[str]) -> None:
+    """Write what a folder of mask shards is read by: the classes by label value, and a card for `load_dataset`.
+
+    Files of these names that others wrote or changed are left as they are.
+
+    Args:
+        folder: of the shards; it exists.
+        names: by label value; what 0 is called comes first.
+    """
+    by_label = {str(label): name for label, name in enumerate(names)}
+    text = json.dumps({**by_label, str(IGNORE): "ignore"}, indent=2, ensure_ascii=False)
+    own = OwnFiles(folder)
+    for name, data in ((ID2LABEL, f"{text}\n".encode()), (CARD, _CARD.encode())):
+        try:
+            own.write({name: data})
+        except NotOursError:
+            log.info("'%s/%s' is not ours, or was changed: it stays as it is", folder.path, name)
 
 
 def check_vocabulary(paths: Sequence[str], vocabulary: Vocabulary) -> None:
@@ -73,6 +110,21 @@ def recorded_classes(folder: Folder) -> list[RecordedClasses]:
             raise ShardError(f"'{origin}' cannot be read ({error!r}); correct it, or take it away") from error
         found += [recorded] if recorded is not None and recorded.names else []
     return found
+
+
+def read_run(folder: Folder) -> dict[str, Any]:
+    """What `run.json` holds; empty where there is none.
+
+    Raises:
+        ShardError: if it cannot be read.
+    """
+    if not folder.exists(RUN):
+        return {}
+    try:
+        run = json.loads(folder.read_bytes(RUN))
+        return {**run, "settings": run["settings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"'{folder.path}/{RUN}' cannot be read ({error!r}); correct it, or take it away") from error
 
 
 def _from_run(run: dict[str, Any], origin: str) -> RecordedClasses | None:

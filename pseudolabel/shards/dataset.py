@@ -14,7 +14,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import Dataset
 
-from pseudolabel.errors import SampleError, ShardError
+from pseudolabel.errors import SampleError, SettingError, ShardError
 from pseudolabel.io.filesystem import open_filesystem
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.images import decode_image, read_mask
@@ -22,6 +22,7 @@ from pseudolabel.io.tar import Span
 from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.score_maps import at_image_size
 from pseudolabel.shards.classes import recorded_classes
+from pseudolabel.shards.confident import most_confident
 from pseudolabel.shards.find import find_shards, folder_of, hint, warn_if_unfinished
 from pseudolabel.shards.index import Stamp, load_index
 from pseudolabel.shards.sample import are_final
@@ -62,6 +63,8 @@ class ShardDataset(Dataset[Any]):
             `masks/masks-{000000..000009}.tar`, or a list of such; local paths or any fsspec URLs.
         vocabulary: the classes, where no file beside the shards names them: a shipped vocabulary or a file.
         transform: called with each item.
+        leave_out: share of the images, in [0, 1), to leave out: those whose masks have the least confidence, by the
+            `scores.csv` beside the shards.
 
     Attributes:
         paths: of the shards.
@@ -69,7 +72,9 @@ class ShardDataset(Dataset[Any]):
         holds_cams: whether the items have `scores`; else they have a `mask`.
 
     Raises:
-        ShardError: if there are no shards, or they are compressed, damaged, or hold neither masks nor maps.
+        ShardError: if there are no shards, or they are compressed, damaged, or hold neither masks nor maps; or
+            `leave_out` is given and their images have no confidence.
+        SettingError: if `leave_out` is no share.
     """
 
     def __init__(
@@ -77,7 +82,10 @@ class ShardDataset(Dataset[Any]):
         shards: str | os.PathLike[str] | Sequence[str],
         vocabulary: str = "",
         transform: Callable[[dict[str, Any]], Any] | None = None,
+        leave_out: float = 0.0,
     ) -> None:
+        if not 0 <= leave_out < 1:
+            raise SettingError(f"`leave_out` {leave_out}: give a share of the images, at least 0 and less than 1")
         self.paths, self.transform = find_shards(shards), transform
         indexes = [load_index(path) for path in self.paths]
         warn_if_unfinished({path: len(index) for path, index in zip(self.paths, indexes, strict=True)})
@@ -88,12 +96,13 @@ class ShardDataset(Dataset[Any]):
         self.holds_cams = True in kinds
         self._stamps = [index.stamp for index in indexes]
         self._ends = list(accumulate(map(len, indexes)))
+        self._kept = most_confident(self.paths, indexes, leave_out) if leave_out else None
         if not len(self):
             raise ShardError(f"the shards in '{shards}' hold no samples; see the failures in their ledger entries")
         self._open = lru_cache(OPEN_SHARDS)(_Shard)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._kept is None else len(self._kept)
 
     def __getitem__(self, index: int) -> Any:
         """An item.
@@ -114,6 +123,8 @@ class ShardDataset(Dataset[Any]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         index %= len(self)
+        if self._kept is not None:
+            index = int(self._kept[index])
         number = bisect_right(self._ends, index)
         first = self._ends[number - 1] if number else 0
         path = self.paths[number]

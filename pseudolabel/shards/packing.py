@@ -36,6 +36,9 @@ class DigestedFile:
         self.size += len(data)
         return self._file.write(data)
 
+    def flush(self) -> None:
+        self._file.flush()
+
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()

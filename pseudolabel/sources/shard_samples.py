@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pseudolabel.errors import SampleError
 from pseudolabel.io.files import Location
-from pseudolabel.io.image_formats import by_content, by_suffix, remedy
+from pseudolabel.io.image_formats import by_content, by_suffix, hint_of
 from pseudolabel.io.json_text import decode_json
 from pseudolabel.io.names import is_printable, printable
 from pseudolabel.io.tar import split_name
@@ -161,7 +161,7 @@ class _Composed:
             )
         if not self._images:
             others = sorted({other.suffix for other in self._sample.values()} - {*LABEL_SUFFIXES})
-            found = ", ".join(f"{suffix} ({remedy(suffix)})" if remedy(suffix) else suffix for suffix in others)
+            found = ", ".join(f"{suffix} ({hint_of(suffix)})" if hint_of(suffix) else suffix for suffix in others)
             what = "labels" if self._labels else "a mask"
             there_is = f"; there is {found}" if found else ""
             return SampleError("missing", f"{origin} has {what} but no image beside it{there_is}")
@@ -244,5 +244,5 @@ def _parts(name: str) -> list[str]:
 
 
 def _reason(member: Member) -> str:
-    help_ = remedy(member.suffix)
+    help_ = hint_of(member.suffix)
     return f"{member.suffix} ({help_})" if help_ else printable(member.suffix)

@@ -43,7 +43,7 @@ _ONLY_IGNORED = (
 )
 _THREADS = 8  # read masks for their labels; Pillow decodes outside of Python's lock
 
-# A new layout of data is one file with one such function, and one line here.
+# A new layout of data is one file with one such function, and one entry here.
 KINDS: dict[str, Callable[[SourceConfig, Vocabulary], Listing]] = {
     "voc": list_voc,
     "table": list_table,
@@ -149,10 +149,10 @@ def open_source(config: SourceConfig, vocabulary: Vocabulary) -> Source:
         SourceError: if the list cannot be made, is empty, or holds a key twice.
         NoLabelsError: if there are labels, and none is a class of the vocabulary.
     """
-    if not config.path:
-        raise SourceError(f"no data given; say where the {config.kind} data are with `source.path`")
     if config.kind not in KINDS:
         raise SourceError(f"no source kind '{config.kind}'; `source.kind` is one of {', '.join(KINDS)}")
+    if not config.path:
+        raise SourceError(f"no data given; say where the {config.kind} data are with `source.path`")
     if config.limit < 0:
         raise SourceError(f"`source.limit` {config.limit} is negative; 0 takes all images")
     with _without_collection():

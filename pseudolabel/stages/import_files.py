@@ -18,6 +18,7 @@ from pseudolabel.methods.registry import Outcome
 from pseudolabel.records import IGNORE, LabelMap, Sample, ScoreMaps
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.classes import write_classes
 from pseudolabel.shards.index import Stamp
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
@@ -77,6 +78,8 @@ def import_files(
     }
     left_out, about = source.left_out + files.left_out, {"vocabulary": vocabulary.name}
     with open_job(out, kind, settings, units, digests, rank, retry_failed, TAR, left_out, about) as job:
+        if kind == "masks" and rank.is_main:
+            write_classes(out, vocabulary.names)
         work = partial(_work, Importer(files, file_kind, vocabulary), loaders=loaders)
         work_through(job, source, loaders, work, partial(encode, kind=kind, vocabulary=vocabulary))
         return job.finish()

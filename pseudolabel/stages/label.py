@@ -15,6 +15,7 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.classes import write_classes
 from pseudolabel.shards.ledger import Ledger
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
@@ -64,6 +65,8 @@ def write_labels(
     folder, left_out = Folder(experiment.out) / kind, source.left_out
     with open_job(folder, kind, settings, units, inputs.digest, rank, retry_failed, TAR, left_out, about) as job:
         on_open()
+        if kind == "masks" and rank.is_main:
+            write_classes(folder, vocabulary.names)
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
             work_through(job, source, work.loaders, predictor, members, getattr(predictor, "view", None))

@@ -11,6 +11,7 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members, read_tar
 from pseudolabel.records import Failure
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.classes import write_classes
 from pseudolabel.shards.ledger import Ledger, LedgerEntry
 from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.refiners import Refiner, open_refiner
@@ -71,6 +72,8 @@ def write_masks(
         open_refiner(crf, rank.device, workers) as refiner,
         open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
+        if rank.is_main:
+            write_classes(folder, cams.settings()["vocabulary"]["names"])
         waiting = list(rank.assigned(units))
         while waiting:
             is_last_poll = not follow or is_abandoned()  # before polling, or shards written in between are missed

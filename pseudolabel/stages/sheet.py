@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +15,9 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.images import decode_image, read_mask
 from pseudolabel.io.ownership import own_files_beside
 from pseudolabel.io.tar import Members, read_tar
-from pseudolabel.records import IGNORE
+from pseudolabel.records import IGNORE, Order
 from pseudolabel.score_maps import at_image_size
+from pseudolabel.shards.order import choose_keys
 from pseudolabel.shards.sample import decode_cams
 from pseudolabel.sources.entry import Entry
 from pseudolabel.sources.source import Source, open_source
@@ -30,17 +31,23 @@ KINDS = ("cams", "masks", "segments")
 OPTION = "`out_file`"
 
 
-def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
-    """Draw the first samples of the CAM shards, with their masks where there are any, or of the masks or segments.
+def draw_sheet(
+    experiment: Experiment, out: str, rows: int, title: str, order: Order = "first", only: Sequence[str] = ()
+) -> None:
+    """Draw samples of the CAM shards, with their masks where there are any, or of the masks or segments.
 
     Args:
         experiment: the run; its output folder holds the shards, its source the ground truth.
         out: the PNG to write.
         rows: number of samples.
         title: title of the sheet.
+        order: which samples: the first ones, those of least confidence (`worst`) or most (`best`), or `random` ones,
+            always the same.
+        only: keys of the samples to draw, instead; then `rows` and `order` do not count.
 
     Raises:
-        UserError: if there are no shards, or they are of another vocabulary.
+        UserError: if there are no shards, or they are of another vocabulary, or have none of the keys.
+        ShardError: if `order` needs confidences, and the masks have none.
         NotOursError: if `out` exists and this package did not write it.
     """
     if rows < 1:
@@ -56,7 +63,8 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
             f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this `out` first"
         )
     source = open_source(replace(experiment.source, labels="none"), vocabulary)
-    drawn = _draw_rows(experiment, kind, source, rows)
+    keys = only or choose_keys(Folder(experiment.out) / "masks", rows, order)
+    drawn = _draw_rows(experiment, kind, source, rows, keys)
     _check_labels(drawn, vocabulary, experiment)
     sheet = io.BytesIO()
     contact_sheet(_consistent(drawn), vocabulary, sheet, title)
@@ -64,7 +72,9 @@ def draw_sheet(experiment: Experiment, out: str, rows: int, title: str) -> None:
     files.write({name: sheet.getvalue()})
 
 
-def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> list[ContactRow]:
+def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int, keys: Sequence[str]) -> list[ContactRow]:
+    """The rows of these keys in their order; without keys, of the first samples."""
+    wanted, rows = frozenset(keys), len(keys) or rows
     entries = {entry.key: entry for entry in source.entries}
     masks = _samples(experiment, "masks") if kind == "cams" else iter(())
     mask = next(masks, None)
@@ -72,6 +82,8 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
     for key, members in _samples(experiment, kind):
         if len(drawn) == rows:
             break
+        if keys and key not in wanted:
+            continue
         while mask is not None and mask[0] < key:  # both are sorted by key
             mask = next(masks, None)
         own = mask[1] if mask is not None and mask[0] == key else None
@@ -79,8 +91,14 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int) -> 
             drawn.append(_row(key, kind, members, own, source, entries.get(key)))
         except (SampleError, KeyError) as error:
             log.warning("left out of the sheet: '%s': %s", key, error)
+    missing = ", ".join(sorted(wanted - {row.key for row in drawn}))
     if not drawn:
-        raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn; run 'pseudolabel verify' on it")
+        named = f" and is named {missing}" if missing else ""
+        raise UserError(f"no sample of '{experiment.out}/{kind}' can be drawn{named}; run 'pseudolabel verify' on it")
+    if missing:
+        log.warning("not in '%s/%s', or not readable: %s", experiment.out, kind, missing)
+    if keys:
+        drawn.sort(key=lambda row: keys.index(row.key))
     if kind == "cams" and all(row.mask is None for row in drawn):
         log.info("no masks in '%s/masks'; 'pseudolabel refine' writes them", experiment.out)
     return drawn

@@ -21,7 +21,7 @@ from .measure import machine, versions
 from .options import add_common
 from .report import free_file, write_report
 
-NAMES = ["cams", "crf", "generate", "growth", "loading", "methods"]
+NAMES = ["cams", "confidence", "crf", "exports", "generate", "growth", "loading", "methods"]
 NAMES += ["precision", "restart", "scale", "segment", "training"]
 
 

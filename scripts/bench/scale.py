@@ -254,7 +254,7 @@ def done_twice(out: Path, kind: str, starts: list[Start]) -> int:
 
 
 def verify(folder: Path) -> float:
-    """Seconds that `verify` took; ends the script where it finds a fault."""
+    """Seconds that `verify` took; ends the script if it finds a problem."""
     say(f"verifying {folder}")
     began = time.monotonic()
     if subprocess.run(

@@ -5,7 +5,7 @@ import pytest
 PARTS = {"vae", "text", "unet", "propagation"}
 
 
-def test_both_ways_give_the_same_maps(bench):
+def test_both_versions_give_the_same_maps(bench):
     report, shown = bench("cams", "--model", "shapes", "--timesteps", "50,150")
     assert report["max_abs_diff"] <= 1e-4
     low, high = report["map_range"]

@@ -7,7 +7,7 @@ import pytest
 STEPS = {"reading", "resize", "vae", "text", "unet", "propagation", "writing"}
 
 
-def test_the_command_its_steps_and_the_released_way(bench):
+def test_the_command_its_steps_and_the_released_code(bench):
     report, shown = bench("generate", "--model", "shapes", "--images", 4, "--threads", 1)
     command, steps, released = report["command"], report["steps"], report["released"]
     assert steps["seconds_per_image"].keys() == STEPS

@@ -5,7 +5,7 @@ import pytest
 PARTS = {"aggregation", "merging", "suppression"}
 
 
-def test_all_ways_of_diffseg_give_the_same_masks(bench):
+def test_all_versions_of_diffseg_give_the_same_masks(bench):
     report, shown = bench("methods", "--side", "16", "--anchors", "6", "--output", "64", "--threads", "1")
     assert report["different_pixels"] == {"released": 0, "loop": 0}
     assert report["segments"] > 2

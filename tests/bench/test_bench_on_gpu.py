@@ -13,7 +13,7 @@ from scripts.bench.__main__ import build_parser
 
 @pytest.mark.parametrize("model", ["sd15", "shapes"])
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_step_is_a_benchmark_with_options_that_it_takes(model, quick):
+def test_every_step_is_a_benchmark_with_valid_options(model, quick):
     arguments = Namespace(device="cuda", model=model, images=384, quick=quick)
     steps = on_gpu.steps(arguments, Path("checkpoint"))
     benchmarks = [step for step in steps if "scripts.bench" in step.arguments]

@@ -111,11 +111,11 @@ def test_agrees_with_full_kernel_matrices(config, engine):
         (BOTH, {"bilateral_weight": 0.7}),
     ],
 )
-def test_the_comparison_notices_a_wrong_parameter(config, wrong):
+def test_the_comparison_detects_a_wrong_parameter(config, wrong):
     assert difference(config, replace(config, **wrong)) > 1.5 * TOLERANCE
 
 
-def test_clip_es_parameters_agree_in_the_labels():
+def test_clip_es_parameters_give_equal_labels():
     agreements = []
     config = CrfConfig(ignore_below=0.0)
     for seed in SCENES:
@@ -128,7 +128,7 @@ def test_clip_es_parameters_agree_in_the_labels():
 
 
 @pytest.mark.parametrize("seed", SCENES)
-def test_removes_noise(seed):
+def test_noise_is_removed(seed):
     rng = np.random.default_rng(seed)
     scene = draw_scene(rng, 96)
     clean = 0.3 + 0.4 * (scene.labels == np.array(scene.classes)[:, None, None])
@@ -140,7 +140,7 @@ def test_removes_noise(seed):
     assert wrong[0] < 0.3 * wrong[1]
 
 
-def test_ignores_unsure_pixels():
+def test_uncertain_pixels_are_ignored():
     image, scores, classes = noisy_scene(0)
     kept, winning, _ = refine(image, scores, classes, BOTH)
     cut, same, _ = refine(image, scores, classes, replace(BOTH, ignore_below=0.8))
@@ -173,7 +173,7 @@ def test_result_types_and_memory_layouts(engine):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_without_steps_the_largest_score_wins_and_probability_is_its_share():
+def test_without_iterations_the_largest_score_wins():
     image = np.zeros((1, 4, 3), np.uint8)
     scores = np.array([[[0.4, 0.6, 0.2, 0.0]], [[0.1, 0.5, 0.2, 0.0]]], np.float32)
     config = CrfConfig(iterations=0, background="threshold", background_value=0.4, ignore_below=0.0)
@@ -193,7 +193,7 @@ def test_preset_none_is_the_thresholded_cam():
         np.testing.assert_array_equal(labels, label_map(scores, classes, threshold))
 
 
-def test_no_classes_is_all_background():
+def test_no_classes_give_background():
     image = np.asarray(draw_scene(np.random.default_rng(0), 16).image)
     labels, winning, _ = refine(image, np.zeros((0, 16, 16), np.float32), (), CrfConfig())
     assert labels.shape == winning.shape == (16, 16)
@@ -211,7 +211,7 @@ def test_one_pixel_image(engine):
 
 
 @pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
-def test_wrapped_image_reaches_the_crf(engine):
+def test_the_crf_gets_the_wrapped_image(engine):
     image, scores, classes = noisy_scene(4)
     config = replace(BOTH, engine=engine)
     expected = refine(wrapped(image), scores, classes, config)[1]
@@ -229,6 +229,6 @@ def test_wrapped_image_reaches_the_crf(engine):
         (np.zeros((4, 4, 3), np.uint8), np.full((1, 4, 4), np.nan, np.float32), r"\[0, 1\]"),
     ],
 )
-def test_refuses_bad_input(image, scores, message):
+def test_invalid_input_is_refused(image, scores, message):
     with pytest.raises(ValueError, match=message):
         refine(image, scores, (1,), CrfConfig())

@@ -26,18 +26,18 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         ("torch", CPU, "torch"),
     ],
 )
-def test_auto_goes_by_the_device(engine, device, expected):
+def test_auto_depends_on_the_device(engine, device, expected):
     assert resolve_engine(CrfConfig(engine=engine), device) == CrfConfig(engine=expected)
 
 
 @pytest.mark.parametrize("name", ["gaussian_sxy", "bilateral_sxy", "bilateral_srgb"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_deviations_are_positive(name, value):
+def test_sigmas_are_positive(name, value):
     with pytest.raises(SettingError, match=f"crf.{name} {value}"):
         open_mean_field(replace(CrfConfig(), **{name: value}), CPU)
 
 
-def test_the_engine_named_does_the_work_but_for_images_too_large(monkeypatch):
+def test_the_chosen_engine_is_used_except_for_large_images(monkeypatch):
     rng = np.random.default_rng(0)
     image, scores = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8), rng.random((2, 9, 7), np.float32)
     config = CrfConfig(engine="torch")

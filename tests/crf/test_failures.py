@@ -9,7 +9,7 @@ from pseudolabel.crf.regions import NamedRegions, refine_regions, try_regions
 from pseudolabel.errors import SampleError, SettingError
 
 CPU = torch.device("cpu")
-NARROW = CrfConfig(iterations=1, bilateral_sxy=1e-7, engine="torch")  # no lattice has so many vertices
+NARROW = CrfConfig(iterations=1, bilateral_sxy=1e-7, engine="torch")  # too many vertices for a lattice
 IMAGE = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
 SCORES = np.full((1, 20, 30), 0.5, np.float32)
 
@@ -19,24 +19,24 @@ def fail(scores: np.ndarray, config: CrfConfig) -> None:
         refine(IMAGE, scores, (1,), config)
 
 
-def test_a_lattice_that_cannot_be_numbered_is_one_images_failure() -> None:
+def test_a_lattice_overflow_is_one_images_failure() -> None:
     with pytest.raises(SampleError, match=r"cannot take this image on cpu: .*`crf.engine` pydensecrf may") as caught:
         fail(SCORES, NARROW)
     assert caught.value.status == "crf"
 
 
-def test_scores_that_are_no_numbers_are_one_images_failure() -> None:
+def test_nan_scores_are_one_images_failure() -> None:
     with pytest.raises(SampleError, match=r"cannot take this image: scores must be in \[0, 1\]$") as caught:
         fail(SCORES * np.nan, CrfConfig())
     assert caught.value.status == "crf"
 
 
-def test_a_setting_ends_the_run() -> None:
+def test_an_invalid_setting_ends_the_run() -> None:
     with pytest.raises(SettingError, match="bilateral_sxy"):
         fail(SCORES, CrfConfig(bilateral_sxy=0.0))
 
 
-def test_regions_that_fail_give_the_reason() -> None:
+def test_failed_regions_give_the_reason() -> None:
     regions = np.arange(600).reshape(20, 30) // 300
     named = NamedRegions(IMAGE, regions, [1, 2], FreeSegDiffConfig(crf=NARROW))
     assert "`freesegdiff.crf.engine` pydensecrf may" in str(try_regions(named))

@@ -13,7 +13,7 @@ def test_wrapped_image_overflows_as_in_clip_es():
     assert wrapped(image).dtype == np.uint8
 
 
-def test_the_setting_decides():
+def test_the_image_setting_is_applied():
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     np.testing.assert_array_equal(fed(image, CrfConfig()), image)
     np.testing.assert_array_equal(fed(image, CrfConfig(image="wrapped")), wrapped(image))

@@ -69,7 +69,7 @@ def draw(seed, count, dimensions, spread=3.0):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
-def test_simplices_hold_their_points(dimensions):
+def test_simplices_contain_their_points(dimensions):
     points, _ = draw(0, 200, dimensions)
     rounded, ranks, weights = find_simplices(torch.from_numpy(points).T)
     assert torch.equal(rounded.sum(0), torch.zeros(200))
@@ -84,7 +84,7 @@ def test_simplices_hold_their_points(dimensions):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 37, 120])
 @pytest.mark.parametrize("dimensions", [2, 5])
-def test_filtering_agrees_with_dictionaries(count, dimensions):
+def test_filtering_equals_a_version_with_dictionaries(count, dimensions):
     points, values = draw(count, count, dimensions, spread=1.0)
     found = build_lattice([torch.from_numpy(points)]).filter(torch.from_numpy(values))
     np.testing.assert_allclose(found, plain_filter(points.astype(float), values), rtol=1e-4, atol=1e-5)
@@ -99,7 +99,7 @@ def test_neighbours_are_blurred_through_the_vertices_around_the_origin():
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
-def test_images_do_not_see_each_other(dimensions):
+def test_images_are_independent(dimensions):
     """Neither in one lattice, nor in joined ones; to the byte."""
     images = [draw(seed, count, dimensions) for seed, count in enumerate((1, 30, 44, 7))]
     points = [torch.from_numpy(points) for points, _ in images]
@@ -130,12 +130,12 @@ def test_a_normalised_kernel_is_divided_by_the_roots_of_its_sums():
         ([[0.0] * 5, [2e4] * 5], "too large to be numbered"),
     ],
 )
-def test_what_cannot_be_numbered_is_refused(points, message):
+def test_a_lattice_overflow_is_refused(points, message):
     with pytest.raises(LatticeOverflowError, match=message):
         build_lattice([torch.tensor(points)])
 
 
-def test_more_images_need_more_numbers():
+def test_more_images_overflow_earlier():
     """Digits of the image count, too: half of the batch may fit where the whole does not."""
     points = torch.zeros(2, 5)
     points[1] = 900.0

@@ -15,7 +15,7 @@ def test_clip_es_is_the_default() -> None:
     assert crf_of("--crf", "clip-es") == crf_of() == CrfConfig()
 
 
-def test_none_takes_no_mean_field_step() -> None:
+def test_preset_none_has_no_iterations() -> None:
     assert crf_of("--crf", "none").iterations == 0
 
 

@@ -48,7 +48,7 @@ def test_the_torch_engine_gives_the_same_labels(crf):
 
 
 @pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])
-def test_together_is_one_crf_over_all_labels(crf):
+def test_refine_together_is_one_crf_over_all_labels(crf):
     drawn = scene()
     image, rough = np.array(drawn.image), blocks(drawn.labels)
     found, confidence = refine_together(image, rough, CERTAINTY, crf)
@@ -60,7 +60,7 @@ def test_together_is_one_crf_over_all_labels(crf):
 
 
 @pytest.mark.parametrize("crf", CRFS, ids=["default", "narrow"])
-def test_singly_is_one_crf_per_region(crf):
+def test_refine_singly_is_one_crf_per_region(crf):
     drawn = scene()
     image, regions = np.array(drawn.image), blocks(drawn.objects) + 3
     numbers = np.unique(regions)
@@ -76,7 +76,7 @@ def test_singly_is_one_crf_per_region(crf):
     np.testing.assert_allclose(confidence, np.where(expected > 0, largest, 1 - largest), atol=1e-5)
 
 
-def test_the_first_region_keeps_what_several_claim():
+def test_the_first_region_wins_a_contested_pixel():
     """With a certainty below one half, each region claims all but itself."""
     image = np.array(scene().image)[:6, :9]
     regions = np.repeat(np.repeat([[0, 1, 2]], 6, 0), 3, 1)
@@ -86,7 +86,7 @@ def test_the_first_region_keeps_what_several_claim():
     assert np.array_equal(refine_singly(image, regions, [0, 8, 9], 0.3, crf)[0] == 8, regions != 1)
 
 
-def test_edges_are_followed():
+def test_regions_follow_edges():
     """The narrow kernels bring blocks back to the shapes they were made from."""
     drawn = scene()
     image, rough = np.array(drawn.image), blocks(drawn.labels, 8)
@@ -94,7 +94,7 @@ def test_edges_are_followed():
     assert (fine == drawn.labels).mean() > (rough == drawn.labels).mean() + 0.01
 
 
-def test_one_label_stays():
+def test_a_single_label_is_unchanged():
     image = np.array(scene().image)
     labels = np.full(image.shape[:2], 4, np.uint8)
     assert np.array_equal(refine_together(image, labels, CERTAINTY, CRFS[0])[0], labels)

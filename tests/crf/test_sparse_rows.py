@@ -28,7 +28,7 @@ def plain(matrix, rows):
 
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("columns", [1, 3, 21])
-def test_both_ways_sum_up(weighted, columns):
+def test_both_directions_equal_matrix_products(weighted, columns):
     rows = torch.from_numpy(np.random.default_rng(1).random((9, columns), np.float32))
     matrix = draw(0, 9, 12, weighted)
     for found in (matrix.matmul(rows), matrix.matmul_listed(rows)):
@@ -37,7 +37,7 @@ def test_both_ways_sum_up(weighted, columns):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_stacked_rows_give_the_products_of_each_block(weighted):
+def test_stacked_rows_equal_the_products_of_each_block(weighted):
     tables = [torch.from_numpy(np.random.default_rng(n).random((n + 2, 3), np.float32)) for n in range(3)]
     matrix = [draw(n, n + 2, 4 + n, weighted) for n in range(3)]
     joined = stack_rows(matrix, [len(table) for table in tables])

@@ -71,7 +71,7 @@ def test_constant_images(size, value, config, device):
     np.testing.assert_allclose(on_torch(config, device, image, scores), mean_field(image, scores, config), atol=1e-4)
 
 
-def test_one_label_takes_all():
+def test_one_label_wins_everywhere():
     image, scores = draw(2, 8, 9, 1)
     assert (on_torch(SMALL, CPU, image, scores) == 1).all()
 
@@ -84,7 +84,7 @@ def test_zero_scores_are_the_smallest_probability():
 
 
 @pytest.mark.parametrize("labels", [2, 5])
-def test_images_together_are_the_images_alone(labels, device):
+def test_batches_equal_single_images(labels, device):
     """To the byte, whatever their sizes; the lattice of positions is built once per size."""
     sizes = [(12, 17), (9, 9), (12, 17), (1, 5), (12, 17)]
     images, scores = zip(*(draw(n, *size, labels) for n, size in enumerate(sizes)), strict=True)
@@ -112,7 +112,7 @@ def test_the_same_bytes_each_time(device):
         {"bilateral_weight": 4.5},
     ],
 )
-def test_every_parameter_counts(wrong, device):
+def test_every_parameter_matters(wrong, device):
     image, scores = draw(6, 25, 25, 3)
     expected = mean_field(image, scores, replace(SMALL, **wrong))
     found = on_torch(replace(SMALL, **wrong), device, image, scores)

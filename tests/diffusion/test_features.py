@@ -48,7 +48,7 @@ def test_layers_of_stable_diffusion():
     assert at_32 == [f"{down[0]}.{number}" for number in range(2)] + [f"{up[0]}.{number}" for number in range(3)]
 
 
-def test_queries_are_what_attention_asks_with(model):
+def test_queries_are_those_of_the_attention(model):
     """Against the queries that diffusers' plain attention computes its scores from."""
     asked = []
     layers = [layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention) and "attn2" in name]
@@ -79,7 +79,7 @@ def keeping(layer, asked):
 
 
 @pytest.mark.parametrize("kind", ["resblock", "attention"])
-def test_outputs_of_blocks_are_what_the_next_layer_gets(kind):
+def test_block_outputs_are_inputs_of_the_next_layer(kind):
     """In a block of Stable Diffusion, residual and attention blocks take turns, each fed by the one before."""
     model = loaded("tiny")
     name = {"resblock": "down_blocks.1.resnets.1", "attention": "down_blocks.1.attentions.1"}[kind]
@@ -96,6 +96,7 @@ def test_outputs_of_blocks_are_what_the_next_layer_gets(kind):
     assert torch.equal(found, got[0])
 
 
+@pytest.mark.slow
 def test_sides_follow_from_the_strides(model):
     for layer in feature_layers(model.unet, model.vae_stride):
         (found,) = record(model, [layer])
@@ -104,7 +105,7 @@ def test_sides_follow_from_the_strides(model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stops_after_the_last_wanted_layer(kind):
+def test_the_forward_pass_stops_after_the_last_needed_layer(kind):
     model = loaded("tiny")
     begun = set()
     handles = [
@@ -138,7 +139,7 @@ def test_hooks_are_removed(model):
     assert len(features) == len(chosen(model, KINDS, [32]))
 
 
-def test_another_error_is_not_swallowed():
+def test_other_errors_propagate():
     model = loaded("tiny")
     latents, embeddings = torch.zeros(1, *model.latent_shape), torch.zeros(1, 77, 5)
     with pytest.raises(RuntimeError, match=r"size|shape"):

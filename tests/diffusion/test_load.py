@@ -24,7 +24,7 @@ def load(folder, **settings):
     return load_model(ModelConfig(name=str(folder), **settings), CPU)
 
 
-def test_frozen_and_without_decoder(checkpoint):
+def test_the_model_is_frozen_and_has_no_decoder(checkpoint):
     model = load(checkpoint)
     for part in (model.unet, model.vae, model.text_encoder):
         assert not part.training
@@ -35,7 +35,7 @@ def test_frozen_and_without_decoder(checkpoint):
     assert model.latent_shape == (4, 16, 16)
 
 
-def test_weights_are_the_files(checkpoint):
+def test_weights_equal_the_files(checkpoint):
     model = load(checkpoint)
     weights = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
     for name, weight in model.unet.named_parameters():
@@ -62,7 +62,7 @@ def test_a_missing_part_is_named(checkpoint, tmp_path, part):
 
 
 @pytest.mark.slow
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_mismatched_parts_are_refused(tmp_path):
     """An inpainting U-Net takes the mask as well; that of another family takes other text embeddings."""
     with pytest.raises(ModelError, match="channels and the VAE's differ, 9 and 4"):
         load(tiny(tmp_path / "inpainting", in_channels=9))
@@ -71,7 +71,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model", "text_encoder/model"])
-def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path, name):
+def test_a_damaged_file_is_reported(checkpoint, tmp_path, name):
     folder = shutil.copytree(checkpoint, tmp_path / "copy")
     path = folder / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_an_error_with_a_message(checkpoint, tmp_path, name):
         load(folder)
 
 
-def test_a_wrong_name_says_what_to_do():
+def test_a_wrong_name_gets_a_hint():
     with pytest.raises(UserError, match="no such folder here") as caught:
         load("/no/such/folder")
     for expected in ("/no/such/folder", "`model.name`", "`model.variant` fp16", "check the name and the network"):
@@ -101,7 +101,7 @@ def test_resolves_dtypes():
     assert resolve_dtype("float32", torch.device("cuda")) == torch.float32
 
 
-def test_the_launcher_s_mixed_precision_is_what_auto_means(monkeypatch):
+def test_auto_is_the_launcher_s_mixed_precision(monkeypatch):
     for word, dtype in {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.items():
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", word)
         assert resolve_dtype("auto", CPU) == dtype
@@ -134,7 +134,7 @@ def change(path, name, number):
     save_file(weights, path)
 
 
-def test_fingerprint_is_of_what_is_in_the_files(checkpoint, copy):
+def test_the_fingerprint_depends_on_file_contents(checkpoint, copy):
     assert fingerprint_of(copy) == fingerprint_of(checkpoint)
     assert fingerprint_of(copy, dtype="bfloat16", compile=True, revision="other") == fingerprint_of(checkpoint)
     change(copy / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", 0)  # labelling only encodes
@@ -149,12 +149,12 @@ def test_fingerprint_is_of_what_is_in_the_files(checkpoint, copy):
         ("text_encoder/model", "embeddings.token_embedding.weight"),
     ],
 )
-def test_fingerprint_tells_weights_apart_to_the_last_value(checkpoint, copy, file, name):
+def test_the_fingerprint_depends_on_every_weight(checkpoint, copy, file, name):
     change(copy / f"{file}.safetensors", name, -1)
     assert fingerprint_of(copy) != fingerprint_of(checkpoint)
 
 
-def test_fingerprint_tells_noise_schedules_apart(checkpoint, copy):
+def test_the_fingerprint_depends_on_the_noise_schedule(checkpoint, copy):
     path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_end": 0.05}))
     assert fingerprint_of(copy) != fingerprint_of(checkpoint)
@@ -171,7 +171,7 @@ def test_the_schedule_is_the_checkpoint_s(checkpoint, tmp_path):
     assert other[150] < 0.8
 
 
-def test_what_the_unet_predicts_is_the_scheduler_s(checkpoint, tmp_path):
+def test_the_prediction_type_is_the_scheduler_s(checkpoint, tmp_path):
     assert load(checkpoint).prediction == "epsilon"
     assert loaded("tiny_v2").prediction == "v_prediction"
     folder = shutil.copytree(checkpoint, tmp_path / "copy")

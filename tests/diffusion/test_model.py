@@ -13,7 +13,7 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_noise_is_added_as_the_formula_and_the_scheduler_say():
+def test_noise_is_added_by_the_formula_and_as_the_scheduler():
     model = loaded("tiny")
     latents, noise = normal(4, *model.latent_shape), normal(4, *model.latent_shape, seed=1)
     timesteps = torch.tensor([0, 50, 150, 999])
@@ -38,7 +38,7 @@ def test_pixels_are_stretched_to_the_square_and_scaled_to_minus_one_to_one():
     torch.testing.assert_close(pixels[:, :, -60:], right.expand(3, 128, 60))
 
 
-def test_latents_are_the_posterior_s_mean_or_a_draw_from_it(tmp_path):
+def test_latents_are_the_mean_or_a_sample_of_the_posterior(tmp_path):
     model = loaded("tiny")
     tiny(tmp_path)
     vae = AutoencoderKL.from_pretrained(tmp_path, subfolder="vae")
@@ -51,7 +51,7 @@ def test_latents_are_the_posterior_s_mean_or_a_draw_from_it(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_text_is_padded_and_cut_to_the_tokenizer_s_length(name):
+def test_text_is_padded_and_truncated_to_the_tokenizer_s_length(name):
     model = loaded(name)
     long = "a photograph of " + "circle " * 100
     embeddings = model.encode_text(["", "a photograph of circle", long])

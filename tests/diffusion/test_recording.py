@@ -25,7 +25,7 @@ def record(model, cross_strides, self_strides, timestep=100):
 
 
 @torch.inference_mode()
-def test_records_what_the_full_matrices_hold(model):
+def test_records_equal_full_matrices(model):
     recording = record(model, [8, 16, 32, 64], [8, 16, 32, 64])
     latents, embeddings, weights = inputs(model)
     for row in range(2):
@@ -43,7 +43,7 @@ def test_records_what_the_full_matrices_hold(model):
 
 
 @torch.inference_mode()
-def test_several_maps_of_a_latent_are_those_of_one_at_a_time(model):
+def test_several_maps_of_a_latent_equal_single_ones(model):
     latents, embeddings, weights = inputs(model)
     both = torch.stack([weights, weights.flip(1)], 1)
     recording = read_attention(model, latents, 100, embeddings, both, [8, 64])
@@ -54,7 +54,7 @@ def test_several_maps_of_a_latent_are_those_of_one_at_a_time(model):
         assert (maps[0][:, 0] - maps[0][:, 1]).abs().max() > 1e-3
 
 
-def test_only_what_is_asked_for_is_kept(model):
+def test_only_requested_layers_are_kept(model):
     recording = record(model, [32], [16])
     layers = attention_layers(model.unet, model.vae_stride)
     count = sum(layer.kind == "cross" and layer.stride == 32 for layer in layers)
@@ -62,7 +62,7 @@ def test_only_what_is_asked_for_is_kept(model):
     assert recording.queries_keys.keys() == {16}
 
 
-def test_one_timestep_for_all_is_one_for_each(model):
+def test_one_timestep_applies_to_all(model):
     one, other = (record(model, [8], [16], timestep) for timestep in (100, torch.tensor([100, 100])))
     assert all(map(torch.equal, one.cross[8], other.cross[8]))
     for pair, same in zip(one.queries_keys[16], other.queries_keys[16], strict=True):
@@ -81,7 +81,7 @@ MIDDLE = "mid_block.attentions.0.transformer_blocks.0"
         ([8, 64], [8], "up_blocks.3", "conv_norm_out"),
     ],
 )
-def test_stops_after_the_last_wanted_layer(cross, own, reached, not_reached):
+def test_the_forward_pass_stops_after_the_last_needed_layer(cross, own, reached, not_reached):
     model = loaded("tiny")
     begun = set()
     handles = [
@@ -95,7 +95,7 @@ def test_stops_after_the_last_wanted_layer(cross, own, reached, not_reached):
     assert not [name for name in begun if name == not_reached or name.startswith(f"{not_reached}.")]
 
 
-def test_restores_the_processors(model):
+def test_processors_are_restored(model):
     before = dict(model.unet.attn_processors)
     latents, embeddings, weights = inputs(model)
     record(model, [8, 64], [8])
@@ -106,7 +106,7 @@ def test_restores_the_processors(model):
 
 
 @pytest.mark.parametrize(("cross", "own", "kind"), [([4], [], "cross"), ([8], [8, 128], "self")])
-def test_refuses_a_stride_that_the_model_lacks(cross, own, kind):
+def test_an_unknown_stride_is_refused(cross, own, kind):
     model = loaded("tiny")
     before = dict(model.unet.attn_processors)
     with pytest.raises(ValueError, match=f"no {kind}-attention .* it has \\[8, 16, 32, 64\\]"):

@@ -44,7 +44,7 @@ class Outcome:
 
 
 def line(*arguments: object, ranks: int = 0, port: int = 0) -> list[str]:
-    """The command line; with `ranks`, through `accelerate launch` with so many processes."""
+    """The command line; with `ranks`, through `accelerate launch` with that many processes."""
     launch = ["-m", "accelerate.commands.launch", *LAUNCHER, "--num_processes", str(ranks)]
     # Port 0 lets the launcher find a free one, so that tests can run side by side.
     launch += ["--main_process_port", str(port)]
@@ -81,7 +81,7 @@ def succeed(*arguments: object, ranks: int = 0) -> Outcome:
 
 
 def expect(status: int, outcome: Outcome) -> Outcome:
-    """The outcome, where it has the status; else a failure that shows what the command said."""
+    """The outcome, if it has the status; else a failure with the command's output."""
     assert outcome.status == status, f"status {outcome.status} instead of {status}:\n{outcome.out}\n{outcome.err}"
     return outcome
 

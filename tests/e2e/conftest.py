@@ -19,7 +19,7 @@ SETTINGS = {"work": {"unit": 2, "workers": 1}, "crf": {"iterations": 2}}
 
 @dataclass(frozen=True)
 class Shapes:
-    """A data set and what one process that nobody disturbed has made of it.
+    """A data set and the output of one uninterrupted process.
 
     Attributes:
         data: 16 images of Shapes.
@@ -38,7 +38,7 @@ class Shapes:
         return ["--config", "shapes", "--config", str(file)]
 
     def begun(self, out: Path, units: int, kind: str = "cams") -> Path:
-        """A copy of the output as it was when so many units were done; masks come with all CAMs."""
+        """A copy of the output with only this many finished units; masks have all CAMs."""
         kinds = ("cams", "masks") if kind == "masks" else ("cams",)
         for copied in kinds:
             shutil.copytree(self.out / copied, out / copied)

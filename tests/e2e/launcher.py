@@ -41,7 +41,7 @@ LAUNCHERS: dict[str, Callable[[list[str]], None]] = {"programs": start_programs,
 
 
 def fork(how: str, arguments: list[str], log: str) -> int:
-    """Process id of a new launcher, which leads a session of its own."""
+    """Process id of a new launcher, in a new session."""
     if child := os.fork():
         return child
     try:

@@ -12,6 +12,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, expect, finished_units, run, samples, shards, start, wait_until
 from tests.e2e.conftest import Shapes
 
@@ -30,7 +31,7 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) -> None:
-    """Alone and behind the CAMs; run.json names the engine, and another one may go on."""
+    """As a separate command and after CAMs; run.json names the engine, and another engine may resume."""
     settings = (*shapes.at(tmp_path / "at_once"), "--crf.engine", "torch")
     expect(0, call("generate", *settings))
     shutil.copytree(shapes.out / "cams", tmp_path / "after" / "cams")
@@ -63,7 +64,7 @@ def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(out / "masks") == shards(shapes.out / "masks")
 
 
-def test_refine_is_there_before_cams(shapes: Shapes, tmp_path: Path) -> None:
+def test_refine_can_start_before_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
     follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
     shapes.begun(out, units=3)
@@ -112,6 +113,20 @@ def test_the_hub_reads_the_shards(shapes: Shapes, tmp_path: Path, monkeypatch: p
         assert read[0]["json"]["key"] == "val_000001"
     assert read[0]["png"].mode == "P"
     assert set(np.unique(np.asarray(read[0]["png"]))) <= {0, *read[0]["json"]["classes"]}
+
+
+def test_the_hub_reads_the_folder_of_masks(shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the ledger's files, which lie there as well."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    read = datasets.load_dataset(str(shapes.out / "masks"), cache_dir=str(tmp_path))
+    assert list(read) == ["train"]
+    assert read["train"].num_rows == 16
+    assert {"jpg", "png", "json"} <= read["train"].features.keys()
+    labels = json.loads((shapes.out / "masks" / "id2label.json").read_text())
+    assert labels == {
+        **{str(label): name for label, name in enumerate(load_vocabulary("shapes").names)},
+        "255": "ignore",
+    }
 
 
 def test_shards_are_a_source(shapes: Shapes, tmp_path: Path) -> None:

@@ -30,27 +30,27 @@ from tests.e2e.conftest import Shapes
         (("--out", "nonsense://bucket/run"), "nonsense"),
     ],
 )
-def test_a_setting_that_cannot_be(shapes: Shapes, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_an_invalid_setting(shapes: Shapes, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     outcome = expect(1, call("cams", *shapes.at(tmp_path / "out"), *arguments))
     assert outcome.is_clean_error(), outcome.err
     assert message in outcome.err
     assert not list((tmp_path / "out").glob("**/*.tar"))
 
 
-def test_a_preset_and_a_number_that_makes_no_sense(shapes: Shapes, tmp_path: Path) -> None:
+def test_an_invalid_preset_and_number(shapes: Shapes, tmp_path: Path) -> None:
     changed = ("--config=shapes", "--crf=clip-es", "--crf.iterations=-1")
     outcome = expect(1, call("generate", *shapes.at(tmp_path / "out"), *changed))
     assert "--crf.iterations -1: give at least 0" in outcome.err
 
 
-def test_a_model_that_is_not_there(shapes: Shapes, tmp_path: Path) -> None:
+def test_a_missing_model(shapes: Shapes, tmp_path: Path) -> None:
     """In a process of its own, which knows from the start that there is no network."""
     outcome = expect(1, run("cams", *shapes.at(tmp_path), "--model.name", "nobody/nothing"))
     assert outcome.is_clean_error(), outcome.err
     assert "cannot load the diffusion model 'nobody/nothing' (--model.name)" in outcome.err
 
 
-def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
+def test_a_folder_without_a_model(shapes: Shapes, tmp_path: Path) -> None:
     outcome = expect(1, call("generate", *shapes.at(tmp_path), "--model.name", tmp_path))
     assert outcome.is_clean_error()
     assert "holds unet/, vae/, text_encoder/" in outcome.err
@@ -74,7 +74,7 @@ def test_a_folder_that_is_no_model(shapes: Shapes, tmp_path: Path) -> None:
         (("verify",), "missing: FOLDER"),
     ],
 )
-def test_a_command_line_that_cannot_be(arguments: tuple[str, ...], message: str) -> None:
+def test_an_invalid_command_line(arguments: tuple[str, ...], message: str) -> None:
     outcome = expect(2, call(*arguments))
     assert message in outcome.err
     assert "Traceback" not in outcome.err
@@ -88,7 +88,7 @@ def test_a_config_file_that_is_not_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     outcome = expect(0, call(command, "--help"))
     assert outcome.out.startswith(f"usage: pseudolabel {command}")
     for setting in set(COMMON) - {"out"}:
@@ -130,7 +130,7 @@ def test_shapes_do_not_overwrite_other_data(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_config_file_of_ones_own(shapes: Shapes, tmp_path: Path) -> None:
+def test_a_users_config_file(shapes: Shapes, tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
     settings = {
         "vocabulary": "shapes",
@@ -141,7 +141,7 @@ def test_a_config_file_of_ones_own(shapes: Shapes, tmp_path: Path) -> None:
     assert "cams: all 2 samples done" in expect(0, call("cams", "--config", config, "--source.limit", "2")).out
 
 
-def test_a_folder_called_like_a_config_that_ships_is_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_named_like_a_shipped_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shapes").mkdir()
     monkeypatch.chdir(tmp_path)
     assert (

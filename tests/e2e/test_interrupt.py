@@ -8,7 +8,7 @@ from tests.e2e.commands import call, expect, family, finished_units, shards, sta
 from tests.e2e.conftest import Shapes
 
 
-def test_an_interrupted_run_ends_with_one_line_and_goes_on(shapes: Shapes, endless_data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_prints_one_line_and_resumes(shapes: Shapes, endless_data: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     process = start("generate", *shapes.at(out, endless_data), log=log)
     wait_until(lambda: len(finished_units(out / "masks")) >= 1 or process.poll() is not None)

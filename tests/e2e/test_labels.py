@@ -37,22 +37,22 @@ def test_one_hot_vectors_give_the_true_classes(shapes: Shapes, tmp_path: Path, f
         arguments = [*shapes.at(tmp_path), "--source.labels", str(tmp_path / "labels.json"), *FEW]
     else:
         rows = [
-            {"picture": str(shapes.data / f"JPEGImages/{key}.jpg"), "tags": one_hot(names), "key": key}
+            {"photo": str(shapes.data / f"JPEGImages/{key}.jpg"), "tags": one_hot(names), "key": key}
             for key, names in truth.items()
         ]
         path = tmp_path / "t.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         if form == "parquet":
             path = tmp_path / "t.parquet"
-            images = [{"bytes": Path(str(row["picture"])).read_bytes(), "path": f"{row['key']}.jpg"} for row in rows]
-            parquet.write_table(pa.table({"picture": images, "tags": [row["tags"] for row in rows]}), path)
-        columns = ("--source.columns", "image=picture,labels=tags")
+            images = [{"bytes": Path(str(row["photo"])).read_bytes(), "path": f"{row['key']}.jpg"} for row in rows]
+            parquet.write_table(pa.table({"photo": images, "tags": [row["tags"] for row in rows]}), path)
+        columns = ("--source.columns", "image=photo,labels=tags")
         arguments = [*shapes.at(tmp_path), "--source.kind", "table", "--source.path", str(path), *columns, *FEW]
     expect(0, call("cams", *arguments))
     assert read_names(tmp_path) == {key: set(names) for key, names in truth.items()}
 
 
-def test_labels_of_which_none_is_a_class_are_told_before_the_model_is_loaded(shapes: Shapes, tmp_path: Path) -> None:
+def test_labels_without_a_class_are_refused_before_the_model_is_loaded(shapes: Shapes, tmp_path: Path) -> None:
     arguments = ("--vocabulary", "dog, cat", "--model.name", str(tmp_path / "no model"))
     outcome = expect(1, call("cams", *shapes.at(tmp_path), *arguments))
     assert outcome.is_clean_error()
@@ -61,7 +61,7 @@ def test_labels_of_which_none_is_a_class_are_told_before_the_model_is_loaded(sha
     assert any(f"unknown class '{name}'" in outcome.err for name in NAMES)
 
 
-def test_captions_in_other_spellings_are_those_of_the_images(shapes: Shapes, tmp_path: Path) -> None:
+def test_captions_match_classes_in_other_spellings(shapes: Shapes, tmp_path: Path) -> None:
     lines: dict[str, list[dict[str, str]]] = {"as written": [], "spelled": []}
     for key, names in true_labels(shapes).items():
         for name in names:

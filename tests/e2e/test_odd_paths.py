@@ -13,7 +13,7 @@ ODD = " a::[v1]{x,y}*?#%20\n'\"é"
 
 
 @pytest.mark.parametrize("root", [ODD, "caf\udce9"])
-def test_every_command_works_in_an_odd_folder(tmp_path: Path, root: str) -> None:
+def test_every_command_works_in_a_folder_with_unusual_characters(tmp_path: Path, root: str) -> None:
     place = tmp_path / root
     for name in ("star/[a] b::c", "star/caf\udce9", "circle/new\nline"):
         target = place / "in" / f"{name}.jpg"

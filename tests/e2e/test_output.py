@@ -108,7 +108,7 @@ def test_changed_settings(shapes: Shapes, tmp_path: Path) -> None:
     assert shards(folder) == shards(shapes.out / "masks")
 
 
-def test_a_smaller_batch_goes_on_in_the_same_folder(shapes: Shapes, tmp_path: Path) -> None:
+def test_a_smaller_batch_resumes_in_the_same_folder(shapes: Shapes, tmp_path: Path) -> None:
     done = finished_units(shapes.begun(tmp_path, units=2))
     outcome = expect(0, call("generate", *shapes.at(tmp_path), "--work.batch", "4", "--crf.engine", "pydensecrf"))
     assert "cams: the run resumes with work.batch: 32 -> 4\n" in outcome.err
@@ -138,7 +138,7 @@ def test_moved_data_are_the_same_data(shapes: Shapes, own_data: Path, tmp_path: 
     assert shards(folder) == shards(shapes.out / "cams")
 
 
-def test_damaged_shards_are_found_and_made_again(shapes: Shapes, tmp_path: Path) -> None:
+def test_damaged_shards_are_found_and_rewritten(shapes: Shapes, tmp_path: Path) -> None:
     shutil.copytree(shapes.out, tmp_path, dirs_exist_ok=True)
     assert expect(0, call("verify", tmp_path / "cams")).last_line.endswith("complete and valid")
     shard = tmp_path / "cams" / "cams-000002.tar"

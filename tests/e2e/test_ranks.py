@@ -30,7 +30,7 @@ def test_three_ranks_write_the_same_bytes(shapes: Shapes, tmp_path: Path) -> Non
     for kind in ("cams", "masks"):
         assert shards(tmp_path / kind) == shards(shapes.out / kind)
         assert len(shards(tmp_path / kind)) == 9  # eight shards and the index
-        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # said by one rank alone
+        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # printed by one rank only
     assert {path.name for path in (tmp_path / "cams").glob(".lock-*")} == {f".lock-{rank}" for rank in range(ranks)}
 
 
@@ -40,7 +40,7 @@ def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(("victim", "afterwards"), [("rank 1", 0), ("rank 0", 2), ("launcher", 0)])
-def test_a_killed_run_is_taken_up_by_another_world(
+def test_a_killed_run_resumes_with_another_world_size(
     shapes: Shapes, endless_data: Path, tmp_path: Path, victim: str, afterwards: int
 ) -> None:
     chance = random.Random(victim)
@@ -75,7 +75,7 @@ def pause_some_time(chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("moment", [0, 1])
-def test_a_killed_generate_goes_on(shapes: Shapes, endless_data: Path, tmp_path: Path, moment: int) -> None:
+def test_a_killed_generate_resumes(shapes: Shapes, endless_data: Path, tmp_path: Path, moment: int) -> None:
     chance = random.Random(moment)
     out = tmp_path / "out"
     process = start("generate", *shapes.at(out, endless_data), log=tmp_path / "log")

@@ -78,9 +78,7 @@ def test_bad_samples_and_their_retry(
         expect(0, call("verify", out / kind))
 
 
-def test_a_run_in_which_no_image_can_be_read_leaves_its_folder_free(
-    shapes: Shapes, own_data: Path, tmp_path: Path
-) -> None:
+def test_a_run_without_readable_images_leaves_its_folder_free(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
     """Other settings, for CAMs and CRF, other labels, and a shorter list are taken as in an empty folder."""
     out, images = tmp_path / "out", sorted((own_data / "JPEGImages").glob("*.jpg"))[:4]
     whole = {image: image.read_bytes() for image in images}
@@ -101,7 +99,7 @@ def test_a_run_in_which_no_image_can_be_read_leaves_its_folder_free(
         expect(0, call("verify", out / kind))
 
 
-def test_a_retry_does_not_repeat_what_is_there(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
+def test_a_retry_keeps_finished_samples(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
     """The finished half of a unit is taken from its shard: its image need not even be there any more."""
     out, images = tmp_path / "out", own_data / "JPEGImages"
     first, second = images / "val_000001.jpg", images / "val_000002.jpg"
@@ -115,9 +113,7 @@ def test_a_retry_does_not_repeat_what_is_there(shapes: Shapes, own_data: Path, t
     assert_alike(out / "cams", tmp_path / "undisturbed" / "cams")
 
 
-def test_a_retry_takes_up_what_the_crf_could_not_do(
-    shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_repeats_crf_failures(shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device's memory is full at first, for images with two classes; that is made by hand."""
     settings = [*shapes.at(tmp_path), "--source.limit", "4", "--crf.engine", "torch"]
     infer = TorchCrf.__call__

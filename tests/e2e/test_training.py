@@ -63,7 +63,7 @@ def witnessed(folder: Path, rank: int = 0) -> list[str]:
     return (folder / f"witness-{rank}.txt").read_text().splitlines()
 
 
-def test_two_processes_end_with_the_same_parameters_and_share_the_samples(config, tmp_path):
+def test_two_processes_have_equal_parameters_and_split_the_samples(config, tmp_path):
     succeed("train", config, "--work-dir", tmp_path / "two", ranks=2)
     first, second = witnessed(tmp_path / "two", 0), witnessed(tmp_path / "two", 1)
     assert len(first) == len(second) == 7
@@ -111,7 +111,7 @@ def test_training_resumes_and_the_result_is_scored_and_written(config, shapes, t
     assert max(np.asarray(Image.open(path)).max() for path in masks) <= 6
 
 
-def test_a_stock_decoder_trains_from_our_shards_by_config_alone(shapes, tmp_path):
+def test_a_stock_decoder_trains_on_shards_by_config_only(shapes, tmp_path):
     path = tmp_path / "segformer.py"
     stock = Path(mmseg.__file__).parent / ".mim" / "configs" / "_base_"
     path.write_text(f"""
@@ -162,7 +162,7 @@ default_hooks = dict(logger=dict(type="LoggerHook", interval=1), checkpoint=dict
         (["test", "deeplabv2_r18_shapes", "none.pth", "--split", "test"], "test.txt': set the data set's folder"),
     ],
 )
-def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch):
+def test_config_errors_are_named(arguments, message, tmp_path, monkeypatch):
     monkeypatch.setenv("SHAPES_ROOT", "/nowhere")
     monkeypatch.chdir(tmp_path)
     outcome = call(*arguments)
@@ -186,7 +186,7 @@ def test_a_split_without_ground_truth_is_predicted(config, shapes, own_data, tmp
     assert f"{IMAGES} predictions -> {tmp_path / 'masks.tar.gz'}" in expect(0, packed).out
 
 
-def test_a_split_with_some_masks_is_neither(config, own_data, tmp_path, monkeypatch):
+def test_a_split_with_some_masks_is_refused(config, own_data, tmp_path, monkeypatch):
     monkeypatch.setenv("SHAPES_ROOT", str(own_data))
     sorted((own_data / "SegmentationClass").iterdir())[3].unlink()
     outcome = call("test", config, untrained(config, tmp_path), "--split", "val")
@@ -194,7 +194,7 @@ def test_a_split_with_some_masks_is_neither(config, own_data, tmp_path, monkeypa
     assert f"1 of the {IMAGES} images of 'val' have no mask" in outcome.err
 
 
-def test_shards_are_scored_and_pictured_as_validation_data(config, shapes, tmp_path):
+def test_shards_are_scored_and_visualized_as_validation_data(config, shapes, tmp_path):
     path = tmp_path / "validated.py"
     path.write_text(f"""
 _base_ = ["{config}"]
@@ -213,11 +213,11 @@ default_hooks = dict(visualization=dict(interval=6))
     succeed("train", path, "--work-dir", tmp_path / "work")  # MMEngine's visualizer is one per process
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())["val"]
     assert (metrics["split"], metrics["images"], metrics["iteration"]) == (str(shapes.out / "masks"), IMAGES, 1)
-    pictures = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
-    assert pictures == [f"val_val_{number:06d}_1.png" for number in (1, 7, 13)]
+    images = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
+    assert images == [f"val_val_{number:06d}_1.png" for number in (1, 7, 13)]
 
 
-def test_a_mistake_in_a_config_and_stock_evaluators(config, shapes, tmp_path):
+def test_an_error_in_a_config_and_stock_evaluators(config, shapes, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("model = nothing\n")
     outcome = call("train", broken)
@@ -256,6 +256,6 @@ def test_another_models_checkpoint_is_refused(config, tmp_path):
     assert "the config builds another model: the file has 'decode_head.branches.2.weight' besides" in outcome.err
 
 
-def test_commands_teach(tmp_path):
+def test_help_shows_common_options(tmp_path):
     for command, word in (("train", "--cfg-options"), ("test", "--split"), ("pack-voc-test", "--split")):
         assert word in expect(0, run(command, "--help")).out

@@ -54,12 +54,12 @@ def refused(message: str, *arguments: object) -> None:
         (["work_dir=/dev/null/work"], "--work-dir"),
     ],
 )
-def test_settings_that_do_not_fit_end_before_training(config, options, message, tmp_path):
+def test_invalid_settings_end_before_training(config, options, message, tmp_path):
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html></html>")
     refused(message, "train", config, "--cfg-options", *options)
 
 
-def test_what_is_no_checkpoint_is_named_before_the_model_is_built(config, tmp_path):
+def test_other_files_are_named_before_the_model_is_built(config, tmp_path):
     broken = ["--cfg-options", "model.type=Nothing"]
     (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     refused("lfs.pth' is a Git LFS pointer", "test", config, tmp_path / "lfs.pth", *broken)
@@ -98,7 +98,7 @@ def test_training_without_workers_resumes_and_follows_last_checkpoint(config, tm
     assert "mIoU" not in report
 
 
-def test_without_background_training_testing_and_evaluating_number_classes_alike(config, shapes, tmp_path):
+def test_without_background_all_commands_number_classes_equally(config, shapes, tmp_path):
     """The score of `test` is that of `evaluate` on the masks that it writes, where 0 says that there is no label."""
     names = "[circle, square, triangle, star, cross, heart]"
     vocabulary, masks = tmp_path / "parts.yaml", tmp_path / "masks"

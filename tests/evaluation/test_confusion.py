@@ -17,7 +17,7 @@ def label_maps(seed: int, classes: int, ignored: float, shape: tuple[int, int] =
     return labels
 
 
-def test_scores_of_a_small_example_counted_by_hand():
+def test_a_small_example_counted_by_hand():
     truth = np.array([[0, 0, 0, 1, 1, 1, 1, 255]], np.uint8)
     prediction = np.array([[0, 0, 1, 1, 1, 255, 0, 1]], np.uint8)
     confusion = Confusion.empty(2)
@@ -34,7 +34,7 @@ def test_scores_of_a_small_example_counted_by_hand():
 
 @pytest.mark.parametrize("classes", [1, 20, 80, 254])
 @pytest.mark.parametrize("ignored", [0.0, 0.2])
-def test_counts_are_those_of_a_loop_over_pixels(classes, ignored):
+def test_counts_equal_a_loop_over_pixels(classes, ignored):
     truth, prediction = label_maps(1, classes, 0.1), label_maps(2, classes, ignored)
     expected = np.zeros((classes + 1, classes + 2), int)
     for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True):
@@ -46,7 +46,7 @@ def test_counts_are_those_of_a_loop_over_pixels(classes, ignored):
     assert confusion.counts.dtype == np.int64
 
 
-def test_miou_is_mmsegmentations():
+def test_miou_equals_mmsegmentation():
     torch = pytest.importorskip("torch")
     metrics = pytest.importorskip("mmseg.evaluation.metrics")
     classes = 6
@@ -69,7 +69,7 @@ def test_miou_is_mmsegmentations():
     assert round(100 * confusion.miou, 2) == pytest.approx(metric.compute_metrics(metric.results)["mIoU"], abs=1e-4)
 
 
-def test_covered_scores_are_those_without_the_ignored_pixels():
+def test_covered_scores_exclude_ignored_pixels():
     truth, prediction = label_maps(3, 4, 0.1), label_maps(4, 4, 0.4)
     everything, covered = Confusion.empty(4), Confusion.empty(4)
     everything.add(truth, prediction)
@@ -79,7 +79,7 @@ def test_covered_scores_are_those_without_the_ignored_pixels():
     assert covered.coverage == 1
 
 
-def test_sum_is_the_count_of_both():
+def test_the_sum_counts_both():
     together, parts = Confusion.empty(3), [Confusion.empty(3), Confusion.empty(3)]
     for seed, part in enumerate(parts):
         truth, prediction = label_maps(seed, 3, 0.1), label_maps(seed + 9, 3, 0.1)
@@ -90,7 +90,7 @@ def test_sum_is_the_count_of_both():
         parts[0] + Confusion.empty(4)
 
 
-def test_goes_through_json():
+def test_json_round_trip():
     confusion = Confusion.empty(5)
     confusion.add(label_maps(0, 5, 0.1), label_maps(1, 5, 0.1))
     back = Confusion.from_dict(json.loads(json.dumps(confusion.to_dict())))
@@ -101,7 +101,7 @@ def test_goes_through_json():
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_counted_is_nan_without_warnings():
+def test_empty_counts_are_nan_without_warnings():
     confusion = Confusion.empty(2)
     confusion.add(np.full((3, 3), 255, np.uint8), np.zeros((3, 3), np.uint8))
     assert not confusion.counts.any()
@@ -118,6 +118,6 @@ def test_nothing_counted_is_nan_without_warnings():
         (np.zeros((2, 2), int), np.zeros((2, 2), np.uint8), "truth must be uint8"),
     ],
 )
-def test_refuses_labels_that_do_not_fit(truth, prediction, message):
+def test_invalid_labels_are_refused(truth, prediction, message):
     with pytest.raises(ValueError, match=message):
         Confusion.empty(20).add(truth, prediction)

@@ -50,7 +50,7 @@ def counted(images, labels, protocol):
 
 @pytest.mark.parametrize("segments", [1, 3, 5, 6])
 @pytest.mark.parametrize("has_background", [True, False])
-def test_is_the_best_of_all_assignments(segments, has_background):
+def test_the_assignment_is_optimal(segments, has_background):
     """On random pixels no two assignments have equally many hits, except for unmatched segments."""
     labels = range(5) if has_background else range(1, 5)
     images = [
@@ -66,7 +66,7 @@ def test_is_the_best_of_all_assignments(segments, has_background):
         np.testing.assert_array_equal(part.hits[labels.start :], expected["hits"])
         np.testing.assert_array_equal(part.counts.sum(1)[labels.start :], expected["counts"])
     np.testing.assert_array_equal(found.matched.predicted[labels.start :], expected["predicted"])
-    if segments <= len(labels):  # else it is open which of them get the labels that the image has not
+    if segments <= len(labels):  # else any of them may get the absent labels
         assert found.official.predicted.sum() == official[:, 2].sum()
     hit, true, predicted = matched[matched[:, 1] > 0].T
     assert found.miou_matched == pytest.approx((hit / (true + predicted - hit)).mean())
@@ -98,7 +98,7 @@ def test_a_label_without_a_segment_is_missed():
     assert counts.miou_matched == pytest.approx((1 + 4 / 8 + 0) / 3)
 
 
-def test_names_of_segments_do_not_matter():
+def test_segment_numbers_do_not_matter():
     truth, segments = label_map(0, range(5)), label_map(1, range(4))
     truth[:6], segments[:6] = 2, 3
     one, other = Hungarian.empty(4, True), Hungarian.empty(4, True)
@@ -107,14 +107,14 @@ def test_names_of_segments_do_not_matter():
     np.testing.assert_array_equal(one.matched.counts, other.matched.counts)
 
 
-def test_a_relabelled_truth_is_perfect():
+def test_a_relabelled_truth_scores_one():
     truth = label_map(3, range(6), 0.2)
     counts = Hungarian.empty(5, True)
     counts.add(truth, np.where(truth == VOID, 77, 200 - truth).astype(np.uint8))
     assert counts.accuracy == counts.miou_official == counts.miou_matched == 1
 
 
-def test_sum_is_the_count_of_both():
+def test_the_sum_counts_both():
     parts, together = [Hungarian.empty(4, True), Hungarian.empty(4, True)], Hungarian.empty(4, True)
     for seed, part in enumerate(parts):
         for counts in (part, together):
@@ -127,7 +127,7 @@ def test_sum_is_the_count_of_both():
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_counted_is_nan_without_warnings():
+def test_empty_counts_are_nan_without_warnings():
     counts = Hungarian.empty(3, True)
     counts.add(np.full((2, 2), VOID, np.uint8), np.ones((2, 2), np.uint8))
     assert math.isnan(counts.miou_official)
@@ -142,6 +142,6 @@ def test_nothing_counted_is_nan_without_warnings():
         (np.full((2, 2), 5, np.uint8), np.zeros((2, 2), np.uint8), "truth has label 5"),
     ],
 )
-def test_refuses_what_does_not_fit(truth, segments, message):
+def test_mismatched_input_is_refused(truth, segments, message):
     with pytest.raises(ValueError, match=message):
         Hungarian.empty(4, True).add(truth, segments)

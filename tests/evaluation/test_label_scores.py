@@ -13,23 +13,23 @@ LISTS = "val_predicted_classes.json"
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_are_those_of_a_plain_count(seed: int) -> None:
+def test_scores_equal_a_plain_count(seed: int) -> None:
     generator = np.random.default_rng(seed)
     classes = 6
     draws = [[set(np.flatnonzero(generator.random(classes) < 0.3) + 1) for _ in range(30)] for _ in range(2)]
     pairs = list(zip(*draws, strict=True))
     scores = LabelScores.count(pairs, classes)
     both = sum(index in guess and index in truth for guess, truth in pairs for index in range(1, classes + 1))
-    said, there = (sum(len(found) for found in found_of) for found_of in draws)
-    precision, recall = both / said, both / there
+    guessed, true = (sum(len(found) for found in found_of) for found_of in draws)
+    precision, recall = both / guessed, both / true
     assert scores.micro == pytest.approx((precision, recall, 2 * precision * recall / (precision + recall)))
     for index in range(1, classes + 1):
         hits = sum(index in guess and index in truth for guess, truth in pairs)
-        said, there = (sum(index in found for found in found_of) for found_of in draws)
-        assert scores.by_class[index - 1] == pytest.approx([hits / said, hits / there, 2 * hits / (said + there)])
+        guessed, true = (sum(index in found for found in found_of) for found_of in draws)
+        assert scores.by_class[index - 1] == pytest.approx([hits / guessed, hits / true, 2 * hits / (guessed + true)])
 
 
-def test_nothing_to_divide_by() -> None:
+def test_a_zero_denominator() -> None:
     scores = LabelScores.count([((1,), ()), ((), (2,))], 3)
     np.testing.assert_array_equal(scores.by_class, [[0, np.nan, 0], [np.nan, 0, 0], [np.nan] * 3])
     assert scores.micro == (0, 0, 0)
@@ -46,7 +46,7 @@ def test_the_report_is_plain_json() -> None:
 
 @pytest.fixture
 def voc_lists(voc_sample: Path) -> Path:
-    """The lists of VOC 2012 that lie beside the sample: true labels, and those of DiffSegmenter's authors."""
+    """The lists of VOC 2012 beside the sample: true labels, and those of DiffSegmenter's authors."""
     folder = voc_sample.parent / "voc12_lists"
     if not (folder / LISTS).is_file():
         pytest.skip(f"no {LISTS} in {folder}")
@@ -66,7 +66,7 @@ def test_the_published_lists_score_as_measured(voc_lists: Path, union: str, prec
     assert tuple(round(score, 3) for score in scores.micro[:2]) == (precision, recall)
 
 
-def test_people_are_found_by_synonyms(voc_lists: Path) -> None:
+def test_synonyms_find_persons(voc_lists: Path) -> None:
     person = load_vocabulary("voc").index("person") - 1
     assert round(score_lists(voc_lists, "image_similarity+text_similarity").by_class[person, 1], 2) == 0.34
     assert score_lists(voc_lists, "image_similarity+synonym_matching").by_class[person, 1] > 0.7

@@ -6,7 +6,7 @@ import pytest
 from pseudolabel.evaluation.per_image import image_miou
 
 
-def test_is_the_mean_over_the_images_own_labels():
+def test_the_mean_is_over_the_labels_of_an_image():
     truth = np.array([[0, 0, 0, 0, 2, 2, 255, 255]], np.uint8)
     prediction = np.array([[0, 0, 1, 255, 2, 0, 2, 255]], np.uint8)
     # Background: 2 hits, 4 true, 3 predicted; class 2: 1 hit, 2 true, 1 predicted where the truth is not void.
@@ -15,7 +15,7 @@ def test_is_the_mean_over_the_images_own_labels():
     assert image_miou(void_as_background, prediction) == pytest.approx((2 / 7 + 1 / 3) / 2)
 
 
-def test_is_that_of_a_loop_over_labels():
+def test_equals_a_loop_over_labels():
     rng = np.random.default_rng(0)
     for _ in range(5):
         truth, prediction = (rng.choice(np.array([0, 1, 5, 255], np.uint8), (9, 11)) for _ in range(2))
@@ -27,5 +27,5 @@ def test_is_that_of_a_loop_over_labels():
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_image_of_void_has_none():
+def test_an_image_of_void_has_no_score():
     assert math.isnan(image_miou(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)))

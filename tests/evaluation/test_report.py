@@ -79,7 +79,7 @@ def test_cams_as_json():
     assert data["coverage"] == 1
 
 
-def test_names_must_fit():
+def test_names_must_match_the_labels():
     with pytest.raises(ValueError, match="zip"):
         Report.of_masks(counted([[1, 0, 0], [0, 1, 0]]), NAMES, "train", 1)
 
@@ -132,7 +132,7 @@ def test_prints_segments_with_the_name_of_each_protocol():
     assert found["dog"].split()[:3] == ["dog", "0.00", "-"]
 
 
-def test_masks_scored_one_by_one_say_so():
+def test_per_image_scores_are_named():
     report = Report.of_masks(counted([[6, 2, 0, 0], [1, 5, 0, 2], [0, 0, 0, 0]]), NAMES, "train", 3, 0.625)
     assert report.to_dict()["miou_per_image"] == 0.625
     assert "62.50  mean over images of their own labels' IoU, void counted as background" in printed(report, 150)

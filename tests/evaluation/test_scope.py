@@ -2,14 +2,14 @@ from pseudolabel.evaluation.scope import Scope
 from pseudolabel.io.left_out import LeftOut
 
 
-def test_where_all_is_scored_nothing_is_said() -> None:
+def test_a_complete_scope_prints_nothing() -> None:
     scope = Scope(3)
     assert scope.is_whole
     assert scope.lines() == []
     assert scope.to_dict()["not_scored"] == 0
 
 
-def test_what_is_not_scored_is_named_by_reason() -> None:
+def test_unscored_images_are_counted_by_reason() -> None:
     missing = {key: ("no prediction", f"no prediction for '{key}'") for key in "abcde"}
     scope = Scope(
         1200,
@@ -35,5 +35,5 @@ def test_what_is_not_scored_is_named_by_reason() -> None:
     assert found["failures"]["a"] == {"status": "no prediction", "message": "no prediction for 'a'"}
 
 
-def test_without_a_class_in_the_truth_it_is_not_whole() -> None:
+def test_a_truth_without_classes_is_incomplete() -> None:
     assert not Scope(3, is_empty=True).is_whole

@@ -1,4 +1,4 @@
-"""The sweep against labelling and counting at every threshold anew."""
+"""The sweep compared with labelling and counting separately at every threshold."""
 
 import json
 import math
@@ -14,7 +14,7 @@ CLASSES = 5
 
 
 def cases() -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-    """Truth, scores and classes; a third of the scores lie on a threshold exactly, and some classes tie."""
+    """Truth, scores and classes; a third of the scores equal a threshold, and some classes tie."""
     rng = np.random.default_rng(0)
     made = []
     for classes in [(1,), (2, 5), (1, 3, 4), (), (5, 2, 1)]:
@@ -61,7 +61,7 @@ def test_agrees_with_label_map(sweep):
     np.testing.assert_array_equal(sweep.at(0.37).counts, confusion.counts)
 
 
-def test_oracle_is_the_best_of_all(sweep):
+def test_the_oracle_is_the_best_threshold(sweep):
     mious = [direct(step / 100).miou for step in range(101)]
     np.testing.assert_allclose(sweep.curve(), mious)
     best, threshold = sweep.oracle()
@@ -88,7 +88,7 @@ def test_no_pixels():
 
 
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, 0.455])
-def test_refuses_thresholds_that_were_not_swept(sweep, threshold):
+def test_thresholds_outside_the_sweep_are_refused(sweep, threshold):
     with pytest.raises(ValueError, match="not a multiple"):
         sweep.at(threshold)
 
@@ -103,6 +103,6 @@ def test_refuses_thresholds_that_were_not_swept(sweep, threshold):
         (np.full((2, 2), 6, np.uint8), np.zeros((1, 2, 2), np.float32), (1,), "truth has label 6"),
     ],
 )
-def test_refuses_bad_input(truth, scores, classes, message):
+def test_invalid_input_is_refused(truth, scores, classes, message):
     with pytest.raises(ValueError, match=message):
         ThresholdSweep.empty(CLASSES).add(truth, scores, classes)

@@ -38,7 +38,7 @@ def ious(truths: list[np.ndarray], predictions: list[np.ndarray]) -> list[float]
     return found
 
 
-def test_truth_itself_is_perfect(truths):
+def test_the_truth_scores_one(truths):
     confusion = scored(truths, truths)
     assert confusion.miou == 1
     assert confusion.coverage == 1
@@ -81,7 +81,7 @@ def test_half_of_every_image_ignored(truths):
     np.testing.assert_allclose(confusion.iou, ious(truths, half))
 
 
-def test_sweep_finds_the_threshold_that_separates(truths):
+def test_the_sweep_finds_the_separating_threshold(truths):
     sweep = ThresholdSweep.empty(CLASSES)
     for truth in truths:
         classes = tuple(int(index) for index in np.unique(truth) if 0 < index < 255)

@@ -27,7 +27,7 @@ def figures(notebook: NotebookNode) -> int:
 
 
 @pytest.mark.slow
-def test_a_folder_is_labelled_and_shown(tmp_path: Path) -> None:
+def test_a_folder_is_segmented_and_displayed(tmp_path: Path) -> None:
     done = execute("label_a_folder", tmp_path)
     assert figures(done) == 6
     assert "(4, {'ok': 4})" in texts(done)
@@ -35,14 +35,14 @@ def test_a_folder_is_labelled_and_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loop_of_ones_own_learns_from_the_shards(tmp_path: Path) -> None:
+def test_a_custom_loop_trains_on_the_shards(tmp_path: Path) -> None:
     done = execute("train_on_shards", tmp_path)
     assert figures(done) == 1
     first, last = (float(part) for part in texts(done).partition("loss ")[2].partition("'")[0].split(" -> "))
     assert last < first / 2
 
 
-def test_the_notebooks_are_kept_without_outputs() -> None:
+def test_notebooks_have_no_outputs() -> None:
     for path in EXAMPLES.glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path

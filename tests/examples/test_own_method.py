@@ -14,6 +14,8 @@ from pseudolabel.methods.registry import METHODS
 from pseudolabel.shapes.dataset import write_shapes
 from tests.e2e.commands import call, finished_units, shards, succeed
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parents[2] / "docs" / "examples" / "own_method.py"
 SETTINGS = {"method": "cam", "cam.scenes": 100, "work.unit": 3, "work.workers": 1, "crf.iterations": 1}
 
@@ -51,7 +53,6 @@ def test_the_file_is_short() -> None:
     assert len(FILE.read_text().splitlines()) <= 40
 
 
-@pytest.mark.slow
 def test_two_processes_write_the_bytes_that_python_writes(data, python_run, tmp_path) -> None:
     succeed("generate", *options(data, tmp_path), ranks=2)
     for kind in ("cams", "masks"):

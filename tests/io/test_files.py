@@ -30,13 +30,13 @@ def test_a_range_beyond_the_end_is_truncated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("absent", "missing"), (".", "unreadable")])
-def test_what_cannot_be_read_is_a_bad_sample(tmp_path: Path, name: str, status: str) -> None:
+def test_unreadable_files_are_sample_errors(tmp_path: Path, name: str, status: str) -> None:
     with pytest.raises(SampleError) as caught:
         read_bytes(Location(str(tmp_path / name)))
     assert caught.value.status == status
 
 
-def test_an_unknown_protocol_is_told() -> None:
+def test_an_unknown_protocol_is_reported() -> None:
     with pytest.raises(PathError, match="Protocol not known: nonsense"):
         open_filesystem("nonsense://a/b")
     with pytest.raises(SampleError, match="Protocol not known: nonsense") as caught:
@@ -44,7 +44,7 @@ def test_an_unknown_protocol_is_told() -> None:
     assert caught.value.status == "unreadable"
 
 
-def test_text_loses_its_byte_order_mark(tmp_path: Path) -> None:
+def test_the_byte_order_mark_is_removed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffä\r\n".encode())
     assert read_text(str(tmp_path / "a.txt"), "write it") == "ä\r\n"
     (tmp_path / "b.txt").write_bytes(b"\xe4")

@@ -31,7 +31,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return folder
 
 
-def test_files_come_back(folder: Folder) -> None:
+def test_files_can_be_read_back(folder: Folder) -> None:
     assert folder.names() == []
     assert folder.size("a.tar") is None
     folder.write_bytes("b.json", b"b")
@@ -62,7 +62,7 @@ def test_a_writer_that_raises_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_seen_before_it_is_complete(tmp_path: Path) -> None:
+def test_files_appear_only_when_complete(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     with folder.write("a.tar") as file:
         file.write(b"whole")
@@ -89,7 +89,7 @@ def test_folders_inside_and_trailing_slashes(tmp_path: Path) -> None:
     assert Folder(str(tmp_path)).names() == ["cams"]
 
 
-def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(OutputError, match=rf"'{path}' is a file, or below a file; choose another `out`"):
@@ -102,7 +102,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         Folder(str(tmp_path / "cams")).prepare()
 
 
-def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_existing_files(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path, "size=1m"):
         folder = Folder(str(tmp_path))
         folder.write_bytes("a.tar", b"a" * 600_000)

@@ -35,7 +35,7 @@ def read(folder: Path, content: str | bytes, files: list[str] | None = None) -> 
     ],
 )
 @pytest.mark.parametrize("files", [None, ["a.jpg", "b.1.jpg"]])
-def test_lists_as_people_write_them(tmp_path: Path, content: str | bytes, files: list[str] | None) -> None:
+def test_lists_in_common_spellings(tmp_path: Path, content: str | bytes, files: list[str] | None) -> None:
     found = ["", ""] if files is None else files
     assert read(tmp_path, content, files) == [("a", found[0], ""), ("b.1", found[1], "")]
 
@@ -65,7 +65,7 @@ def test_blanks_inside_ids(tmp_path: Path, ids: list[str], known: bool) -> None:
     assert [name for name, _, _ in read(tmp_path, "\n".join(ids), files)] == ids
 
 
-def test_the_files_tell_a_column_from_an_id(tmp_path: Path) -> None:
+def test_existing_files_distinguish_columns_from_ids(tmp_path: Path) -> None:
     assert read(tmp_path, "leaf 1\n", ["leaf 1.jpg", "leaf.jpg"]) == [("leaf 1", "leaf 1.jpg", "")]
     assert read(tmp_path, "leaf 1\n", ["leaf.jpg"]) == [("leaf", "leaf.jpg", "")]
     assert read(tmp_path, "leaf 0 3 12\n", ["leaf.jpg"]) == [("leaf", "leaf.jpg", "")]
@@ -81,12 +81,12 @@ def test_files_are_found_by_id(tmp_path: Path) -> None:
     assert images.find("caf\u00e9") == "cafe\u0301.jpg"
 
 
-def test_a_list_in_the_file_systems_own_bytes_fits_its_names(tmp_path: Path) -> None:
+def test_a_list_in_the_file_systems_bytes_matches_its_names(tmp_path: Path) -> None:
     name = b"caf\xe9".decode(errors="surrogateescape")
     assert read(tmp_path, b"caf\xe9\n", [f"{name}.jpg"]) == [(name, f"{name}.jpg", "")]
 
 
-def test_the_images_folder_by_another_name(tmp_path: Path) -> None:
+def test_the_image_folder_is_removed_from_ids(tmp_path: Path) -> None:
     path = write(tmp_path, "coco/val2017/1.jpg\n2.jpg\n")
     assert list(read_image_list(path, folder="val2017")) == ["1", "2"]
 
@@ -110,12 +110,12 @@ def test_lists_behind_urls() -> None:
         (b"\xff\xfea", r"train\.txt' is not text"),
     ],
 )
-def test_lists_that_cannot_be_used(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_invalid_lists(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(ImageListError, match=message):
         read_image_list(write(tmp_path, content))
 
 
-def test_a_missing_list_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_list_gets_a_hint(tmp_path: Path) -> None:
     with pytest.raises(ImageListError, match=r"no file '.*none\.txt'; do that"):
         read_image_list(str(tmp_path / "none.txt"), hint="do that")
     with pytest.raises(ImageListError, match="nonsense"):

@@ -85,7 +85,7 @@ def test_formats_of_phones_keep_their_colours(kind: str, quadrants: np.ndarray) 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG", "PPM"])
-def test_grey_fills_all_channels(kind: str) -> None:
+def test_grey_is_copied_to_all_channels(kind: str) -> None:
     grey = np.repeat(np.arange(0, 256, 32, dtype=np.uint8), 8)[None].repeat(16, 0)
     options = {"quality": 95} if kind == "JPEG" else {}
     decoded = decode(encode(Image.fromarray(grey), kind, **options))
@@ -143,7 +143,7 @@ def test_float_tiff_with_nan_is_unreadable() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG2000", "TGA"])
-def test_rgba_is_laid_on_white(kind: str) -> None:
+def test_rgba_is_composed_on_white(kind: str) -> None:
     pixels = np.full((8, 8, 4), (255, 0, 0, 255), np.uint8)
     pixels[:4] = 0, 0, 255, 0
     pixels[4:6, :, 3] = 128
@@ -153,7 +153,7 @@ def test_rgba_is_laid_on_white(kind: str) -> None:
     np.testing.assert_array_equal(decoded[7, 0], [255, 0, 0])
 
 
-def test_grey_with_alpha_is_laid_on_white() -> None:
+def test_grey_with_alpha_is_composed_on_white() -> None:
     pixels = np.array([[[10, 255], [10, 0]]], np.uint8)
     np.testing.assert_array_equal(decode(encode(Image.fromarray(pixels), "PNG"))[0, :, 0], [10, 255])
 
@@ -180,7 +180,7 @@ def test_bilevel_is_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_first_frame_of_an_animation(kind: str) -> None:
+def test_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
@@ -191,7 +191,7 @@ def test_first_frame_of_an_animation(kind: str) -> None:
     assert (decoded == [255, 0, 0]).all()
 
 
-# How a camera held that way stores an upright picture.
+# How a camera in that orientation stores an upright image.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,
@@ -206,7 +206,7 @@ STORED = {
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_exif_orientation_sets_images_upright(kind: str, orientation: int, quadrants: np.ndarray) -> None:
+def test_exif_orientation_is_applied(kind: str, orientation: int, quadrants: np.ndarray) -> None:
     needs_plugin(kind)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -221,7 +221,7 @@ def test_exif_orientation_sets_images_upright(kind: str, orientation: int, quadr
     assert (original is data) == (kind == "JPEG" and orientation == 1)
 
 
-def test_an_upright_image_is_not_turned_again_when_saved(quadrants: np.ndarray) -> None:
+def test_orientation_is_applied_once(quadrants: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image, _ = decode_image(encode(Image.fromarray(quadrants), "JPEG", exif=exif), "a file", MANY)
@@ -238,7 +238,7 @@ def test_damaged_exif_is_ignored(exif: bytes, quadrants: np.ndarray) -> None:
     assert original is not None
 
 
-def test_the_first_picture_of_a_phones_mpo() -> None:
+def test_the_first_image_of_an_mpo() -> None:
     data = encode(Image.new("RGB", (16, 16), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))])
     image, original = decode_image(data, "a file", MANY)
     assert np.abs(np.asarray(image).astype(int) - [255, 0, 0]).max() <= LOSSY
@@ -250,7 +250,7 @@ def test_only_rgb_jpegs_keep_their_bytes(kind: str, mode: str) -> None:
     assert decode_image(encode(Image.new(mode, (8, 8)), kind), "a file", MANY)[1] is None
 
 
-def test_too_large_is_seen_before_decoding() -> None:
+def test_large_images_are_refused_before_decoding() -> None:
     """No pixel of these 10 gigapixels exists, and Pillow's own guard neither warns nor raises."""
     huge = png(100_000, 100_000, 8, b"")
     with warnings.catch_warnings():
@@ -269,7 +269,7 @@ def test_max_pixels_is_inclusive(quadrants: np.ndarray) -> None:
         decode_image(data, "a file", 48 * 32 - 1)
 
 
-def test_pillows_switches_do_not_matter_and_stay(monkeypatch: pytest.MonkeyPatch, quadrants: np.ndarray) -> None:
+def test_pillows_settings_do_not_matter_and_are_kept(monkeypatch: pytest.MonkeyPatch, quadrants: np.ndarray) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     data = encode(Image.fromarray(quadrants), "TIFF")
@@ -290,7 +290,7 @@ def noise(kind: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM", "TGA", "PCX"])
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.95])
-def test_truncation_is_seen(kind: str, share: float) -> None:
+def test_truncation_is_detected(kind: str, share: float) -> None:
     data = noise(kind)
     with pytest.raises(SampleError, match="photo") as caught:
         decode_image(data[: int(len(data) * share)], "photo", MANY)
@@ -299,7 +299,7 @@ def test_truncation_is_seen(kind: str, share: float) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "HEIF", "QOI", "DDS"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_a_cut_image_is_never_read(kind: str, share: float) -> None:
+def test_a_truncated_image_is_never_read(kind: str, share: float) -> None:
     needs_plugin(kind)
     data = noise(kind)
     with pytest.raises(SampleError, match="photo") as caught:
@@ -307,7 +307,7 @@ def test_a_cut_image_is_never_read(kind: str, share: float) -> None:
     assert caught.value.status in ("truncated", "unreadable")
 
 
-def test_a_photo_of_a_phone_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heic_photo_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_plugin("HEIF")
     data = noise("HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -323,7 +323,7 @@ def test_a_photo_of_a_phone_without_the_plugin(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>"])
-def test_what_is_no_image_is_unreadable(data: bytes) -> None:
+def test_other_files_are_unreadable(data: bytes) -> None:
     with pytest.raises(SampleError, match=r"photo: (not an image of a known format|the file is empty)") as caught:
         decode_image(data, "photo", MANY)
     assert caught.value.status == "unreadable"
@@ -336,7 +336,7 @@ INTACT.append(noise("TIFF", compression="tiff_lzw"))
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(INTACT), st.data())
 @pytest.mark.filterwarnings("ignore")
-def test_damage_raises_nothing_but_bad_sample(intact: bytes, data: st.DataObject) -> None:
+def test_damage_raises_only_sample_errors(intact: bytes, data: st.DataObject) -> None:
     damaged = bytearray(intact)
     for place, value in data.draw(
         st.lists(st.tuples(st.integers(0, len(intact) - 1), st.integers(0, 255)), max_size=8)
@@ -363,7 +363,7 @@ def test_palette_masks_keep_their_indices(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(read_mask(encode(mask, "PNG"), "a mask"), labels)
 
 
-def test_the_pitfall_of_palette_masks_is_real() -> None:
+def test_converting_palette_masks_changes_their_values() -> None:
     mask = Image.fromarray(np.array([[1, 20, 255]], np.uint8), "P")
     mask.putpalette(voc_palette().tobytes())
     assert np.asarray(mask.convert("L")).tolist() == [[38, 52, 220]]
@@ -409,7 +409,7 @@ def test_a_mask_is_never_a_jpeg() -> None:
         read_mask(encode(Image.new("L", (8, 8)), "JPEG"), "truth")
 
 
-def test_values_above_255_are_no_labels() -> None:
+def test_values_above_255_are_refused() -> None:
     with pytest.raises(SampleError, match="label values up to 256"):
         read_mask(encode(Image.fromarray(np.array([[0, 256]], np.uint16)), "PNG"), "truth")
 
@@ -420,7 +420,7 @@ def test_too_large_masks_are_not_decoded() -> None:
     assert caught.value.status == "too_large"
 
 
-def test_cut_masks_are_truncated() -> None:
+def test_truncated_masks_are_reported() -> None:
     labels = np.random.default_rng(0).integers(0, 20, (64, 64), np.uint8)
     data = encode(Image.fromarray(labels), "PNG")
     with pytest.raises(SampleError) as caught:

@@ -39,7 +39,7 @@ def test_ranks_of_one_run_work_side_by_side(tmp_path: Path) -> None:
         assert folder.names() == [".lock-0", ".lock-1"]
 
 
-def test_the_system_lets_go_of_a_killed_holder(tmp_path: Path) -> None:
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -53,7 +53,7 @@ def test_the_system_lets_go_of_a_killed_holder(tmp_path: Path) -> None:
             pass
 
 
-def test_folders_behind_urls_have_no_locks() -> None:
+def test_folders_at_urls_have_no_locks() -> None:
     folder = Folder("memory://locks")
     folder.prepare()
     with lock_output(folder, 0), lock_output(folder, 0):
@@ -61,7 +61,7 @@ def test_folders_behind_urls_have_no_locks() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
-def test_a_file_system_without_locks_is_told_of_in_one_line(
+def test_a_file_system_without_locks_is_reported_in_one_line(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
@@ -78,7 +78,7 @@ def test_a_file_system_without_locks_is_told_of_in_one_line(
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".lock-")]
 
 
-def test_a_lock_that_cannot_be_written_is_an_error_with_a_message(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".lock-0").mkdir()
     with pytest.raises(OutputError, match=r"lock-0' cannot be locked: "), lock_output(Folder(str(tmp_path)), 0):
         pytest.fail("it came in")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pseudolabel.io.names import printable
 
 
-def test_bytes_that_are_no_utf8_are_escaped() -> None:
+def test_invalid_utf8_is_escaped() -> None:
     assert printable("caf\udce9/é\n.jpg") == "caf\\xe9/é\n.jpg"
     assert printable("half \ud83d") == "half \\ud83d"
     assert printable("[v1] ü") == "[v1] ü"

@@ -21,7 +21,7 @@ def test_a_new_folder_is_claimed_and_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("marker", [None, '{"owner": "another"}', "[]", "{"])
-def test_a_users_folder_stays(tmp_path: Path, marker: str | None) -> None:
+def test_a_users_folder_is_kept(tmp_path: Path, marker: str | None) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     if marker is not None:
         (tmp_path / MARKER).write_text(marker)
@@ -31,7 +31,7 @@ def test_a_users_folder_stays(tmp_path: Path, marker: str | None) -> None:
     assert (tmp_path / "photo.jpg").read_bytes() == b"precious"
 
 
-def test_a_file_is_told(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot be used.*choose another `out`"):
         claim_folder(tmp_path / "file", "demo")

@@ -23,7 +23,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     return lambda: OwnFiles(Folder(path))
 
 
-def test_what_was_written_may_be_written_again(opened: Open) -> None:
+def test_own_files_can_be_overwritten(opened: Open) -> None:
     opened().write({"a.png": b"one", "deep/er/b.json": b"two"})
     again = opened()
     again.check(["a.png", "deep/er/b.json", "absent.png"])
@@ -33,7 +33,7 @@ def test_what_was_written_may_be_written_again(opened: Open) -> None:
     opened().write({"a.png": b"four"})
 
 
-def test_what_another_wrote_stays(opened: Open) -> None:
+def test_files_of_others_are_kept(opened: Open) -> None:
     files = opened()
     files.folder.write_bytes("a.json", b"a user's")
     for write in (lambda: files.check(["a.json"]), lambda: files.write({"new.png": b"", "a.json": b"ours"})):
@@ -45,7 +45,7 @@ def test_what_another_wrote_stays(opened: Open) -> None:
     assert not files.folder.exists("new.png")
 
 
-def test_a_file_that_is_there_already_with_the_same_bytes(opened: Open) -> None:
+def test_an_existing_file_with_equal_bytes(opened: Open) -> None:
     """As two processes find it that write the same file."""
     first, second = opened(), opened()
     first.write({"labels.json": b"all"})
@@ -55,7 +55,7 @@ def test_a_file_that_is_there_already_with_the_same_bytes(opened: Open) -> None:
         second.write({"labels.json": b"all"})
 
 
-def test_what_was_changed_by_hand_stays(opened: Open) -> None:
+def test_files_changed_by_hand_are_kept(opened: Open) -> None:
     opened().write({"a.png": b"ours"})
     opened().folder.write_bytes("a.png", b"corrected by hand")
     with pytest.raises(NotOursError, match="or that changed since"):
@@ -63,7 +63,7 @@ def test_what_was_changed_by_hand_stays(opened: Open) -> None:
     assert opened().folder.read_bytes("a.png") == b"corrected by hand"
 
 
-def test_all_files_of_others_are_counted_and_the_first_named(opened: Open) -> None:
+def test_files_of_others_are_counted_and_the_first_named(opened: Open) -> None:
     files = opened()
     for number in range(5):
         files.folder.write_bytes(f"{number}.png", b"")
@@ -71,7 +71,7 @@ def test_all_files_of_others_are_counted_and_the_first_named(opened: Open) -> No
         files.check(f"{number}.png" for number in range(9))
 
 
-def test_a_killed_writer_knows_its_file_again(tmp_path: Path) -> None:
+def test_a_killed_writer_recognizes_its_file(tmp_path: Path) -> None:
     """Killed between the manifest and the file, or with either of two contents in place."""
     folder = Folder(str(tmp_path))
     OwnFiles(folder).write({"a.png": b"old"})
@@ -80,7 +80,7 @@ def test_a_killed_writer_knows_its_file_again(tmp_path: Path) -> None:
     assert folder.read_bytes("a.png") == b"new"
 
 
-def test_half_a_line_spoils_no_other(tmp_path: Path) -> None:
+def test_a_truncated_line_does_not_affect_others(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     OwnFiles(folder).write({"a.png": b"a"})
     with open(tmp_path / MANIFEST, "ab") as file:
@@ -90,7 +90,7 @@ def test_half_a_line_spoils_no_other(tmp_path: Path) -> None:
     OwnFiles(folder).write({"a.png": b"aa", "b.png": b"bb"})
 
 
-def test_every_rank_has_a_manifest_and_knows_the_others(tmp_path: Path) -> None:
+def test_every_rank_has_a_manifest_and_reads_the_others(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     first, second = OwnFiles(folder, 0), OwnFiles(folder, 1)
     first.write({"a.png": b"a"})
@@ -101,14 +101,14 @@ def test_every_rank_has_a_manifest_and_knows_the_others(tmp_path: Path) -> None:
     OwnFiles(folder, 0).write({"a.png": b"aaa", "b.png": b"bb"})
 
 
-def test_equal_bytes_are_noted_once(tmp_path: Path) -> None:
+def test_equal_bytes_are_recorded_once(tmp_path: Path) -> None:
     for _ in range(3):
         OwnFiles(Folder(str(tmp_path))).write({"a.png": b"a"})
     lines = (tmp_path / MANIFEST).read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines] == ["a.png"]
 
 
-def test_links_and_folders_are_not_ours(tmp_path: Path) -> None:
+def test_links_and_folders_are_not_owned(tmp_path: Path) -> None:
     out = tmp_path / "out"
     OwnFiles(Folder(str(out))).folder.prepare()
     (out / "link.png").symlink_to(tmp_path / "photo.png")
@@ -120,7 +120,7 @@ def test_links_and_folders_are_not_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "b/../../a.png", "link/a.png", "link/new/a.png"])
-def test_nothing_lands_outside(tmp_path: Path, name: str) -> None:
+def test_nothing_is_written_outside_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
@@ -139,7 +139,7 @@ def test_an_output_folder_may_itself_be_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "big disk" / "a" / "b.png").read_bytes() == b"b"
 
 
-def test_obstacles_are_seen_before_writing(tmp_path: Path) -> None:
+def test_obstacles_are_found_before_writing(tmp_path: Path) -> None:
     files = OwnFiles(Folder(str(tmp_path / "not there yet")))
     assert files.obstacle("a/b.png") == ""
     for long in ("x" * 255 + ".png", "new/" + "x" * 255 + ".png"):

@@ -31,19 +31,19 @@ def test_cells_in_any_order(path: str, order: str) -> None:
     ]
 
 
-def test_cells_of_two_columns_by_turns(path: str) -> None:
+def test_cells_of_two_columns_alternately(path: str) -> None:
     for number in (0, 1, 500, 999):
         assert read_cell(path, Cell(number, "image.path")) == f"{number}.jpg"
         assert read_cell(path, Cell(number, "other")) == b"x%d" % number
 
 
-def test_threads_share_a_file(path: str) -> None:
+def test_threads_read_one_file(path: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda number: read_cell(path, Cell(number, "image.bytes")), range(COUNT)))
     assert found == [b"%d" % number for number in range(COUNT)]
 
 
-def test_what_a_table_says_of_itself(path: str) -> None:
+def test_table_metadata(path: str) -> None:
     table = ParquetTable(path)
     assert table.count == COUNT
     assert table.types()["image"] == "struct"
@@ -53,13 +53,13 @@ def test_what_a_table_says_of_itself(path: str) -> None:
     assert list(table.rows(["image.path", "other"]))[7] == ("7.jpg", b"x7")
 
 
-def test_a_row_that_is_not_there(path: str) -> None:
+def test_a_missing_row(path: str) -> None:
     with pytest.raises(ParquetError, match="has no row 1001"):
         read_cell(path, Cell(COUNT, "other"))
     assert read_cell(path, Cell(3, "other")) == b"x3"
 
 
-def test_a_file_that_is_damaged_after_its_rows_were_listed(path: str, tmp_path: Path) -> None:
+def test_a_file_damaged_after_listing(path: str, tmp_path: Path) -> None:
     data = Path(path).read_bytes()
     (tmp_path / "t.parquet").write_bytes(data[:4] + bytes(2000) + data[2004:])
     with pytest.raises(ParquetError, match=r"row 1 cannot be read"):

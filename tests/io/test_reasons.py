@@ -1,7 +1,7 @@
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 
 
-def test_reasons_are_counted_and_shown_by_their_first_messages() -> None:
+def test_reasons_are_counted_with_their_first_messages() -> None:
     failures = [("missing", f"{key}: no file") for key in "abc"] + [("truncated", "d\x1b[2J: ends early")]
     first = first_by_reason(failures)
     assert first == {"missing": ["a: no file", "b: no file"], "truncated": ["d\x1b[2J: ends early"]}

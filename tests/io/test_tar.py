@@ -32,7 +32,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_and_members_come_back(tmp_path: Path, key: str) -> None:
+def test_keys_and_members_can_be_read_back(tmp_path: Path, key: str) -> None:
     path = tmp_path / "s.tar"
     path.write_bytes(tar_of((key, MEMBERS)))
     with path.open("rb") as file:
@@ -47,7 +47,7 @@ def test_many_samples_keep_their_order() -> None:
     assert list(read_tar(io.BytesIO(tar_of(*samples)))) == samples
 
 
-def test_bytes_depend_on_content_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_depend_only_on_content(monkeypatch: pytest.MonkeyPatch) -> None:
     first = tar_of(("a", MEMBERS), ("ü", MEMBERS))
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
     monkeypatch.setenv("USER", "somebody-else")
@@ -63,12 +63,12 @@ def test_an_empty_shard_is_a_tar() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
-def test_a_cut_tar_is_seen(share: float) -> None:
+def test_a_truncated_tar_is_detected(share: float) -> None:
     data = tar_of(*[(str(number), {"jpg": bytes(3000), "json": b"{}"}) for number in range(4)])
     with pytest.raises(tarfile.TarError):
         list(read_tar(io.BytesIO(data[: int(len(data) * share)])))
 
 
-def test_what_is_no_tar_is_seen() -> None:
+def test_other_files_are_detected() -> None:
     with pytest.raises(tarfile.TarError):
         list(read_tar(io.BytesIO(b"no tar at all" * 100)))

@@ -18,11 +18,11 @@ from pseudolabel.io.terminal import escaped
         ("\xa0\u3000", "\xa0\u3000"),
     ],
 )
-def test_odd_characters_are_escaped(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escaped(text) == shown
     assert json.loads(f'"{shown}"') == text
     shown.encode()
 
 
-def test_what_is_to_be_kept_stays() -> None:
+def test_characters_to_keep_are_unchanged() -> None:
     assert escaped("one\ntwo\x07", keep="\n") == "one\ntwo\\u0007"

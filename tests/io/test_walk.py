@@ -29,7 +29,7 @@ def fill(root: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-def test_images_are_known_by_suffix_or_by_content(tmp_path: Path) -> None:
+def test_images_are_recognized_by_suffix_or_content(tmp_path: Path) -> None:
     images = {
         "a.jfif": JPEG, "b.jpe": JPEG, "c.jpg_large": JPEG, "deep/er/noext": JPEG, "d.avif": encoded("AVIF"),
         "e.jp2": encoded("JPEG2000"), "f.JPG": JPEG, "g.jpg?w=640": JPEG, "h.php": encoded("PNG"), "i": encoded("GIF"),
@@ -43,10 +43,10 @@ def test_images_are_known_by_suffix_or_by_content(tmp_path: Path) -> None:
     assert find_images(f"{tmp_path}/")[1].total == 0
 
 
-def test_other_files_are_counted_by_suffix_with_the_remedy(tmp_path: Path) -> None:
+def test_other_files_are_counted_by_suffix_with_a_hint(tmp_path: Path) -> None:
     others = {
         "a.txt": JPEG, "b.TXT": b"", "README": b"Python is", "c.weird": b"BM is no bitmap", "e.nef": encoded("TIFF"),
-        "f.tar": b"", "g.jxl": b"\xff\x0a", "no": b"", "P1 is": b"P1 is a plan", "h.a suffix nobody has": b"x",
+        "f.tar": b"", "g.jxl": b"\xff\x0a", "no": b"", "P1 is": b"P1 is a plan", "h.a rare suffix": b"x",
     }  # fmt: skip
     fill(tmp_path, others)
     names, left_out = find_images(str(tmp_path))
@@ -63,7 +63,7 @@ def test_many_suffixes_do_not_make_a_long_line(tmp_path: Path) -> None:
     assert (reasons[".000"], reasons["of other kinds"], len(reasons)) == (2, 38, 13)
 
 
-def test_what_is_hidden_or_put_there_by_systems_is_counted(tmp_path: Path) -> None:
+def test_hidden_and_system_files_are_counted(tmp_path: Path) -> None:
     junk = [
         ".hidden.jpg",
         "._a.jpg",
@@ -78,7 +78,7 @@ def test_what_is_hidden_or_put_there_by_systems_is_counted(tmp_path: Path) -> No
     assert left_out.reasons == {"hidden": 4, "in __MACOSX": 1, "in @eaDir": 1}
 
 
-def test_links_are_followed_once_and_never_round(tmp_path: Path) -> None:
+def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
     root = tmp_path / "root"
     fill(tmp_path, {"root/star/a.jpg": JPEG, "store/b.jpg": JPEG, "store/deep/c.jpg": JPEG})
     for name, target in {
@@ -107,7 +107,7 @@ def test_pipes_and_sockets_are_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["root/masks", "root/../root/masks/", "linked"])
-def test_files_in_the_folder_outside_are_counted_apart(tmp_path: Path, spelling: str) -> None:
+def test_files_of_an_excluded_folder_are_counted_separately(tmp_path: Path, spelling: str) -> None:
     fill(
         tmp_path, {"root/a.jpg": JPEG, "root/masks/a.png": JPEG, "root/masks/b/c.png": JPEG, "root/masks2/d.jpg": JPEG}
     )
@@ -135,7 +135,7 @@ def test_any_name_is_listed_and_can_be_opened(tmp_path: Path, folder: str, monke
     assert find_images(".")[0] == sorted([*ODD, "unknown\n[1]"])
 
 
-def test_folders_behind_urls() -> None:
+def test_folders_at_urls() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("cat/a.png", "cat/b", "10::30.jpg", ".hidden.jpg", "__MACOSX/a.jpg", "masks/a.png", "notes.txt", "c"):
         memory.pipe_file(f"/walked [v1]/{name}", b"text" if name == "c" else JPEG)
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
         find_images(str(tmp_path / "nowhere"))
 
 
-def test_photos_of_phones_are_read_where_the_plugin_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_photos_are_read_with_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pillow_heif")
     formats()
     photo = encoded("HEIF")

@@ -1,4 +1,4 @@
-"""Files in the place of weights: each kind is told by its content, and weights are let through."""
+"""Files in place of weights: each kind is recognized by content, and weights are accepted."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "is empty; download or copy it again"),
         (LFS.encode(), r"is a Git LFS pointer, .*git lfs pull"),
@@ -33,12 +33,12 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n
         ("étoile ".encode() * 200, "is a text file that begins with 'étoile"),
     ],
 )
-def test_what_is_no_checkpoint_is_told_by_its_content(tmp_path, name, content, said):
+def test_other_files_are_recognized_by_content(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
-    assert re.match(said, explain(tmp_path / name) or "")
+    assert re.match(expected, explain(tmp_path / name) or "")
 
 
-def test_weights_are_let_through_and_cut_off_ones_are_not(tmp_path):
+def test_weights_are_accepted_and_truncated_ones_refused(tmp_path):
     torch.save(STATE, tmp_path / "zip.pth")
     torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     safetensors.torch.save_file(STATE, tmp_path / "x.safetensors", metadata={"format": "pt"})

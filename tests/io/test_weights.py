@@ -21,7 +21,7 @@ def digest(tmp_path: Path) -> str:
     return weights_digest(str(write(tmp_path / "first/model.safetensors", WEIGHTS).parent))
 
 
-def test_files_do_not_matter(digest: str, tmp_path: Path) -> None:
+def test_file_layout_does_not_matter(digest: str, tmp_path: Path) -> None:
     write(tmp_path / "second/unet/other-00002-of-00002.safetensors", {"a": WEIGHTS["a"]})
     write(tmp_path / "second/unet/other-00001-of-00002.safetensors", {name: WEIGHTS[name] for name in ("c", "b.bias")})
     assert weights_digest(str(tmp_path / "second"), "unet", "other") == digest
@@ -41,7 +41,7 @@ def test_every_value_matters(digest: str, tmp_path: Path, changed: dict[str, tor
     assert weights_digest(str(tmp_path / "second")) != digest
 
 
-def test_what_is_not_used_is_left_out(digest: str, tmp_path: Path) -> None:
+def test_unused_parts_do_not_count(digest: str, tmp_path: Path) -> None:
     write(tmp_path / "second/model.safetensors", WEIGHTS | {"decoder.a": torch.zeros(1)})
     assert weights_digest(str(tmp_path / "second"), without=("decoder.",)) == digest
 
@@ -71,7 +71,7 @@ def test_the_hub_s_cache(digest: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert weights_digest("someone/model", "unet", revision="new") == digest
 
 
-def test_no_weights(tmp_path: Path) -> None:
+def test_missing_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"no model\.safetensors of '{tmp_path}'"):
         weights_digest(str(tmp_path))
 

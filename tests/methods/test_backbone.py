@@ -49,7 +49,7 @@ def test_features_are_at_their_patches(checkpoint):
             torch.testing.assert_close(maps[0, :, row, column], expected, atol=1e-4, rtol=1e-3)
 
 
-def test_the_whole_image_is_seen(checkpoint):
+def test_features_cover_the_complete_image(checkpoint):
     """No crop: what changes at the far end of a tall image changes the last row most."""
     features, image = PatchFeatures(str(checkpoint), CPU), np.zeros((64, 32, 3), np.uint8)
     changed = image.copy()
@@ -63,6 +63,6 @@ def test_the_small_clip_gives_patches():
     assert maps_of(PatchFeatures("shapes", CPU), images()).ndim == 4
 
 
-def test_no_checkpoint(tmp_path):
+def test_a_missing_checkpoint(tmp_path):
     with pytest.raises(ModelError, match=r"`freesegdiff\.backbone`"):
         PatchFeatures(str(tmp_path), CPU)

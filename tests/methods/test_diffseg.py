@@ -34,7 +34,7 @@ BASE = {
     "tiny_v2": DiffSegConfig(threshold=0.1, anchors=5),
     "shapes": DiffSegConfig(threshold=0.05, anchors=5),
 }
-SWITCHES = [
+CHANGES = [
     {},
     {"weights": "per_tensor"},
     {"merging": "strict"},
@@ -88,10 +88,10 @@ def assert_same_masks(labels, proposals):
     assert clear.mean() > 0.999
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_gives_the_masks_of_the_plain_loop(name, switch):
-    model, config = loaded(name), replace(BASE[name], **switch)
+def test_masks_equal_the_plain_loop(name, change):
+    model, config = loaded(name), replace(BASE[name], **change)
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     (proposals,) = merge(maps, config)
     expected = plain.proposals(plain.aggregate(plain_attention(name, config.timestep), config.weights), config)
@@ -99,7 +99,7 @@ def test_gives_the_masks_of_the_plain_loop(name, switch):
     assert_same_masks(suppress(proposals, SIZE), expected)
 
 
-def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
+def test_masks_equal_the_plain_loop_at_other_sizes():
     model, config = loaded("tiny_v2"), BASE["tiny_v2"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     tensor = plain.aggregate(plain_attention("tiny_v2", config.timestep), config.weights)
@@ -107,21 +107,21 @@ def test_gives_the_masks_of_the_plain_loop_at_other_sizes():
     assert_same_masks(suppress(merge(maps, config)[0], SIZE), plain.proposals(tensor, config))
 
 
-@pytest.mark.parametrize("switch", [switch for switch in SWITCHES if switch != {"precision": "float16"}][1:], ids=str)
-def test_every_switch_shows(switch):
-    """Agreement says something only if a method with another switch would not agree."""
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != {"precision": "float16"}][1:], ids=str)
+def test_every_option_matters(change):
+    """Agreement is meaningful only if a method with other settings would not agree."""
     model, config = loaded("tiny"), BASE["tiny"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
-    other = replace(config, **switch)
+    other = replace(config, **change)
     expected = plain.proposals(plain.aggregate(plain_attention("tiny", other.timestep), other.weights), other)
     proposals = merge(maps, config)[0].numpy()
     assert len(proposals) != len(expected) or np.abs(proposals - np.array(expected)).max() > 1e-5
 
 
-@pytest.mark.parametrize("switch", [{}, {"merging": "strict"}, {"precision": "float16"}, {"iterations": 1}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"merging": "strict"}, {"precision": "float16"}, {"iterations": 1}], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_merges_made_up_maps_like_the_plain_loop(seed, switch):
-    config = replace(DiffSegConfig(anchors=6, threshold=1.0 - 0.1 * seed), **switch)
+def test_merges_of_random_maps_equal_the_plain_loop(seed, change):
+    config = replace(DiffSegConfig(anchors=6, threshold=1.0 - 0.1 * seed), **change)
     maps = structured(10, 4, noise=0.7, seed=seed)
     (proposals,) = merge(maps[None], config)
     expected = plain.proposals(tensor_4d(maps), config)
@@ -130,9 +130,9 @@ def test_merges_made_up_maps_like_the_plain_loop(seed, switch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switch", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
-def test_merges_larger_made_up_maps_like_the_plain_loop(switch):
-    config = replace(DiffSegConfig(anchors=8, threshold=0.55), **switch)
+@pytest.mark.parametrize("change", [{}, {"merging": "strict", "precision": "float16"}], ids=str)
+def test_merges_of_larger_random_maps_equal_the_plain_loop(change):
+    config = replace(DiffSegConfig(anchors=8, threshold=0.55), **change)
     maps = structured(32, 7, noise=0.7)
     (proposals,) = merge(maps[None], config)
     expected = plain.proposals(tensor_4d(maps), config)
@@ -141,7 +141,7 @@ def test_merges_larger_made_up_maps_like_the_plain_loop(switch):
     np.testing.assert_array_equal(suppress(proposals, SIZE).numpy(), plain.segment(expected, SIZE))
 
 
-def test_float16_compares_what_half_precision_keeps():
+def test_float16_compares_rounded_values():
     """Two maps that are just alike before rounding and just not after it, or the other way round."""
     rows = structured(2, 1, noise=0.5)
     exact, rounded = divergences(rows, rows), divergences(rows.half().float(), rows.half().float())
@@ -160,7 +160,7 @@ def test_float16_compares_what_half_precision_keeps():
 
 @pytest.mark.parametrize("weights", ["per_resolution", "per_tensor"])
 @pytest.mark.parametrize("sides", [(8, 4, 2), (9, 5, 3), (6, 6, 1)])
-def test_aggregates_any_sides_like_the_plain_loop(sides, weights):
+def test_aggregation_of_any_sides_equals_the_plain_loop(sides, weights):
     generator = torch.Generator().manual_seed(0)
     levels, tensors = [], []
     for count, side in enumerate(sorted(set(sides), reverse=True), 1):
@@ -181,13 +181,13 @@ def test_the_weights_of_stable_diffusions_resolutions():
     for side, count in ((16, 5), (8, 5), (4, 5), (2, 6)):  # in the proportions of 64, 32, 16 and 8
         key = torch.zeros(1, 1, side**2, 1)
         query = key.clone()
-        if side == 2:  # all of its attention in one corner, where the others' lies evenly
+        if side == 2:  # all of its attention in one corner, where the others' is uniform
             key[0, 0, 0], query = 1, torch.full_like(key, 200.0)
         levels.append([(query, key)] * count)
     share = {}
     for weights in ("per_resolution", "per_tensor"):
         maps = aggregate(levels, weights)
-        # The last position is far from the corner: only the others' even attention lies there.
+        # The last position is far from the corner: only the others' uniform attention is there.
         share[weights] = 1 - maps[0, 0, -1].item() * 16**2
     assert share["per_resolution"] == pytest.approx(8 / 120, rel=1e-4)
     assert share["per_tensor"] == pytest.approx(6 * 8 / (5 * 112 + 6 * 8), rel=1e-4)
@@ -199,21 +199,21 @@ def test_anchors_of_the_released_code():
     assert anchor_positions(8, 1).tolist() == [3 * 8 + 3]
 
 
-def test_divergences_are_scipys():
+def test_divergences_equal_scipys():
     one, other = structured(5, 3, seed=1), structured(5, 2, seed=2)[:7]
     expected = [[(entropy(p, q) + entropy(q, p)) / 2 for q in other.double()] for p in one.double()]
     np.testing.assert_allclose(divergences(one, other).numpy(), expected, atol=2e-6)
     np.testing.assert_allclose(divergences(one.double(), other.double()).numpy(), expected, atol=1e-12)
 
 
-def test_divergences_of_maps_with_zeros_are_finite_and_plain():
+def test_divergences_of_maps_with_zeros_are_finite():
     maps = torch.eye(3) * 0.9 + torch.tensor([0.1, 0, 0])
     expected = [[plain.divergence(p, q) for q in maps.double().numpy()] for p in maps.double().numpy()]
     np.testing.assert_allclose(divergences(maps, maps).numpy(), expected, rtol=1e-5, atol=1e-5)
     assert expected[1][2] > 30
 
 
-def test_images_of_a_batch_do_not_mix(monkeypatch):
+def test_images_of_a_batch_are_independent(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
     method = AggregatedAttention(model, config)
     (together,) = method(latents(model, 0, 1, 2))
@@ -227,7 +227,7 @@ def test_images_of_a_batch_do_not_mix(monkeypatch):
         torch.testing.assert_close(found, merge(expected, config)[0], atol=1e-5, rtol=1e-3)
 
 
-def test_small_steps_change_nothing(monkeypatch):
+def test_the_size_of_steps_changes_nothing(monkeypatch):
     model, config = loaded("shapes"), BASE["shapes"]
 
     def labels():
@@ -244,7 +244,7 @@ def test_the_first_of_equal_proposals_wins():
     assert suppress(torch.stack([low, high, high, low]), (5, 3)).unique().tolist() == [1]
 
 
-def test_names_segments_like_the_plain_loop():
+def test_segment_names_equal_the_plain_loop():
     model = loaded("shapes")
     image, prompt = scene(1), "a photograph of circle and star"
     names = {name: token for token, name in enumerate(prompt.split(" "), 1)}
@@ -273,7 +273,7 @@ def test_a_small_class_wins_where_its_share_is_largest():
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timestep": 1000}, "0 to 999"),
         ({"timestep": -1}, "timestep"),
@@ -285,6 +285,6 @@ def test_a_small_class_wins_where_its_share_is_largest():
     ],
     ids=str,
 )
-def test_refuses_settings_that_make_no_sense(switch, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        AggregatedAttention(loaded("tiny"), DiffSegConfig(**switch))
+        AggregatedAttention(loaded("tiny"), DiffSegConfig(**change))

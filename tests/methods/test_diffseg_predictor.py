@@ -63,14 +63,14 @@ def test_segments_are_numbered_from_one_at_the_images_size(config):
     assert count > 1
 
 
-def test_segments_are_those_of_the_plain_loop():
+def test_segments_equal_the_plain_loop():
     (result,) = label(MERGE, [sample(1)])
     tensor = plain.aggregate(plain.self_attention(loaded("shapes"), sample(1).image, 300), "per_resolution")
     expected = plain.segment(plain.proposals(tensor, MERGE), (128, 128))
     np.testing.assert_array_equal(labels_of(result), np.unique(expected, return_inverse=True)[1] + 1)
 
 
-def test_crop_is_the_centre_square_and_the_rest_is_left_out():
+def test_crop_is_the_centre_square_and_the_rest_is_ignored():
     wide, high = sample(0, (160, 100)), sample(1, (90, 140))
     for one, box in ((wide, (30, 0, 130, 100)), (high, (0, 25, 90, 115))):
         labels = labels_of(label(replace(MERGE, fit="crop"), [one])[0])
@@ -82,7 +82,7 @@ def test_crop_is_the_centre_square_and_the_rest_is_left_out():
 
 
 @pytest.mark.parametrize("config", [MERGE, KMEANS, replace(MERGE, semantic=True)], ids=["merge", "kmeans", "semantic"])
-def test_company_changes_nothing(config):
+def test_other_images_of_a_batch_change_nothing(config):
     several = [sample(number) for number in range(5)]
     together = [labels_of(result) for result in label(config, several)]
     alone = [labels_of(label(config, [one], batch=1)[0]) for one in several]
@@ -101,7 +101,7 @@ def test_kmeans_groups_the_rows_of_the_aggregated_attention(clusters):
     np.testing.assert_array_equal(labels[3::8, 3::8], np.unique(expected.numpy(), return_inverse=True)[1] + 1)
 
 
-def test_the_number_of_clusters_counts_background_only_where_there_is_one():
+def test_the_cluster_number_counts_background_only_if_present():
     one = sample(3)
     without = replace(NAMES, has_background=False)
     config = replace(KMEANS, clusters=0)
@@ -118,7 +118,7 @@ def plain_columns(vocabulary: Vocabulary, classes: tuple[int, ...]) -> tuple[str
     return " ".join(words), [[1 + words.index(vocabulary.prompt(index))] for index in classes]
 
 
-def test_names_are_those_of_the_plain_loop():
+def test_names_equal_the_plain_loop():
     one, model = next(sample(number) for number in range(9) if len(sample(number).classes) > 1), loaded("shapes")
     segments = labels_of(label(MERGE, [one])[0]).astype(int) - 1
     text, weights = plain_columns(NAMES, one.classes)
@@ -131,7 +131,7 @@ def test_names_are_those_of_the_plain_loop():
     assert len(np.unique(labels)) > 1
 
 
-def test_classes_share_the_whole_image_and_none_is_background():
+def test_without_background_classes_cover_the_image():
     one, other, none = replace(sample(0), classes=(2,)), replace(sample(1), classes=(1, 6)), sample(2, (60, 40))
     results = label(replace(MERGE, semantic=True), [one, replace(none, classes=()), other])
     single, background, several = (labels_of(result) for result in results)
@@ -141,7 +141,7 @@ def test_classes_share_the_whole_image_and_none_is_background():
     assert set(np.unique(several)) <= {1, 6}
 
 
-def test_an_images_caption_takes_the_templates_place():
+def test_an_images_caption_replaces_the_template():
     one = next(sample(number) for number in range(9) if len(sample(number).classes) > 1)
     names = [NAMES.prompt(index) for index in one.classes]
     config = replace(MERGE, semantic=True)
@@ -194,7 +194,7 @@ def test_shards_hold_segments_or_named_masks(
         assert fields["names"] == ([NAMES.names[index] for index in found] if semantic else [])
 
 
-def test_a_shards_inputs_are_its_images_captions_too():
+def test_the_inputs_of_a_shard_include_captions():
     unit = Unit(0, (Entry("one", "one.jpg", (2,), "list"), Entry("other", "other.jpg", (), "list")))
     digests = [
         Inputs(NAMES, captions).digest(unit)

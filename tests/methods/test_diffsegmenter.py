@@ -32,7 +32,7 @@ SEVERAL = [
     (TEMPLATE, "red car", "a photograph of red car driving, seen on a road"),
     ("one {} of many", "heart", "a heart on checks"),
 ]
-SWITCHES = [
+CHANGES = [
     {"vae": "sample"},
     {"noise": "per_timestep"},
     {"level_norm": "before"},
@@ -112,13 +112,13 @@ def assert_agreement(model, config, prompts):
 @pytest.mark.parametrize("prompts", [ONE, SEVERAL], ids=["one class", "several classes"])
 @pytest.mark.parametrize("timesteps", [[100], [1, 50, 100, 150]], ids=["one timestep", "four timesteps"])
 @pytest.mark.parametrize("name", MODELS)
-def test_agrees_with_the_equations(name, timesteps, prompts):
+def test_maps_agree_with_the_equations(name, timesteps, prompts):
     assert_agreement(loaded(name), DiffSegmenterConfig(timesteps=timesteps), prompts)
 
 
-@pytest.mark.parametrize("switch", [*SWITCHES, RELEASED], ids=str)
-def test_agrees_at_every_switch(switch):
-    assert_agreement(loaded("tiny"), replace(DiffSegmenterConfig(timesteps=[50, 150]), **switch), SEVERAL)
+@pytest.mark.parametrize("change", [*CHANGES, RELEASED], ids=str)
+def test_maps_agree_for_every_option(change):
+    assert_agreement(loaded("tiny"), replace(DiffSegmenterConfig(timesteps=[50, 150]), **change), SEVERAL)
 
 
 def test_the_released_settings_ship_as_a_file():
@@ -127,11 +127,11 @@ def test_the_released_settings_ship_as_a_file():
     assert shipped.captions.max_length == 20
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
-def test_every_switch_shows(switch):
-    """Agreement says something only if a method with another switch would not agree."""
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_option_matters(change):
+    """Agreement is meaningful only if a method with other settings would not agree."""
     config, model = DiffSegmenterConfig(timesteps=[50, 150]), loaded("tiny")
-    fast, other = fast_maps(model, config, SEVERAL), plain_maps(model, replace(config, **switch), SEVERAL)
+    fast, other = fast_maps(model, config, SEVERAL), plain_maps(model, replace(config, **change), SEVERAL)
     assert (stretched(fast) - stretched(other)).abs().max() > VISIBLE
 
 
@@ -149,7 +149,7 @@ def test_a_map_does_not_depend_on_its_batch(name):
     assert_same(together, alone)
 
 
-def test_bfloat16_labels_nearly_the_same_pixels():
+def test_bfloat16_labels_are_nearly_equal():
     config = DiffSegmenterConfig()
     half = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu"))
     found, expected = labels(fast_maps(half, config, SEVERAL)), labels(fast_maps(loaded("shapes"), config, SEVERAL))
@@ -166,7 +166,7 @@ def test_propagate_keeps_small_differences_in_bfloat16():
 
 
 @pytest.mark.slow
-def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
+def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, which takes a quarter of the time."""
     model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
     assert model.latent_shape == (4, 32, 32)
@@ -187,7 +187,7 @@ def test_min_max_of_a_constant_map_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timesteps": []}, "timesteps"),
         ({"timesteps": [1000]}, "0 to 999"),
@@ -199,6 +199,6 @@ def test_min_max_of_a_constant_map_is_zero():
     ],
     ids=str,
 )
-def test_refuses_settings_that_the_model_cannot_meet(switch, message):
+def test_settings_beyond_the_model_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        CompletedAttention(loaded("tiny"), DiffSegmenterConfig(**switch))
+        CompletedAttention(loaded("tiny"), DiffSegmenterConfig(**change))

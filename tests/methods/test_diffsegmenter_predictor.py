@@ -47,7 +47,7 @@ def one_map(config, sample, index):
 @pytest.mark.parametrize(
     "config", [PLAIN, replace(PLAIN, vae="sample", noise="per_timestep")], ids=["default", "sampled"]
 )
-def test_batches_give_the_maps_of_single_pairs(config):
+def test_maps_of_batches_equal_single_pairs(config):
     for given, (sample, result) in zip(samples(), predictor(config, batch=6)(samples()), strict=True):
         assert sample.key == given.key
         assert isinstance(result, ScoreMaps)
@@ -57,20 +57,21 @@ def test_batches_give_the_maps_of_single_pairs(config):
             np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index).numpy(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_threads_change_nothing():
     one, other = (list(predictor(batch=6, loaders=loaders)(samples())) for loaders in (1, 4))
     for (_, maps), (_, same) in zip(one, other, strict=True):
         assert np.array_equal(maps.maps, same.maps)
 
 
-def test_a_prompt_that_cannot_be_fails_its_sample_alone():
+def test_an_impossible_prompt_fails_only_its_sample():
     late = replace(NAMES, template="a photograph of " + "grass " * 100 + "{}")
     outcomes = [found for _, found in DiffSegmenterPredictor(context("tiny", late, batch=4), PLAIN)(samples())]
     assert [isinstance(found, SampleError) for found in outcomes] == [bool(own) for own in CLASSES]
     assert {found.status for found in outcomes if isinstance(found, SampleError)} == {"prompt"}
 
 
-def test_samples_are_taken_as_needed():
+def test_samples_are_read_when_needed():
     """So memory does not grow with the number of samples in a unit."""
     taken = []
 

@@ -43,7 +43,7 @@ def scene():
 
 @pytest.mark.parametrize("samples", [1, 4])
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_agrees_with_the_equation(name, samples):
+def test_maps_agree_with_the_equation(name, samples):
     config, model = replace(CONFIG, samples=samples), loaded(name)
     noise = normal(samples, *model.latent_shape)
     expected = plain.log_likelihoods(model, PREDICTIONS[name], config, scene(), PROMPTS, noise)
@@ -54,7 +54,7 @@ def test_agrees_with_the_equation(name, samples):
 
 
 @pytest.mark.parametrize("decision", ["softmax", "argmax"])
-def test_scores_are_those_of_bayes_rule(decision):
+def test_scores_follow_bayes_rule(decision):
     config = ElboConfig(decision=decision, temperature=0.05)
     likelihoods = -normal(3, 5, 6).abs()
     found = PixelLikelihood(loaded("tiny"), config).scores(likelihoods)
@@ -62,7 +62,7 @@ def test_scores_are_those_of_bayes_rule(decision):
     np.testing.assert_allclose(found, plain.scores(config, likelihoods), atol=1e-6)
 
 
-def test_a_pixel_that_the_empty_prompt_explains_best_is_background():
+def test_a_pixel_best_explained_by_the_empty_prompt_is_background():
     likelihoods = torch.tensor([-0.1, -0.3, -0.2])[:, None, None]
     assert PixelLikelihood(loaded("tiny"), ElboConfig(decision="argmax")).scores(likelihoods).flatten().tolist() == [
         0,
@@ -92,13 +92,13 @@ def test_the_true_class_explains_its_pixels_best():
     assert (right > wrong)[inside].float().mean() > 0.8
 
 
-def test_draws_take_the_timesteps_in_turn():
+def test_draws_cycle_through_the_timesteps():
     method = PixelLikelihood(loaded("tiny"), CONFIG)
     assert [method.timestep(number) for number in range(5)] == [50, 900, 500, 50, 900]
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timesteps": []}, "elbo.timesteps"),
         ({"timesteps": [1000]}, "0 to 999"),
@@ -108,6 +108,6 @@ def test_draws_take_the_timesteps_in_turn():
     ],
     ids=str,
 )
-def test_refuses_settings_that_make_no_sense(switch, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        PixelLikelihood(loaded("tiny"), replace(CONFIG, **switch))
+        PixelLikelihood(loaded("tiny"), replace(CONFIG, **change))

@@ -42,7 +42,7 @@ def label(name="tiny", captions=None, config=ElboConfig(samples=3), **work):  # 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes"])
-def test_agrees_with_the_equation(name):
+def test_maps_agree_with_the_equation(name):
     model, config = loaded(name), ElboConfig(samples=3, temperature=0.02)
     prediction = "v_prediction" if name == "tiny_v2" else "epsilon"
     prompts = ["", "a photograph of star on grass", "a photograph of heart, two shapes"]
@@ -79,14 +79,14 @@ def test_seed_and_number_of_draws_matter():
     assert not np.allclose(maps, label(config=ElboConfig(samples=4))[0].maps, atol=0.05)
 
 
-def test_a_draw_is_the_same_however_many_follow():
+def test_a_draw_does_not_depend_on_later_ones():
     """So the mean over the first draws of a long run is the result of a short one."""
     shape = loaded("tiny").latent_shape
     assert np.array_equal(draw_noise(0, "noise", "a", 50, shape)[:3], draw_noise(0, "noise", "a", 3, shape))
 
 
 @pytest.mark.slow
-def test_finds_shapes_and_gets_better_with_more_draws():
+def test_maps_find_shapes_and_improve_with_draws():
     scenes = [draw_scene(np.random.default_rng([5, number])) for number in range(6)]
     drawn = [Sample(f"scene_{number}", scene.image, scene.classes) for number, scene in enumerate(scenes)]
 

@@ -22,10 +22,10 @@ from pseudolabel.shapes.world import draw_scene
 from tests.plain import freesegdiff as plain
 from tests.plain.architectures import loaded
 
-FACTORS = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
+STRIDES = {"tiny": [32], "tiny_v2": [32], "shapes": [8]}
 CONFIG = FreeSegDiffConfig(side=16, restarts=3)
 ENLARGE = ("nearest_exact", "nearest")
-SWITCHES = [
+CHANGES = [
     {},
     {"features": "resblock"},
     {"features": "attention"},
@@ -48,14 +48,14 @@ def generators():
     return [torch.Generator().manual_seed(number) for number in range(2)]
 
 
-def chosen(name, switch):
-    return replace(CONFIG, **({"strides": FACTORS[name]} | switch))
+def chosen(name, change):
+    return replace(CONFIG, **({"strides": STRIDES[name]} | change))
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
-@pytest.mark.parametrize("name", FACTORS)
-def test_regions_are_those_of_all_channels(name, switch):
-    model, config = loaded(name), chosen(name, switch)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("name", STRIDES)
+def test_regions_equal_those_of_all_channels(name, change):
+    model, config = loaded(name), chosen(name, change)
     noise = normal(2, *model.latent_shape) if config.noise else None
     images = [scene(0), scene(1)]
     latents = model.encode(torch.stack([model.pixels(image) for image in images]))
@@ -76,7 +76,7 @@ def starts(points, config, generator):
 
 
 @pytest.mark.parametrize("sides", [[4], [16], [4, 8, 16]], ids=str)
-def test_distances_are_those_of_all_channels(sides):
+def test_distances_equal_those_of_all_channels(sides):
     """Many channels with a large mean, as features have them: 300 of each map become at most 64 in all."""
     features = [3 + normal(2, 150, side, side, seed=seed) for side in sides for seed in range(2)]
     found = concatenate(features, 8)
@@ -95,7 +95,7 @@ def test_regions_do_not_depend_on_the_batch():
     assert torch.equal(method.regions(latents, None, generators())[1], alone[0])
 
 
-def test_bfloat16_regions_are_nearly_the_same():
+def test_bfloat16_regions_are_nearly_equal():
     """For most images: of two starts of K-means that end almost equally well, rounding may choose the other one."""
     models = load_model(ModelConfig(name="shapes", dtype="bfloat16"), torch.device("cpu")), loaded("shapes")
     shares = []
@@ -110,7 +110,7 @@ def test_bfloat16_regions_are_nearly_the_same():
 
 
 @pytest.mark.slow
-def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
+def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, whose 6400 channels become 64 dimensions."""
     model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
     config = FreeSegDiffConfig()
@@ -121,15 +121,15 @@ def test_agrees_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     assert np.array_equal(found.flatten(), plain.cluster(points, starts(points, config, generators()[0])))
 
 
-def test_pictures_of_regions_are_black_outside():
+def test_images_of_regions_are_black_outside():
     image = np.arange(1, 37, dtype=np.uint8).reshape(3, 4, 3)
     regions = np.array([[0, 0, 2, 2], [0, 5, 5, 2], [0, 0, 0, 0]], np.uint8)
-    pictures = cut_out(image, regions)
-    assert len(pictures) == 3
-    for picture, number in zip(pictures, (0, 2, 5), strict=True):
-        assert (picture[regions == number] == image[regions == number]).all()
-        assert not picture[regions != number].any()
-        assert picture.dtype == np.uint8
+    crops = cut_out(image, regions)
+    assert len(crops) == 3
+    for crop, number in zip(crops, (0, 2, 5), strict=True):
+        assert (crop[regions == number] == image[regions == number]).all()
+        assert not crop[regions != number].any()
+        assert crop.dtype == np.uint8
 
 
 SIMILARITIES = torch.tensor(
@@ -166,13 +166,13 @@ RELEASED_NAMES = {
 
 
 @pytest.mark.parametrize("case", RELEASED_NAMES)
-def test_released_names_worked_out_by_hand(case):
+def test_released_names_computed_by_hand(case):
     cosines, candidates, expected = RELEASED_NAMES[case]
     assert share_regions(torch.tensor(cosines), SCALE, candidates) == expected
 
 
-def test_released_names_are_those_of_the_plain_way():
-    """Where the words lie so near that float32 tells all shares from 1."""
+def test_released_names_equal_a_plain_version():
+    """With words so similar that float32 distinguishes all shares from 1."""
     rng, different = np.random.default_rng(0), 0
     for _ in range(300):
         regions, words = rng.integers(1, 7, 2)
@@ -183,7 +183,7 @@ def test_released_names_are_those_of_the_plain_way():
         assert found == list(plain.name_as_released(rows, SCALE, candidates).values())
         assert len(named := [name for name in found if name]) == len(set(named))
         different += found != name_regions(torch.from_numpy(cosines), int(words), candidates)
-    assert different > 50, "the two rules are hardly told apart"
+    assert different > 50, "the two rules hardly differ"
 
 
 def test_clusters_are_enlarged_at_the_centres_or_the_corners_of_pixels():
@@ -200,7 +200,7 @@ def test_clusters_are_enlarged_at_the_centres_or_the_corners_of_pixels():
 
 @pytest.mark.parametrize("how", ENLARGE)
 @pytest.mark.parametrize("pixels", [333, 375, 480, 500, 640])
-def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
+def test_enlarging_modes_are_torchs(pixels, how):
     rows = np.repeat(np.arange(32, dtype=np.uint8)[:, None], 32, 1)
     tensor = torch.from_numpy(rows).float()[None, None]
     expected = torch.nn.functional.interpolate(tensor, (pixels, 100), mode=how.replace("_", "-"))[0, 0].numpy()
@@ -214,7 +214,7 @@ def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"timestep": 1000}, "`freesegdiff.timestep` 1000: give one from 0 to 999"),
         ({"timestep": -1}, "freesegdiff.timestep"),
@@ -228,6 +228,6 @@ def test_enlarging_is_what_torch_calls_by_these_names(pixels, how):
     ],
     ids=str,
 )
-def test_refuses_settings_that_the_model_cannot_meet(switch, message):
+def test_settings_beyond_the_model_are_refused(change, message):
     with pytest.raises(SettingError, match=message):
-        FeatureClusters(loaded("tiny"), replace(CONFIG, **switch))
+        FeatureClusters(loaded("tiny"), replace(CONFIG, **change))

@@ -24,7 +24,7 @@ from tests.plain.clip import tiny_clip
 VOCABULARY = load_vocabulary("shapes")
 BACKGROUND_WORDS = ["grass", "sand", "water", "stone"]
 CRF = CrfConfig(iterations=3, bilateral_sxy=10, bilateral_srgb=10)
-SWITCHES = [
+CHANGES = [
     {},
     {"refinement": "none"},
     {"refinement": "per_cluster"},
@@ -52,10 +52,10 @@ def samples():
     return [Sample(f"image_{number}", *pair) for number, pair in enumerate(zip(images, classes, strict=True))]
 
 
-def configure(clip, name="tiny", **switch):
+def configure(clip, name="tiny", **change):
     strides = [8] if name == "shapes" else [32]
     config = FreeSegDiffConfig(clip=str(clip), strides=strides, side=16, clusters=5, restarts=2, crf=CRF)
-    return replace(config, **switch)
+    return replace(config, **change)
 
 
 def label(config, name="tiny", vocabulary=VOCABULARY, **work):
@@ -78,10 +78,10 @@ def label_plainly(config, name, sample):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "shapes"])
-def test_masks_are_those_of_the_plain_way(clip, name, switch):
-    config = configure(clip, name, **switch)
+def test_masks_equal_a_plain_version(clip, name, change):
+    config = configure(clip, name, **change)
     named = set()
     for sample, found in zip(samples(), label(config, name), strict=True):
         assert found.dtype == np.uint8
@@ -94,11 +94,11 @@ def test_masks_are_those_of_the_plain_way(clip, name, switch):
 
 
 @pytest.mark.slow
-def test_every_switch_shows(clip):
+def test_every_option_matters(clip):
     usual = label(configure(clip))
-    for switch in SWITCHES[1:]:
-        other = label(configure(clip, **switch))
-        assert any((one != two).any() for one, two in zip(usual, other, strict=True)), switch
+    for change in CHANGES[1:]:
+        other = label(configure(clip, **change))
+        assert any((one != two).any() for one, two in zip(usual, other, strict=True)), change
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -118,7 +118,7 @@ def test_the_seed_matters(clip):
     assert any((one != other).any() for one, other in zip(label(config), label(config, seed=1), strict=True))
 
 
-def test_images_without_candidates_run_nothing(clip):
+def test_images_without_candidates_run_no_model(clip):
     predictor = FreeSegDiffPredictor(context("tiny", VOCABULARY), configure(clip))
     bare = [Sample("a", Image.new("RGB", (30, 20)), ())]
     begun = []
@@ -131,7 +131,7 @@ def test_images_without_candidates_run_nothing(clip):
 
 
 @pytest.mark.parametrize(
-    ("switch", "message"),
+    ("change", "message"),
     [
         ({"certainty": 1.0}, "`freesegdiff.certainty` 1.0"),
         ({"template": "a photo"}, "`freesegdiff.template` 'a photo'"),
@@ -139,9 +139,9 @@ def test_images_without_candidates_run_nothing(clip):
     ],
     ids=str,
 )
-def test_refuses_settings_that_make_no_sense(clip, switch, message):
+def test_invalid_settings_are_refused(clip, change, message):
     with pytest.raises(SettingError, match=message):
-        label(configure(clip, **switch))
+        label(configure(clip, **change))
 
 
 def test_a_missing_clip_is_named():

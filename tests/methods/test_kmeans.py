@@ -41,7 +41,7 @@ def inertia_of(points, labels):
 
 @pytest.mark.parametrize("make", [blobs, distributions], ids=["blobs", "distributions"])
 @pytest.mark.parametrize("clusters", [1, 2, 4, 6, 17])
-def test_ends_as_scikit_learn_from_the_same_centres(make, clusters):
+def test_results_equal_scikit_learn_from_the_same_centres(make, clusters):
     images = [make(seed) for seed in range(3)]
     rng = np.random.default_rng(9)
     starts = [[points[rng.choice(len(points), clusters, replace=False)] for _ in range(RESTARTS)] for points in images]
@@ -80,7 +80,7 @@ def test_more_starts_are_no_worse_and_the_best_is_kept():
     assert inertia_of(points[0].numpy(), kept) == pytest.approx(inertia.min().item(), rel=1e-4)
 
 
-def test_initial_centres_lie_as_scikit_learns_do():
+def test_initial_centres_are_distributed_as_in_scikit_learn():
     """Greedy k-means++ is random; its mean cost before the first step is compared over many starts."""
     points = blobs(5)
     chosen = plus_plus(torch.from_numpy(points)[None], 6, generators(0), 200)[0].numpy()
@@ -94,7 +94,7 @@ def test_initial_centres_lie_as_scikit_learns_do():
     assert {tuple(row) for start in chosen for row in start} <= {tuple(row) for row in points}
 
 
-def test_an_image_depends_on_its_own_generator_alone():
+def test_an_image_depends_only_on_its_generator():
     one, other = (torch.from_numpy(blobs(seed)) for seed in range(2))
     together = kmeans(torch.stack([one, other]), 5, generators(3, 4), RESTARTS)
     assert torch.equal(together[1], kmeans(other[None], 5, generators(4), RESTARTS)[0])
@@ -112,12 +112,12 @@ def test_fewer_distinct_points_than_clusters():
 
 
 @pytest.mark.parametrize(("clusters", "seeds"), [(0, (0,)), (7, (0,)), (2, (0, 1))])
-def test_refuses_numbers_that_do_not_fit(clusters, seeds):
+def test_invalid_numbers_are_refused(clusters, seeds):
     with pytest.raises(ValueError, match=f"{clusters} clusters and {len(seeds)} generators"):
         kmeans(torch.zeros(1, 6, 2), clusters, generators(*seeds))
 
 
-def test_full_precision_lasts_as_long_as_its_context():
+def test_full_precision_ends_with_its_context():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

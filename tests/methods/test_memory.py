@@ -51,8 +51,9 @@ def arrays(predictor: Predictor, samples: list[Sample]) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_views_stand_in_for_images(case: str) -> None:
+def test_views_replace_images(case: str) -> None:
     """A view gives the bits that the image gives; only naming regions needs the image itself."""
     predictor, decoded = build(case), []
 
@@ -76,8 +77,9 @@ def test_a_view_is_small(case: str) -> None:
     assert np.asarray(view).nbytes < 10**6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "workers"), [*((case, 1) for case in SETTINGS), ("freesegdiff", 2)])
-def test_samples_are_taken_as_needed(case: str, workers: int) -> None:
+def test_samples_are_read_when_needed(case: str, workers: int) -> None:
     """The number of samples in memory does not grow with the unit."""
     image, taken = images(1)[0], 0
 
@@ -93,7 +95,7 @@ def test_samples_are_taken_as_needed(case: str, workers: int) -> None:
     results.close()
 
 
-def test_full_size_images_are_not_kept() -> None:
+def test_full_size_images_are_released() -> None:
     """FreeSeg-Diff decodes an image to name its regions, and drops it before the next ones."""
     alive: list[weakref.ref[Image.Image]] = []
 

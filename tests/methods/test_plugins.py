@@ -45,7 +45,7 @@ def test_a_file_registers_its_method_once(tmp_path: Path) -> None:
     assert find_method("mine") is method
 
 
-def test_a_changed_file_is_run_again_and_so_is_the_former_one(tmp_path: Path) -> None:
+def test_a_changed_file_is_run_again_and_so_is_the_restored_one(tmp_path: Path) -> None:
     first, second = OWN.format(name="mine"), OWN.format(name="mine").replace("6", "7")
     for text, epochs in ((first, 6), (second, 7), (first, 6)):
         load_plugins([write(tmp_path / "mine.py", text)])
@@ -70,7 +70,7 @@ def test_a_file_may_register_several_methods(tmp_path: Path) -> None:
         (OWN.format(name="source"), "a method cannot be named 'source'"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_file(tmp_path: Path, text: str, message: str) -> None:
     file = write(tmp_path / "mine.py", text)
     for _ in range(2):  # it is not taken for one that has run
         with pytest.raises(SettingError, match=message) as caught:

@@ -42,7 +42,7 @@ def test_the_methods_of_the_package() -> None:
     assert not find_method("diffsegmenter").takes_unlabelled(DiffSegmenterConfig())
 
 
-def test_an_own_method_is_chosen_with_its_settings() -> None:
+def test_a_users_method_is_chosen_with_its_settings() -> None:
     method = register(own("cam"))
     assert find_method("cam") is method
     assert chosen_method(Experiment(method="cam")) == (method, OwnConfig())
@@ -52,7 +52,7 @@ def test_an_own_method_is_chosen_with_its_settings() -> None:
     assert find_method("cam") is again
 
 
-def test_a_name_that_is_taken() -> None:
+def test_a_duplicate_name() -> None:
     register(own("cam"))
     with pytest.raises(SettingError, match="a method 'cam' is registered already; give yours another name"):
         register(own("cam", DiffSegConfig))
@@ -61,7 +61,7 @@ def test_a_name_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", ["source", "out", "my method", "2nd", ""])
-def test_a_name_that_cannot_be_a_section(name: str) -> None:
+def test_an_invalid_section_name(name: str) -> None:
     with pytest.raises(SettingError, match=f"a method cannot be named '{name}'"):
         register(own(name))
     assert name not in METHODS

@@ -49,7 +49,7 @@ def reproduce(table: str, shapes: Path, out: Path, *more: object) -> Outcome:
     return call("reproduce", table, *options, *more)
 
 
-def test_tables_have_names():
+def test_every_table_has_a_name():
     assert set(TABLES) == set(get_args(TableName))
 
 
@@ -61,7 +61,7 @@ def test_rows_name_known_data_and_scores():
             assert row.change is not None or row.published
 
 
-def test_rows_change_what_they_say():
+def test_rows_differ_in_their_settings():
     """Rows that differ in the papers have different settings, except that four ablations share one."""
     for name, table in TABLES.items():
         own = [row for row in table.rows if row.change is not None]
@@ -69,7 +69,7 @@ def test_rows_change_what_they_say():
         assert len(set(settings)) == len(settings) - 3 * (name == "diffseg-ablations")
 
 
-def test_the_released_rows_have_the_settings_of_the_file_that_ships():
+def test_the_released_rows_have_the_shipped_settings():
     shipped = open_experiment("freesegdiff_released")
     rows = [row for row in TABLES["freesegdiff-1"].rows if row.name == "FreeSeg-Diff, as released"]
     assert [row.data for row in rows] == ["VOC val", "VOC-C", "COCO-Object", "COCO-27"]
@@ -98,7 +98,7 @@ def test_every_row_runs(name, shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_table_goes_on_where_it_was(shapes, tmp_path):
+def test_a_stopped_table_resumes(shapes, tmp_path):
     first = reproduce("diffseg-2", shapes, tmp_path)
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
     again = reproduce("diffseg-2", shapes, tmp_path)
@@ -107,7 +107,7 @@ def test_a_table_goes_on_where_it_was(shapes, tmp_path):
     assert again.out.splitlines()[-5:] == first.out.splitlines()[-5:]
 
 
-def test_data_that_are_not_there(tmp_path):
+def test_missing_data(tmp_path):
     model = ("--model.name", "a-model-of-mine")
     done = call("reproduce", "diffseg-2", "--data", tmp_path, *model, "--out", tmp_path / "out")
     assert done.is_clean_error()

@@ -59,7 +59,7 @@ def tiny_blip2(folder: Path) -> Path:
 
 
 def tiny_git(folder: Path) -> Path:
-    """GIT, whose tokenizer ends every sentence, also one that is to go on."""
+    """GIT, whose tokenizer ends every sentence, also one to be continued."""
     vocabulary = {
         word: index for index, word in enumerate([*SPECIAL, *WORDS, *SHAPES, *(f"##{c}" for c in "abcdefgh")])
     }

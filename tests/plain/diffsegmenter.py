@@ -42,9 +42,9 @@ class Matrix:
 def write_sentence(template: str, name: str, caption: str = "") -> Sentence:
     """The filled template, then what the caption says after the same words, or else the caption after a comma."""
     before, behind = template.split("{}")
-    lead = before + name + behind
-    if caption.lower().startswith(lead.lower()) and not caption[len(lead) :][:1].isalnum():
-        return Sentence(before, name, behind + caption[len(lead) :])
+    prefix = before + name + behind
+    if caption.lower().startswith(prefix.lower()) and not caption[len(prefix) :][:1].isalnum():
+        return Sentence(before, name, behind + caption[len(prefix) :])
     return Sentence(before, name, behind + (f", {caption}" if caption else ""))
 
 
@@ -62,7 +62,7 @@ def score_maps(
     """Score maps of the sentences' classes before enlarging and min-max: float32 (C, h, w).
 
     `noise` is (T, c, h, w), or (1, c, h, w) to be shared by the timesteps. `guidance_pair` also runs the unconditional
-    half of a guidance batch and throws it away, as the released code does. `part` is told which part of the work runs.
+    half of a guidance batch and discards it, as the released code does. `part` gets the name of each part of the work.
     """
     with part("vae"):
         latent = encode_image(model, image, posterior_noise)

@@ -60,8 +60,8 @@ def cluster(features: np.ndarray, starts: list[list[int]]) -> np.ndarray:
 
 
 @torch.inference_mode()
-def cosines_of(clip, processor, picture: Image.Image, texts: list[str]) -> list[float]:
-    seen = clip.get_image_features(**processor(images=picture, return_tensors="pt"))
+def cosines_of(clip, processor, crop: Image.Image, texts: list[str]) -> list[float]:
+    seen = clip.get_image_features(**processor(images=crop, return_tensors="pt"))
     read = [clip.get_text_features(**processor(text=text, return_tensors="pt", truncation=True)) for text in texts]
     return [float(F.cosine_similarity(as_tensor(seen), as_tensor(one))) for one in read]
 
@@ -110,8 +110,8 @@ def segment(config, image: Image.Image, clusters: np.ndarray, clip, processor, w
     cosines = {}
     for number in sorted(set(regions.flatten().tolist())):
         mask = Image.fromarray(255 * (regions == number).astype(np.uint8))
-        picture = Image.composite(image, Image.new("RGB", image.size), mask)
-        cosines[number] = cosines_of(clip, processor, picture, [config.template.format(w) for w in words])
+        crop = Image.composite(image, Image.new("RGB", image.size), mask)
+        cosines[number] = cosines_of(clip, processor, crop, [config.template.format(w) for w in words])
     if config.naming == "released":
         names = name_as_released(cosines, clip.logit_scale.exp().item(), classes)
     else:

@@ -22,7 +22,7 @@ def test_batches_have_one_size(items, expected):
 
 @pytest.mark.parametrize("items", [[], [1, 3], [2, 4], [1, 2, 4, 3], [2, 1, 3, 4, 5, 6, 6]])
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_what_needs_no_work_passes_in_order(items: list[int], ahead: int) -> None:
+def test_items_that_skip_the_work_keep_their_order(items: list[int], ahead: int) -> None:
     """Even numbers go through `run`, which reads up to `ahead` of them before its first result."""
 
     def halve(numbers: Iterator[int]) -> Iterator[float]:
@@ -37,6 +37,6 @@ def test_what_needs_no_work_passes_in_order(items: list[int], ahead: int) -> Non
     assert found == [(number, -1 if number % 2 else number / 2) for number in items]
 
 
-def test_a_missing_result_is_noticed() -> None:
+def test_a_missing_result_is_an_error() -> None:
     with pytest.raises(AssertionError, match="without a result"):
         list(bypass([1, 2], lambda _: True, lambda numbers: iter([next(numbers)]), lambda _: -1))

@@ -23,13 +23,13 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("quota", "cores"), [("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("max 100000", 16), ("", 16)]
 )
-def test_a_container_of_version_2(tmp_path: Path, quota: str, cores: int) -> None:
+def test_cgroup_version_2(tmp_path: Path, quota: str, cores: int) -> None:
     write(tmp_path / "cgroup", "0::/\n")
     write(tmp_path / "fs/cpu.max", f"{quota}\n")
     assert usable_cores(tmp_path / "fs", tmp_path / "cgroup") == cores
 
 
-def test_a_group_within_a_group(tmp_path: Path) -> None:
+def test_nested_groups(tmp_path: Path) -> None:
     """As with SLURM or systemd: the smallest quota of all parent groups applies."""
     write(tmp_path / "cgroup", "0::/system.slice/job_7/step_0\n")
     write(tmp_path / "fs/system.slice/cpu.max", "max 100000\n")
@@ -41,7 +41,7 @@ def test_a_group_within_a_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("quota", "cores"), [("600000", 6), ("-1", 16)])
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
-def test_a_container_of_version_1(tmp_path: Path, mount: str, quota: str, cores: int) -> None:
+def test_cgroup_version_1(tmp_path: Path, mount: str, quota: str, cores: int) -> None:
     """The path is the host's, which does not exist in the container."""
     write(tmp_path / "cgroup", "9:memory:/docker/ab12\n4:cpu,cpuacct:/docker/ab12\n1:name=systemd:/docker/ab12\n")
     write(tmp_path / f"fs/{mount}/cpu.cfs_quota_us", f"{quota}\n")
@@ -50,7 +50,7 @@ def test_a_container_of_version_1(tmp_path: Path, mount: str, quota: str, cores:
     assert usable_cores(tmp_path / "fs", tmp_path / "cgroup") == cores
 
 
-def test_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cpu_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     assert usable_cores(tmp_path, tmp_path / "none") == 2
     write(tmp_path / "cgroup", "0::/\n")

@@ -3,7 +3,7 @@ import torch
 from pseudolabel.runtime.fetching import fetch
 
 
-def test_a_result_comes_once_the_next_one_is_queued():
+def test_results_follow_after_the_next_one_is_queued():
     queued: list[int] = []
 
     def results():

@@ -26,7 +26,7 @@ def test_few_items(threads: int) -> None:
     assert list(prefetch(str, [1], threads, ahead=2)) == ["1"]
 
 
-def test_no_more_is_read_than_may_wait() -> None:
+def test_reads_ahead_are_limited() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -42,7 +42,7 @@ def test_no_more_is_read_than_may_wait() -> None:
     assert readers() == []
 
 
-def test_an_exception_comes_where_its_result_would() -> None:
+def test_an_exception_takes_the_place_of_its_result() -> None:
     def read(item: int) -> int:
         if item == 3:
             raise ValueError("three")
@@ -65,7 +65,7 @@ def test_an_exception_of_the_items() -> None:
     assert readers() == []
 
 
-def test_threads_do_read_ahead() -> None:
+def test_threads_read_in_parallel() -> None:
     """Three reads that wait for each other finish only if they run in parallel."""
     together = threading.Barrier(3, timeout=60)
     assert list(prefetch(lambda item: (together.wait(), item)[1], range(3), threads=3, ahead=3)) == [0, 1, 2]

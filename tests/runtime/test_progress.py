@@ -23,9 +23,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, ...]]:
     return [match.groups() for match in matches if match] if all(matches) else pytest.fail(captured.err)
 
 
-def test_plain_lines_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with show_progress("cams", 8) as progress:
         clock.now += 4
@@ -43,9 +41,7 @@ def test_plain_lines_where_there_is_no_terminal(
     ]
 
 
-def test_what_was_done_before_does_not_count(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_earlier_samples_do_not_count(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with show_progress("cams", 8) as progress:
         progress.update(4, 0)
@@ -56,7 +52,7 @@ def test_what_was_done_before_does_not_count(
     assert lines(capsys)[1] == ("6", "0.10", "00:00:20", "0")
 
 
-def test_long_waits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_eta_of_more_than_a_day(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with show_progress("cams", 8) as progress:
         clock.now += 40 * 3600

@@ -46,7 +46,7 @@ def environment(*variables: str) -> dict[str, str]:
         ((ACCELERATE_VARIABLE, TORCHRUN_VARIABLE), "['MainThread', 'watchdog']"),
     ],
 )
-def test_only_what_a_launcher_starts_is_watched(variables: tuple[str, ...], threads: str) -> None:
+def test_only_launched_processes_are_watched(variables: tuple[str, ...], threads: str) -> None:
     import torch  # noqa: F401  (as every launcher has)
 
     command = [sys.executable, "-c", NAMES]
@@ -61,7 +61,7 @@ def test_a_single_process_of_accelerate_is_watched() -> None:
     assert found.stdout.strip() == "['MainThread', 'watchdog']"
 
 
-def test_a_process_whose_launcher_has_gone_before_it_could_look_ends() -> None:
+def test_a_process_without_its_launcher_ends() -> None:
     start = f"""
 import subprocess, sys
 subprocess.Popen([sys.executable, "-c", {ORPHAN!r}], stdout=subprocess.PIPE).stdout.readline()

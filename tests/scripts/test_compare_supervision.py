@@ -30,7 +30,7 @@ def write_run(out: Path, val: float, full: float) -> None:
     record_metrics(str(out), "masks", {"miou": 0.9, "images": 300})
 
 
-def test_the_demos_figures(tmp_path):
+def test_the_demos_scores(tmp_path):
     write_run(tmp_path, 85.5, 90.0)
     metrics = script("demo").write_metrics(tmp_path, 123.4)
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
@@ -40,7 +40,7 @@ def test_the_demos_figures(tmp_path):
     assert (metrics["cam_miou"], metrics["mask_miou"], metrics["images"]) == (0.8, 0.9, 300)
 
 
-def test_mean_and_spread_over_seeds(tmp_path):
+def test_mean_and_standard_deviation_over_seeds(tmp_path):
     demo, compare = script("demo"), script("compare_supervision")
     for seed, val in ((1, 80.0), (2, 85.0), (3, 90.0)):
         write_run(tmp_path / str(seed), val, 90.0)

@@ -40,7 +40,7 @@ from tests.scripts.archives import (
 # The result
 
 
-def test_exactly_what_is_needed_lies_where_voc_has_it(prepared):
+def test_needed_files_are_in_vocs_layout(prepared):
     voc = prepared[0] / "VOCdevkit" / "VOC2012"
     expected = {f"JPEGImages/{name}.jpg": jpeg(name) for name in [*TRAIN_AUG, *VAL, *TEST]}
     assert {name: data for name, data in tree(voc).items() if name.startswith("JPEG")} == expected
@@ -64,7 +64,7 @@ def test_train_aug_is_sorted_and_free_of_val(prepared):
     assert path.read_bytes() == lines(TRAIN_AUG)
 
 
-def test_masks_keep_their_values_and_vocs_own_go_first(prepared):
+def test_masks_keep_their_values_and_vocs_have_priority(prepared):
     folder = prepared[0] / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
     for name in [*TRAIN_AUG, *VAL]:
         is_vocs = name in TRAIN + VAL
@@ -87,7 +87,7 @@ def test_labels_are_the_names_of_the_masks_classes(prepared):
         assert len(found) == 1
 
 
-def test_what_is_printed_tells_the_counts_and_how_to_go_on(prepared):
+def test_the_output_has_counts_and_the_next_step(prepared):
     out, printed = prepared
     for line in ("train: 3 images", "val: 2 images", "train_aug: 7 images", "test: 2 images"):
         assert line in printed
@@ -96,7 +96,7 @@ def test_what_is_printed_tells_the_counts_and_how_to_go_on(prepared):
     assert f"--config voc12_train_aug --source.path {voc} --source.labels {voc / 'image_labels.json'}" in printed
 
 
-def test_the_shipped_experiment_reads_what_was_prepared(prepared, monkeypatch):
+def test_the_shipped_experiment_reads_the_data(prepared, monkeypatch):
     monkeypatch.chdir(prepared[0])
     settings = yaml.safe_load((REPOSITORY / "configs" / "pipeline" / "voc12_train_aug.yaml").read_text())
     source = open_source(SourceConfig(**settings["source"]), load_vocabulary(settings["vocabulary"]))
@@ -107,7 +107,7 @@ def test_the_shipped_experiment_reads_what_was_prepared(prepared, monkeypatch):
         assert set(entry.classes) == values
 
 
-def test_real_masks_give_the_labels_that_the_literature_uses(voc_sample):
+def test_real_masks_give_the_published_labels(voc_sample):
     lists = voc_sample.parent / "voc12_lists"
     if not lists.is_dir():
         pytest.skip(f"no lists of VOC 2012 in {lists}")
@@ -142,7 +142,7 @@ def test_a_second_run_changes_nothing(prepared, data):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_place_goes_on_to_the_same_files(prepared, data, tmp_path):
+def test_a_killed_run_resumes_to_the_same_files(prepared, data, tmp_path):
     renames = int(run_script(data.release, "--out", tmp_path / "count", *data.options).stdout.split()[-1])
     assert renames >= 40
     for kill in (1, 5, 11, 14, 19, 25, renames - 3, renames):
@@ -156,7 +156,7 @@ def test_a_run_killed_at_any_place_goes_on_to_the_same_files(prepared, data, tmp
 
 
 @pytest.mark.slow
-def test_without_test_images_all_else_is_there(data, tmp_path):
+def test_test_images_are_optional(data, tmp_path):
     options = ["--trainval", data.trainval, "--sbd", data.sbd]
     finished = run_script(data.release, "--out", tmp_path, *options)
     assert finished.returncode == 0, finished.stderr
@@ -171,7 +171,7 @@ def test_without_test_images_all_else_is_there(data, tmp_path):
 # Archives that are not what they should be
 
 
-def test_the_script_itself_takes_official_archives_only(data, tmp_path):
+def test_the_script_accepts_only_official_archives(data, tmp_path):
     command = [sys.executable, "scripts/prepare_voc.py", "--out", str(tmp_path), *data.options]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1
@@ -193,14 +193,14 @@ def test_official_checksums():
     assert OFFICIAL.counts == {"train": 1464, "val": 1449, "train_aug": 10582, "test": 1456}
 
 
-def test_a_missing_local_archive_is_told_before_anything_is_done(data, tmp_path, capsys):
+def test_a_missing_local_archive_is_reported_first(data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "out"), *data.options[:4], "--sbd", "nowhere.tgz"], data.release)
     assert "argument --sbd: no file 'nowhere.tgz'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_other_counts_than_the_official_are_an_error(data, tmp_path, capsys):
+def test_unofficial_counts_are_an_error(data, tmp_path, capsys):
     release = Release(data.release.trainval, data.release.test, data.release.sbd, {"train_aug": 10582})
     assert main(["--out", str(tmp_path), *data.options], release) == 1
     assert "train_aug lists 7 images, not 10582" in capsys.readouterr().err
@@ -217,14 +217,14 @@ def test_an_image_that_is_not_in_the_archive_is_named(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("labels", [np.full((4, 4), 21, np.uint8), np.zeros((4, 4, 3), np.uint8)])
-def test_masks_of_another_kind_than_sbds_are_refused(labels):
+def test_masks_of_other_formats_are_refused(labels):
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"GTcls": {"Segmentation": labels}})
     with pytest.raises(UserError, match=r"cls/x\.mat holds .*SBD's are \(H, W\) of 0\.\.20"):
         prepare_voc.read_sbd_mask(buffer.getvalue(), "cls/x.mat")
 
 
-def test_a_mask_that_convert_has_spoilt_is_refused(tmp_path):
+def test_a_converted_mask_is_refused(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png(np.full((4, 4), 20, np.uint8)))
     assert labels_of(path) == ["tvmonitor"]
@@ -254,7 +254,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path):
         "image_labels.json",
     ],
 )
-def test_what_others_put_there_is_not_written_over(data, name, tmp_path):
+def test_files_of_others_are_not_overwritten(data, name, tmp_path):
     target = tmp_path / "VOCdevkit" / "VOC2012" / name
     target.parent.mkdir(parents=True)
     target.write_bytes(b"another's")

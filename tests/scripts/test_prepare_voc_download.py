@@ -102,7 +102,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(site, tmp_path):
+def test_an_interrupted_download_resumes(site, tmp_path):
     archive = offer(site)
     site.break_after = [100_000, 50_000, 1, 70_000]
     part = download(archive, tmp_path / "downloads", pause=0.01)
@@ -111,7 +111,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(site, tmp_path):
     assert part.read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_begins_anew(site, tmp_path):
+def test_a_server_without_ranges_starts_again(site, tmp_path):
     archive = offer(site)
     site.honours_range = False
     site.break_after = [200_000, 100_000]
@@ -119,7 +119,7 @@ def test_a_server_without_ranges_begins_anew(site, tmp_path):
     assert site.ranges == [None, "bytes=200000-", "bytes=100000-"]
 
 
-def test_a_verified_download_has_its_name_and_is_not_fetched_again(site, tmp_path):
+def test_a_verified_download_is_not_repeated(site, tmp_path):
     archive = offer(site)
     for _ in range(2):
         path = obtain(archive, None, tmp_path / "downloads")
@@ -140,7 +140,7 @@ def test_a_download_with_another_checksum_is_not_kept(site, tmp_path):
     assert obtain(archive, None, tmp_path / "downloads").read_bytes() == CONTENT
 
 
-def test_a_part_that_lacked_only_its_name_is_taken(site, tmp_path):
+def test_a_complete_part_is_renamed(site, tmp_path):
     archive = offer(site)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "some.tar.part").write_bytes(CONTENT)
@@ -148,7 +148,7 @@ def test_a_part_that_lacked_only_its_name_is_taken(site, tmp_path):
     assert site.ranges == ["bytes=300000-"]
 
 
-def test_a_part_of_another_file_is_found_out_and_dropped(site, tmp_path):
+def test_a_part_of_another_file_is_detected_and_removed(site, tmp_path):
     archive = offer(site)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "some.tar.part").write_bytes(b"<html>please log in</html>")
@@ -157,7 +157,7 @@ def test_a_part_of_another_file_is_found_out_and_dropped(site, tmp_path):
     assert tree(tmp_path / "downloads") == {}
 
 
-def test_a_busy_server_is_asked_again_and_a_wrong_address_is_not(site, tmp_path, no_pause):
+def test_a_busy_server_is_retried_and_a_wrong_address_is_not(site, tmp_path, no_pause):
     archive = offer(site)
     site.statuses = [503, 429, 500]
     assert download(archive, tmp_path / "downloads").read_bytes() == CONTENT
@@ -168,7 +168,7 @@ def test_a_busy_server_is_asked_again_and_a_wrong_address_is_not(site, tmp_path,
     assert len(site.ranges) == 5
 
 
-def test_a_server_that_gives_nothing_is_given_up(site, tmp_path, no_pause):
+def test_a_server_without_data_is_given_up(site, tmp_path, no_pause):
     archive = offer(site)
     site.break_after = [1000, *[0] * 50]
     with pytest.raises(UserError, match=r"broke off at byte 1000 of 300000\. .* goes on from byte 1000"):
@@ -179,14 +179,14 @@ def test_a_server_that_gives_nothing_is_given_up(site, tmp_path, no_pause):
     assert download(archive, tmp_path / "downloads").read_bytes() == CONTENT
 
 
-def test_nobody_there_is_one_message(tmp_path, data, no_pause, capsys):
+def test_an_unreachable_server_is_one_message(tmp_path, data, no_pause, capsys):
     release = describe(data.trainval, data.test, data.sbd, "http://127.0.0.1:9")
     assert main(["--out", str(tmp_path), "--sbd", str(data.sbd)], release) == 1
     assert "cannot be downloaded" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_downloading_goes_on(site, data, prepared, tmp_path):
+def test_a_run_killed_while_downloading_resumes(site, data, prepared, tmp_path):
     for path in (data.trainval, data.sbd):
         (site.folder / path.name).write_bytes(path.read_bytes())
     release = describe(data.trainval, data.test, data.sbd, site.url)

@@ -46,7 +46,7 @@ def clip() -> ClipScorer:
 
 
 @pytest.mark.slow
-def test_the_script_writes_checkpoints_as_published_ones_are(tmp_path):
+def test_the_script_writes_checkpoints_in_the_published_format(tmp_path):
     steps = ["--clip-steps", "21", "--captioner-steps", "21", "--nouns-steps", "2", "--batch", "4", "--scenes", "20"]
     command = [sys.executable, "scripts/train_shapes_text.py", "--out", str(tmp_path), *steps, "--threads", "1"]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -62,7 +62,7 @@ def test_the_script_writes_checkpoints_as_published_ones_are(tmp_path):
     assert provenance["captioner"]["steps"] == 21
 
 
-def test_regions_hold_the_shares_that_their_words_cover(training):
+def test_regions_have_the_area_shares_of_their_words(training):
     drawn = [draw_scene(np.random.default_rng([1, number])) for number in range(12)]
     chosen = np.arange(12).repeat(2)
     regions, shares = training.draw_regions(training.stack(drawn), chosen, np.random.default_rng(0))
@@ -85,7 +85,7 @@ def test_training_and_the_image_processors_see_the_same_pixels(training, scenes)
 # The models that ship
 
 
-def test_all_that_ships_is_small_and_of_the_training_seed():
+def test_shipped_files_are_small_and_of_the_training_seed():
     weights = [*SHIPPED.rglob("*.safetensors")]
     assert len(weights) == 2
     assert sum(path.stat().st_size for path in weights) <= 10e6
@@ -107,7 +107,7 @@ def test_clip_ranks_the_classes_of_an_image_above_others(clip, scenes):
     assert np.all(np.where(there, cosines, -2).max(1) > 0)
 
 
-def test_clip_names_what_covers_a_region(clip, scenes):
+def test_clip_names_regions(clip, scenes):
     images, names = [], []
     for scene in scenes:
         for label in np.unique(scene.labels):
@@ -118,7 +118,7 @@ def test_clip_names_what_covers_a_region(clip, scenes):
     assert np.mean([WORDS[place] == name for place, name in zip(nearest, names, strict=True)]) >= 0.9
 
 
-def test_only_words_of_one_meaning_are_alike(clip):
+def test_only_synonyms_are_similar(clip):
     groups = [(entry.name, *entry.synonyms) for entry in SHAPES.classes] + [(word,) for word in BACKGROUNDS]
     words = [word for group in [*groups, ("photograph",), ("picture",), ("dog",), ("car",)] for word in group]
     owner = np.array([number for number, group in enumerate([*groups, "1", "2", "3", "4"]) for _ in group])
@@ -128,22 +128,22 @@ def test_only_words_of_one_meaning_are_alike(clip):
     assert cosines[~same].max() < 0.7
 
 
-@pytest.mark.parametrize("lead", ["", "A picture of", "a photograph of"])
-def test_captions_name_what_is_there(scenes, lead):
+@pytest.mark.parametrize("prefix", ["", "A picture of", "a photograph of"])
+def test_captions_name_the_classes(scenes, prefix):
     captioner = Captioner(CaptionConfig(model="shapes"), torch.device("cpu"))
-    captions = captioner([scene.image for scene in scenes], [lead] * len(scenes))
-    said = [{index for index in range(1, 7) if SHAPES.names[index] in text.split()} for text in captions]
-    assert np.mean([found == set(scene.classes) for found, scene in zip(said, scenes, strict=True)]) >= 0.9
-    assert all(text.startswith(lead.lower()) for text in captions)
+    captions = captioner([scene.image for scene in scenes], [prefix] * len(scenes))
+    named = [{index for index in range(1, 7) if SHAPES.names[index] in text.split()} for text in captions]
+    assert np.mean([found == set(scene.classes) for found, scene in zip(named, scenes, strict=True)]) >= 0.9
+    assert all(text.startswith(prefix.lower()) for text in captions)
 
 
-def test_a_caption_goes_on_from_the_class_that_it_is_given(scenes):
+def test_a_caption_continues_its_prefix(scenes):
     captioner = Captioner(CaptionConfig(model="shapes"), torch.device("cpu"))
     pairs = [(scene, SHAPES.names[index]) for scene in scenes for index in scene.classes]
-    leads = [f"a photograph of {name}" for _, name in pairs]
-    captions = captioner([scene.image for scene, _ in pairs], leads)
-    for lead, text in zip(leads, captions, strict=True):
-        assert text.startswith(lead)
+    prefixes = [f"a photograph of {name}" for _, name in pairs]
+    captions = captioner([scene.image for scene, _ in pairs], prefixes)
+    for prefix, text in zip(prefixes, captions, strict=True):
+        assert text.startswith(prefix)
     wanted = [{SHAPES.names[index] for index in scene.classes} for scene, _ in pairs]
     assert (
         np.mean([names == {*text.split()} & {*SHAPES.names} for names, text in zip(wanted, captions, strict=True)])

@@ -36,7 +36,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("split", "count"), [("train", 6), ("val", 3), ("trainval", 9)])
 @pytest.mark.parametrize("labels", ["xml", "masks", "image_labels.json"])
-def test_all_labels_agree_with_the_masks(shapes: Path, split: str, count: int, labels: str) -> None:
+def test_labels_agree_with_the_masks(shapes: Path, split: str, count: int, labels: str) -> None:
     if labels.endswith("json"):
         labels = str(shapes / labels)
     source = open_source(SourceConfig(path=str(shapes), split=split, labels=labels), SHAPES)
@@ -49,7 +49,7 @@ def test_all_labels_agree_with_the_masks(shapes: Path, split: str, count: int, l
         assert sample.classes == tuple(int(value) for value in np.unique(truth.labels) if value)
 
 
-def test_files_show_the_drawn_scenes(shapes: Path) -> None:
+def test_files_hold_the_drawn_scenes(shapes: Path) -> None:
     scene = draw_scene(np.random.default_rng([0, 1, 3]))
     with Image.open(shapes / "SegmentationClass/val_000003.png") as mask:
         assert mask.mode == "P"
@@ -108,14 +108,14 @@ def test_equal_seeds_give_equal_bytes(shapes: Path, tmp_path: Path) -> None:
     assert digests(tmp_path / "other")[image] != digests(shapes)[image]
 
 
-def test_longer_sets_begin_like_shorter_ones(shapes: Path, tmp_path: Path) -> None:
+def test_longer_sets_begin_with_shorter_ones(shapes: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path, train=2, val=1, seed=0)
     images = {name: digest for name, digest in digests(tmp_path).items() if name.startswith("JPEGImages")}
     assert len(images) == 3
     assert images.items() <= digests(shapes).items()
 
 
-def test_no_scene_is_one_the_model_was_trained_on() -> None:
+def test_scenes_are_not_in_the_training_set() -> None:
     """Compares generators, since numpy pads seeds with zeros: [0, 1, 0] draws the training scene [0, 1]."""
 
     def state(seed: tuple[int, ...]) -> bytes:
@@ -128,7 +128,7 @@ def test_no_scene_is_one_the_model_was_trained_on() -> None:
     assert trained.isdisjoint(written)
 
 
-def test_a_rerun_completes_the_set_and_writes_over_nothing(tmp_path: Path) -> None:
+def test_a_rerun_completes_the_set_and_overwrites_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_shapes(data, train=2, val=1, seed=0)
     before = digests(data)
@@ -139,7 +139,7 @@ def test_a_rerun_completes_the_set_and_writes_over_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["ImageSets/Segmentation/train.txt", "SegmentationClass/train_000001.png"])
-def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None:
+def test_changed_files_are_not_overwritten(tmp_path: Path, name: str) -> None:
     write_shapes(tmp_path, train=1, val=1, seed=0)
     (tmp_path / name).write_bytes(b"mine")
     before = digests(tmp_path)
@@ -148,7 +148,7 @@ def test_what_was_changed_is_not_written_over(tmp_path: Path, name: str) -> None
     assert digests(tmp_path) == before
 
 
-def test_another_set_is_not_replaced(tmp_path: Path) -> None:
+def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
     write_shapes(tmp_path, train=1, val=1, seed=0)
     before = digests(tmp_path)
     with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0\); choose another `out`"):
@@ -160,7 +160,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_leaves_no_list_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_list_and_resumes(tmp_path: Path) -> None:
     def kill(done: int, _: int) -> None:
         if done == 2:
             raise Killed
@@ -196,7 +196,7 @@ def test_other_folders_are_not_touched(tmp_path: Path, marker: str | None) -> No
     assert digests(tmp_path) == before
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes(tmp_path: Path) -> None:
     write_shapes(tmp_path / "fresh", train=12, val=1, seed=0)
     with mounted_tmpfs(tmp_path / "disk", "size=64k"):
         with pytest.raises(SourceError, match="cannot be written: No space left"):
@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path) -> N
         assert digests(tmp_path / "disk/data") == digests(tmp_path / "fresh")
 
 
-def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     with (
         mounted_tmpfs(tmp_path, "ro"),
         pytest.raises(SourceError, match=r"cannot be written: Read-only.*another `out`"),
@@ -214,14 +214,14 @@ def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
         write_shapes(tmp_path / "data", train=1, val=1, seed=0)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_as_output_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SourceError, match="a new or empty folder"):
         write_shapes(tmp_path / "out", train=1, val=1, seed=0)
 
 
 @pytest.mark.parametrize(("train", "val", "seed"), [(0, 0, 0), (-1, 2, 0), (1, -1, 0), (1, 1, -1)])
-def test_senseless_numbers_are_refused(tmp_path: Path, train: int, val: int, seed: int) -> None:
+def test_invalid_numbers_are_refused(tmp_path: Path, train: int, val: int, seed: int) -> None:
     with pytest.raises(SourceError, match="give numbers of at least 0"):
         write_shapes(tmp_path / "out", train=train, val=val, seed=seed)
     assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ def draw_sample(number: int) -> Members:
 
 
 def tiny_sample(number: int) -> Members:
-    """Members that are told apart, but are no images."""
+    """Distinct members that are not images."""
     return {"jpg": b"image %d" % number, "png": b"mask %d" % number, "json": b"{}"}
 
 
@@ -44,7 +44,7 @@ def numbered(counts: Sequence[int], sample=tiny_sample) -> list[list[tuple[str, 
 
 
 def write_masks(folder: Path, counts: Sequence[int], sample=draw_sample) -> Path:
-    """A finished run of mask shards with so many samples in each."""
+    """A finished run of mask shards with this many samples in each."""
     write_run(folder, "masks", numbered(counts, sample))
     return folder
 

@@ -1,4 +1,4 @@
-"""The classes of shards, by what lies beside them, compared with a vocabulary."""
+"""The classes of shards, from files beside them, compared with a vocabulary."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import ShardError
-from pseudolabel.shards.classes import check_vocabulary
+from pseudolabel.io.folder import Folder
+from pseudolabel.shards.classes import check_vocabulary, recorded_classes, write_classes
 from pseudolabel.vocabulary import load_vocabulary
 from pseudolabel_train.shard_dataset import ShardDataset
 from tests.shards.samples import write_masks
@@ -38,11 +39,13 @@ def check(folder: Path, vocabulary: str) -> None:
 
 
 @pytest.mark.parametrize("is_refined", [True, False])
-def test_the_runs_own_vocabulary_is_taken_and_another_is_refused_with_both_names(masks, is_refined):
+def test_another_vocabulary_is_refused_with_both_names(masks, is_refined):
     note(masks, SHAPES, "shapes", is_refined)
     check(masks, "shapes")
-    said = rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
-    with pytest.raises(ShardError, match=said):
+    expected = (
+        rf"'{masks}' are of vocabulary 'shapes' of '{masks}/run.json', not of vocabulary 'voc': 7 labels.* has 21"
+    )
+    with pytest.raises(ShardError, match=expected):
         ShardDataset(str(masks), "voc")
 
 
@@ -52,14 +55,14 @@ def test_another_order_is_refused(masks):
         check(masks, "shapes")
 
 
-def test_background_of_one_is_not_the_missing_label_of_the_other(masks):
+def test_background_differs_from_unlabelled(masks):
     note(masks, ("unlabelled", *SHAPES[1:]))
     with pytest.raises(ShardError, match="label 0 is 'unlabelled' there, and 'background' in the vocabulary"):
         check(masks, "shapes")
 
 
 @pytest.mark.parametrize("zero", ["background", "_background_", "void"])
-def test_labels_of_others_may_be_spelled_as_the_vocabulary_knows_them(masks, zero):
+def test_labels_of_others_may_have_other_spellings(masks, zero):
     label(masks, (zero, "Circle", *SHAPES[2:]))
     check(masks, "shapes")
     label(masks, ("circle", *SHAPES[2:]))
@@ -71,16 +74,33 @@ def test_labels_of_others_may_be_spelled_as_the_vocabulary_knows_them(masks, zer
 
 
 @pytest.mark.parametrize("text", ["[]", '{"0": "background", "2": "circle"}', '{"zero": "background"}', "{"])
-def test_a_file_that_is_not_understood_is_named(masks, text):
+def test_an_invalid_file_is_named(masks, text):
     (masks / "id2label.json").write_text(text)
     with pytest.raises(ShardError, match=r"id2label\.json' cannot be read"):
         check(masks, "shapes")
 
 
-def test_shards_about_which_nothing_is_known_are_read(tmp_path):
+def test_shards_without_recorded_classes_are_read(tmp_path):
     check(tmp_path, "shapes")
 
 
-def test_regions_without_classes_are_no_masks(masks):
+def test_regions_without_classes_are_not_masks(masks):
     with pytest.raises(ShardError, match="regions that only tell apart, without classes"):
         check_vocabulary([f"{masks}/segments-000000.tar"], load_vocabulary("shapes"))
+
+
+def test_classes_are_written_as_they_are_read(tmp_path):
+    folder = Folder(str(tmp_path))
+    write_classes(folder, SHAPES)
+    assert [recorded.names for recorded in recorded_classes(folder)] == [SHAPES]
+    assert json.loads((tmp_path / "id2label.json").read_text())["255"] == "ignore"
+    write_classes(folder, ("background", "Käse"))
+    assert recorded_classes(folder)[0].names == ("background", "Käse")
+
+
+@pytest.mark.parametrize("name", ["id2label.json", "README.md"])
+def test_files_of_others_stay(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    write_classes(Folder(str(tmp_path)), SHAPES)
+    assert (tmp_path / name).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"id2label.json", "README.md", ".pseudolabel.manifest"}

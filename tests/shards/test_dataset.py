@@ -37,7 +37,7 @@ def stored(folder: Path) -> list:
     return samples
 
 
-def test_masks_are_those_of_the_shards_with_names_of_the_run(run: Path) -> None:
+def test_masks_equal_the_shards_with_names_of_the_run(run: Path) -> None:
     dataset = pl.ShardDataset(run / "masks")
     assert dataset.names == load_vocabulary("shapes").names
     assert not dataset.holds_cams
@@ -63,6 +63,7 @@ def test_cams_are_scores_at_the_images_size(run: Path) -> None:
         assert "mask" not in item
 
 
+@pytest.mark.slow
 def test_batches_of_transformed_items_come_from_workers(run: Path) -> None:
     dataset = pl.ShardDataset(run / "masks", transform=key_and_mask)
     loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="spawn")
@@ -74,7 +75,7 @@ def key_and_mask(item: dict) -> tuple[str, torch.Tensor]:
     return item["key"], item["mask"].long()
 
 
-def test_shards_behind_a_url_give_the_same_items(tmp_path: Path) -> None:
+def test_shards_at_a_url_give_the_same_items(tmp_path: Path) -> None:
     local = write_masks(tmp_path / "masks", [3, 2])
     fs = fsspec.filesystem("memory")
     for path in local.iterdir():
@@ -86,7 +87,7 @@ def test_shards_behind_a_url_give_the_same_items(tmp_path: Path) -> None:
         assert torch.equal(item["mask"], expected["mask"])
 
 
-def test_an_index_counts_from_either_end(tmp_path: Path) -> None:
+def test_negative_indices_are_allowed(tmp_path: Path) -> None:
     dataset = pl.ShardDataset(write_masks(tmp_path / "masks", [3, 2]))
     assert dataset[-1]["key"] == dataset[4]["key"]
     for beyond in (5, -6):
@@ -102,12 +103,12 @@ def test_labels_without_names_are_numbers(tmp_path: Path) -> None:
     assert pl.ShardDataset(tmp_path / "mine.tar", "voc")[0]["classes"] == ("aeroplane", "tvmonitor")
 
 
-def test_a_copy_in_another_process_reads_by_itself(tmp_path: Path) -> None:
+def test_a_copy_in_another_process_reads_independently(tmp_path: Path) -> None:
     dataset = pl.ShardDataset(write_masks(tmp_path / "masks", [2]))
     assert dataset[1]["key"] == pickle.loads(pickle.dumps(dataset))[1]["key"]
 
 
-def test_a_damaged_sample_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "mine.tar", {"a": {"jpg": b"no image", "png": b"no mask"}})
     dataset = pl.ShardDataset(path)
     with pytest.raises(ShardError, match=r"mine\.tar': sample 'a': the image"):

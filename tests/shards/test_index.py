@@ -78,7 +78,7 @@ def test_every_sample_is_where_the_index_says(tmp_path: Path, keys, blobs, tar_f
     assert contents(path, load_index(str(path))) == wanted  # from the cache
 
 
-def test_what_is_no_member_of_a_sample_is_passed_over(tmp_path: Path) -> None:
+def test_other_members_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
         folder = tarfile.TarInfo("dogs.d")
@@ -91,7 +91,7 @@ def test_what_is_no_member_of_a_sample_is_passed_over(tmp_path: Path) -> None:
     assert contents(path, load_index(str(path))) == [("dogs/a", b"abc", b"abc")]
 
 
-def test_the_index_is_kept_beside_the_shard(shard: Path) -> None:
+def test_the_index_is_stored_beside_the_shard(shard: Path) -> None:
     load_index(str(shard))
     before = cache_of(shard).stat()
     load_index(str(shard))
@@ -100,7 +100,7 @@ def test_the_index_is_kept_beside_the_shard(shard: Path) -> None:
     assert sorted(path.name for path in shard.parent.iterdir()) == [cache_of(shard).name, shard.name]
 
 
-def test_a_kept_index_spares_reading_the_headers(shard: Path) -> None:
+def test_a_stored_index_avoids_reading_headers(shard: Path) -> None:
     wanted = contents(shard, load_index(str(shard)))
     stat = shard.stat()
     shard.write_bytes(bytes(stat.st_size))
@@ -109,7 +109,7 @@ def test_a_kept_index_spares_reading_the_headers(shard: Path) -> None:
 
 
 @pytest.mark.parametrize("same", ["size", "time"])
-def test_a_changed_shard_is_indexed_anew(shard: Path, same: str) -> None:
+def test_a_changed_shard_is_indexed_again(shard: Path, same: str) -> None:
     load_index(str(shard))
     before = shard.stat()
     samples = [(f"other_{number}", tiny_sample(number)) for number in range(5 if same == "size" else 50)]
@@ -125,7 +125,7 @@ def test_a_changed_shard_is_indexed_anew(shard: Path, same: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: b"", lambda data: b"nonsense" * 9])
-def test_a_damaged_index_is_made_anew(shard: Path, damage) -> None:
+def test_a_damaged_index_is_rewritten(shard: Path, damage) -> None:
     wanted = contents(shard, load_index(str(shard)))
     whole = cache_of(shard).read_bytes()
     cache_of(shard).write_bytes(damage(whole))
@@ -133,7 +133,7 @@ def test_a_damaged_index_is_made_anew(shard: Path, damage) -> None:
     assert cache_of(shard).read_bytes() == whole
 
 
-def test_a_read_only_folder_is_indexed_in_the_folder_for_temporary_files(tmp_path: Path, temporary: Path) -> None:
+def test_a_read_only_folder_uses_the_temporary_folder(tmp_path: Path, temporary: Path) -> None:
     [samples] = numbered([4])
     with mounted_tmpfs(tmp_path / "disk", "size=1m"):
         path = write_shard(tmp_path / "disk" / "masks-000000.tar", samples)
@@ -147,7 +147,7 @@ def test_a_read_only_folder_is_indexed_in_the_folder_for_temporary_files(tmp_pat
         assert kept.parent.stat().st_mode & 0o077 == 0
 
 
-def test_where_nothing_can_be_written_the_index_stays_in_memory(shard: Path, temporary: Path) -> None:
+def test_without_a_writable_folder_the_index_is_in_memory(shard: Path, temporary: Path) -> None:
     cache_of(shard).mkdir()  # a file cannot be renamed over it
     next_best = temporary / f"pseudolabel-index-{os.getuid()}"
     next_best.write_bytes(b"")
@@ -171,7 +171,7 @@ def build_often(path: str, barrier, results) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_index_at_once_do_not_clash(tmp_path: Path) -> None:
+def test_processes_can_index_at_once(tmp_path: Path) -> None:
     [samples] = numbered([300])
     path = write_shard(tmp_path / "masks-000000.tar", samples)
     context = multiprocessing.get_context("fork")
@@ -189,6 +189,7 @@ def test_processes_that_index_at_once_do_not_clash(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".unfinished-*"))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     def held(count: int) -> int:
         [samples] = numbered([count])
@@ -205,7 +206,7 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     assert held(4_000) < held(100) + 10_000
 
 
-def test_indexing_does_not_hold_the_headers(tmp_path: Path) -> None:
+def test_indexing_does_not_keep_headers_in_memory(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "s.tar", numbered([2000])[0])
     tracemalloc.start()
     index = load_index(str(path))
@@ -225,7 +226,7 @@ def test_a_compressed_shard_is_refused(shard: Path, compress, word: str) -> None
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
-def test_a_cut_shard_is_refused(shard: Path, share: float) -> None:
+def test_a_truncated_shard_is_refused(shard: Path, share: float) -> None:
     data = shard.read_bytes().rstrip(b"\0")
     shard.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ShardError, match=f"masks-000000.tar' is .*pseudolabel verify {shard.parent}"):
@@ -271,12 +272,12 @@ def test_samples_without_image_or_mask_are_refused(tmp_path: Path, members, mess
         {"jpg": b"image", "png": b"mask", "thumb.jpg": b"small", "overlay.png": b"colours"},
     ],
 )
-def test_the_image_and_the_mask_of_others_are_found_where_one_of_each_is_meant(tmp_path: Path, members) -> None:
+def test_image_and_mask_of_other_programs_are_found_if_unique(tmp_path: Path, members) -> None:
     path = write_shard(tmp_path / "s.tar", {"b": members})
     assert contents(path, load_index(str(path))) == [("b", b"image", b"mask")]
 
 
-def test_members_that_lie_apart_are_told_with_the_command_that_sorts_them(tmp_path: Path) -> None:
+def test_separated_members_get_a_sort_command(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
         for member in ("0.jpg", "1.jpg", "0.png", "1.png"):
@@ -293,7 +294,7 @@ def test_members_that_lie_apart_are_told_with_the_command_that_sorts_them(tmp_pa
     ]
 
 
-def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_member_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
         for member in ("a.jpg", "a.png", "a.png"):
@@ -302,7 +303,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         load_index(str(path))
 
 
-def test_what_is_no_tar_or_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_and_invalid_tars_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(ShardError, match=r"s.tar' is not a complete tar"):
         load_index(str(tmp_path / "s.tar"))

@@ -29,7 +29,7 @@ def write(ledger: Ledger, unit: int) -> LedgerEntry:
     return entry
 
 
-def test_an_entry_comes_back(ledger: Ledger) -> None:
+def test_an_entry_can_be_read_back(ledger: Ledger) -> None:
     assert ledger.entry(7) is None
     assert ledger.units() == set()
     entry = write(ledger, 7)
@@ -57,7 +57,7 @@ def test_a_damaged_entry_does_not_count(ledger: Ledger, damaged: bytes) -> None:
     assert ledger.units() == {0}
 
 
-def test_an_entry_cut_anywhere_does_not_count(ledger: Ledger) -> None:
+def test_a_truncated_entry_does_not_count(ledger: Ledger) -> None:
     write(ledger, 0)
     whole = ledger.folder.read_bytes("cams-000000.json").rstrip()
     for length in range(len(whole)):
@@ -65,7 +65,7 @@ def test_an_entry_cut_anywhere_does_not_count(ledger: Ledger) -> None:
         assert ledger.entry(0) is None, whole[:length]
 
 
-def test_many_entries_are_read_at_once(ledger: Ledger) -> None:
+def test_many_entries_are_read_together(ledger: Ledger) -> None:
     assert ledger.read({0, 1}) == {}  # nor is there a folder
     entries = {number: write(ledger, number) for number in range(40)}
     assert ledger.read(set(range(50))) == entries
@@ -80,13 +80,13 @@ def test_many_entries_are_read_at_once(ledger: Ledger) -> None:
     assert read[3].reopened
 
 
-def test_units_are_told_from_other_files(ledger: Ledger) -> None:
+def test_units_are_distinguished_from_other_files(ledger: Ledger) -> None:
     for name in ("cams-000003.json", "cams-1234567.json", "cams-x.json", "cams-000004.tar", "masks-000005.json", INDEX):
         ledger.folder.write_bytes(name, b"{}")
     assert ledger.units() == {3, 1234567}
 
 
-def test_a_run_can_be_taken_up_with_the_same_settings(ledger: Ledger) -> None:
+def test_a_run_resumes_with_the_same_settings(ledger: Ledger) -> None:
     fingerprint = ledger.start(SETTINGS)
     write(ledger, 0)
     assert ledger.start(SETTINGS) == fingerprint
@@ -104,7 +104,7 @@ def test_other_settings_are_refused_and_shown(ledger: Ledger) -> None:
     assert ledger.settings() == SETTINGS
 
 
-def test_mended_labels_are_taken_where_they_are_expected(ledger: Ledger) -> None:
+def test_changed_labels_are_accepted_if_expected(ledger: Ledger) -> None:
     labelled = {**SETTINGS, "inputs": {"count": 2, "sha256": "a"}}
     fingerprint = ledger.start(labelled)
     write(ledger, 0)
@@ -149,7 +149,7 @@ def test_keys_of_other_types_are_the_same_settings(ledger: Ledger) -> None:
         ledger.start({"level_weights": {8: 0.1, 64: 0.4}, "classes": [1, 2]})
 
 
-def test_the_index_sums_up(ledger: Ledger) -> None:
+def test_the_index_has_totals(ledger: Ledger) -> None:
     entries = [write(ledger, 0), replace(write(ledger, 1), samples=4, statuses={"ok": 4})]
     index = json.loads(ledger.index(entries, "f"))
     assert index["samples"] == 5

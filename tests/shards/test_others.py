@@ -10,7 +10,7 @@ from pseudolabel.shards.others import check_shard_folder
 from tests.e2e.commands import call
 
 
-def test_a_new_folder_and_one_with_our_run_are_free(tmp_path: Path) -> None:
+def test_a_new_folder_and_one_with_our_run_are_accepted(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "cams"))
     check_shard_folder(folder, "cams")
     folder.prepare()
@@ -23,7 +23,7 @@ def test_a_new_folder_and_one_with_our_run_are_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cams-000000.tar", "cams-000003.json", "run.json", "index.json", "summary.json"])
 @pytest.mark.parametrize("run", [None, b"{}", b"[1]", b"no json", b'{"fingerprint": "x", "settings": {}}'])
-def test_files_of_other_programs_are_told(tmp_path: Path, name: str, run: bytes | None) -> None:
+def test_files_of_other_programs_are_reported(tmp_path: Path, name: str, run: bytes | None) -> None:
     folder = Folder(str(tmp_path))
     folder.write_bytes(name, b"another's")
     if run is not None:

@@ -9,7 +9,7 @@ SAMPLES = [
 ]
 
 
-def test_lines_begin_with_their_key() -> None:
+def test_lines_start_with_their_key() -> None:
     file = io.BytesIO()
     JSONL.write(file, SAMPLES)
     lines = file.getvalue().decode().split("\n")
@@ -18,7 +18,7 @@ def test_lines_begin_with_their_key() -> None:
     assert lines[-1] == ""
 
 
-def test_what_is_read_is_written_again_byte_by_byte() -> None:
+def test_read_and_write_keep_all_bytes() -> None:
     first, second = io.BytesIO(), io.BytesIO()
     JSONL.write(first, SAMPLES)
     first.seek(0)

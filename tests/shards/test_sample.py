@@ -16,7 +16,7 @@ from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 LARGE = 10**9
 
 
-def picture(kind: str, orientation: int | None = None) -> bytes:
+def photo(kind: str, orientation: int | None = None) -> bytes:
     """12 wide, 8 high, the left third red and the rest blue."""
     image = Image.new("RGB", (12, 8), "blue")
     image.paste("red", (0, 0, 4, 8))
@@ -29,7 +29,7 @@ def picture(kind: str, orientation: int | None = None) -> bytes:
 
 
 def sample_of(data: bytes) -> Sample:
-    image, original = decode_image(data, "picture", LARGE)
+    image, original = decode_image(data, "photo", LARGE)
     return Sample("a", EncodedImage(image.size[::-1], lambda: image, original), (8,))
 
 
@@ -38,13 +38,13 @@ def read_back(members: Members) -> Image.Image:
 
 
 @pytest.mark.parametrize("orientation", [None, 1])
-def test_the_sources_own_bytes_are_kept(orientation: int | None) -> None:
-    data = picture("JPEG", orientation)
+def test_the_sources_bytes_are_kept(orientation: int | None) -> None:
+    data = photo("JPEG", orientation)
     assert encode_image(sample_of(data)) == data
 
 
-def test_a_turned_jpeg_is_set_upright() -> None:
-    data = encode_image(sample_of(picture("JPEG", orientation=6)))
+def test_exif_orientation_of_a_jpeg_is_applied() -> None:
+    data = encode_image(sample_of(photo("JPEG", orientation=6)))
     image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG"
     assert image.size == (8, 12)
@@ -55,17 +55,17 @@ def test_a_turned_jpeg_is_set_upright() -> None:
 
 
 def test_a_png_becomes_a_jpeg() -> None:
-    sample = sample_of(picture("PNG"))
+    sample = sample_of(photo("PNG"))
     image = Image.open(io.BytesIO(encode_image(sample)))
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (12, 8))
     assert np.abs(np.asarray(image, int) - np.asarray(sample.image, int)).max() <= 12
     assert encode_image(sample) == encode_image(sample)
 
 
-def test_maps_come_back_bit_by_bit(voc: Vocabulary) -> None:
+def test_maps_are_stored_exactly(voc: Vocabulary) -> None:
     maps = np.random.default_rng(1).standard_normal((2, 5, 7)).astype(np.float16)
     scores = ScoreMaps("dir/ä", (8, 15), maps, (8, 12))
-    members = encode_cams(replace(sample_of(picture("PNG")), key="dir/ä"), scores, voc)
+    members = encode_cams(replace(sample_of(photo("PNG")), key="dir/ä"), scores, voc)
     assert set(members) == CAM_MEMBERS
     back = decode_cams("dir/ä", members)
     assert back.scores.maps.dtype == np.float16
@@ -74,8 +74,8 @@ def test_maps_come_back_bit_by_bit(voc: Vocabulary) -> None:
     assert back.fields == {"key": "dir/ä", "classes": [8, 15], "names": ["cat", "person"], "height": 8, "width": 12}
 
 
-def test_no_classes_is_no_maps(voc: Vocabulary) -> None:
-    sample = replace(sample_of(picture("PNG")), classes=())
+def test_no_classes_give_no_maps(voc: Vocabulary) -> None:
+    sample = replace(sample_of(photo("PNG")), classes=())
     members = encode_cams(sample, ScoreMaps("a", (), np.zeros((0, 4, 4), np.float16), (8, 12)), voc)
     assert decode_cams("a", members).scores.maps.shape == (0, 4, 4)
 
@@ -120,7 +120,7 @@ def test_maps_and_classes_must_agree(cam_members: Members) -> None:
         decode_cams("a", with_arrays(cam_members, maps=np.zeros((2, 4, 6), np.float16), classes=np.array([8])))
 
 
-def test_cut_maps_are_seen(cam_members: Members) -> None:
+def test_truncated_maps_are_detected(cam_members: Members) -> None:
     for length in range(0, len(cam_members["cam.npz"]), 7):
         with pytest.raises(SampleError):
             decode_cams("a", {**cam_members, "cam.npz": cam_members["cam.npz"][:length]})
@@ -142,7 +142,7 @@ def test_mask_values_are_indices_not_grey() -> None:
 
 
 def test_final_maps_are_told_from_others() -> None:
-    sample = sample_of(picture("JPEG"))
+    sample = sample_of(photo("JPEG"))
     maps = ScoreMaps("a", (8,), np.full((1, 2, 3), 0.5, np.float16), (8, 12))
     plain, final = (encode_cams(sample, own, load_vocabulary("voc")) for own in (maps, replace(maps, final=True)))
     assert not decode_cams("a", plain).scores.final

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pseudolabel.errors import ShardError
+from pseudolabel.errors import SettingError, ShardError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members
 from pseudolabel.records import LabelMap
 from pseudolabel.shards.confidence import judge
+from pseudolabel.shards.dataset import ShardDataset
+from pseudolabel.shards.order import choose_keys
 from pseudolabel.shards.sample import encode_mask
 from pseudolabel.shards.scores import SCORES, Confidence, read_confidences
 from tests.shards.runs import write_run
@@ -65,6 +67,45 @@ def test_without_probabilities_a_confidence_is_empty(tmp_path: Path) -> None:
     write_masks(tmp_path, [1], unsure)
     assert list(read_confidences(Folder(str(tmp_path)))) == [Confidence(name(0), None)]
     assert rows(tmp_path)[0]["confidence"] == ""
+
+
+def of_confidence(number: int) -> Members:
+    """Masks whose confidence falls to image 3 and rises again."""
+    value = np.float32(0.5 + abs(number - 3) / 10)
+    mask = LabelMap(name(number), np.zeros((4, 5), np.uint8), np.full((4, 5), value))
+    fields = {"key": name(number), "classes": [], "names": [], "height": 4, "width": 5}
+    return encode_mask(b"jpeg", mask, fields | judge(mask, ()))
+
+
+def test_the_least_confident_images_are_left_out(tmp_path: Path) -> None:
+    write_masks(tmp_path, [3, 4], of_confidence)
+    whole = ShardDataset(tmp_path)
+    some = ShardDataset(tmp_path, leave_out=0.5)  # 3 of 7
+    assert [some.read(number).key for number in range(len(some))] == [name(number) for number in (0, 1, 5, 6)]
+    assert some.read(-1).key == name(6)
+    assert len(whole) == len(ShardDataset(tmp_path, leave_out=0.1)) == 7
+    assert len(ShardDataset([f"{tmp_path}/masks-000001.tar"], leave_out=0.3)) == 3
+    with pytest.raises(SettingError, match=r"`leave_out` 1\.0"):
+        ShardDataset(tmp_path, leave_out=1.0)
+
+
+def test_without_confidences_none_can_be_left_out(tmp_path: Path) -> None:
+    write_masks(tmp_path, [2])
+    with pytest.raises(ShardError, match=r"'image_000000' of .*masks-000000\.tar' has none in"):
+        ShardDataset(tmp_path, leave_out=0.5)
+
+
+def test_keys_by_confidence(tmp_path: Path) -> None:
+    folder = Folder(str(write_masks(tmp_path, [3, 4], of_confidence)))
+    assert choose_keys(folder, 2, "first") == ()
+    assert choose_keys(folder, 2, "worst") == [name(3), name(2)]
+    assert choose_keys(folder, 2, "best") == [name(0), name(6)]
+    assert choose_keys(folder, 99, "worst")[-1] == name(6)
+    chosen = choose_keys(folder, 3, "random")
+    assert chosen == choose_keys(folder, 3, "random")
+    assert len(set(chosen)) == 3
+    with pytest.raises(ShardError, match="so none is worst"):
+        choose_keys(Folder(str(write_masks(tmp_path / "older", [1]))), 1, "worst")
 
 
 def test_shards_of_earlier_versions_have_no_rows(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from tests.shards.runs import write_run
 SHARD = "cams-000001.tar"
 
 
-def test_a_sound_run(run: Folder) -> None:
+def test_a_valid_run(run: Folder) -> None:
     seen: list[tuple[int, int]] = []
     assert verify(run, lambda done, total: seen.append((done, total))) == []
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_sound_run_of_masks(tmp_path: Path, mask_members: Members) -> None:
+def test_a_valid_run_of_masks(tmp_path: Path, mask_members: Members) -> None:
     assert verify(write_run(tmp_path / "masks", "masks", [[("a", mask_members)], []])) == []
 
 
@@ -96,7 +96,7 @@ def reopen(run: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "fault"),
+    ("damage", "problem"),
     [
         (cut, "its shard is missing or of another size"),
         (remove_shard, "its shard is missing or of another size"),
@@ -114,14 +114,14 @@ def reopen(run: Folder) -> None:
         (reopen, f"{SHARD}: the retry of its failed samples is not finished"),
     ],
 )
-def test_damage_is_found(run: Folder, damage: Callable[[Folder], None], fault: str) -> None:
+def test_damage_is_reported(run: Folder, damage: Callable[[Folder], None], problem: str) -> None:
     damage(run)
-    faults = verify(run)
-    assert any(fault in found for found in faults), faults
+    problems = verify(run)
+    assert any(problem in found for found in problems), problems
 
 
 def forge(run: Folder, samples: list[tuple[str, Members]]) -> None:
-    """Another shard with a ledger entry to match, as a fault in the writer would leave it."""
+    """Another shard with a ledger entry to match, as an error in the writer would leave it."""
     ledger, buffer = Ledger(run, run.path.rpartition("/")[2]), io.BytesIO()
     write_tar(buffer, samples)
     entry = ledger.entry(0)
@@ -137,7 +137,7 @@ def small_jpeg() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         ({"jpg": b"no image"}, "cannot be read"),
         ({"jpg": small_jpeg()}, "image (3, 3) but (8, 12) beside it"),
@@ -146,13 +146,15 @@ def small_jpeg() -> bytes:
         ({"txt": b"one too many"}, "has members"),
     ],
 )
-def test_a_bad_member_of_a_cam_shard(run: Folder, cam_members: Members, change: dict[str, bytes], fault: str) -> None:
+def test_an_invalid_member_of_a_cam_shard(
+    run: Folder, cam_members: Members, change: dict[str, bytes], problem: str
+) -> None:
     forge(run, [("a", {**cam_members, **change})])
-    assert any(fault in found for found in verify(run))
+    assert any(problem in found for found in verify(run))
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         ({"png": b"no image"}, "cannot be read"),
         ({"jpg": small_jpeg()}, "image (3, 3) but (8, 12) beside it"),
@@ -161,12 +163,12 @@ def test_a_bad_member_of_a_cam_shard(run: Folder, cam_members: Members, change: 
         ({"json": b"[]"}, "cannot be read"),
     ],
 )
-def test_a_bad_member_of_a_mask_shard(
-    tmp_path: Path, mask_members: Members, change: dict[str, bytes], fault: str
+def test_an_invalid_member_of_a_mask_shard(
+    tmp_path: Path, mask_members: Members, change: dict[str, bytes], problem: str
 ) -> None:
     run = write_run(tmp_path / "masks", "masks", [[("a", mask_members)]])
     forge(run, [("a", {**mask_members, **change})])
-    assert any(fault in found for found in verify(run))
+    assert any(problem in found for found in verify(run))
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:

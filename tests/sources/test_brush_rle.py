@@ -1,9 +1,9 @@
-"""Brush strokes as Label Studio's own encoder writes them, and damaged ones."""
+"""Brush strokes as Label Studio's own encoder and our export write them, and damaged ones."""
 
 import numpy as np
 import pytest
-from label_studio_sdk.converter.brush import encode_rle
 
+from pseudolabel.exports.labelstudio import brush_rle
 from pseudolabel.sources.brush_rle import decode_brush_rle
 
 SHAPES = {
@@ -16,8 +16,9 @@ SHAPES = {
 
 
 def theirs(mask: np.ndarray) -> list[int]:
+    brush = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed")
     painted = np.repeat(mask[..., None].astype(np.uint8) * 255, 4, 2)
-    return list(encode_rle(painted.ravel()))
+    return list(brush.encode_rle(painted.ravel()))
 
 
 @pytest.mark.parametrize("mask", SHAPES.values(), ids=SHAPES.keys())
@@ -25,8 +26,13 @@ def test_strokes_of_label_studio(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(decode_brush_rle(theirs(mask), *mask.shape), mask)
 
 
+@pytest.mark.parametrize("mask", SHAPES.values(), ids=SHAPES.keys())
+def test_strokes_of_our_export(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(decode_brush_rle(brush_rle(mask), *mask.shape), mask)
+
+
 def test_damaged_strokes() -> None:
-    data = theirs(SHAPES["noise"])
+    data = brush_rle(SHAPES["noise"])
     with pytest.raises(ValueError, match="too early"):
         decode_brush_rle(data[:-30], 41, 67)
     with pytest.raises(ValueError, match="2747 pixels"):

@@ -334,7 +334,7 @@ def test_a_member_whose_name_is_no_utf8_is_a_failure(tmp_path: Path, voc: Vocabu
 
 
 def test_keys_told_apart_by_shard(tmp_path: Path, voc: Vocabulary) -> None:
-    """The remedy that the message of equal keys names."""
+    """The hint that the message of equal keys names."""
     for name in ("train-000", "train-001", "v1.2"):
         write_shard(tmp_path / f"{name}.tar", {"0.jpg": picture(), "0.cls": b"cat", "0.png": picture(8, "PNG", "L")})
     with pytest.raises(SourceError, match=r"000\.tar: 0\.jpg.* and .*001\.tar: 0\.jpg.*`source\.key_prefix` shard"):

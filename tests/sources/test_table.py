@@ -453,6 +453,7 @@ def test_urls_that_differ_in_the_query_are_told_apart_by_a_key(tmp_path: Path, v
     assert [(entry.key, entry.path) for entry in source.entries] == [("a0", urls[0]), ("a1", urls[1])]
 
 
+@pytest.mark.slow
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
     """In a process of its own, where importing pyarrow fails as it does when it is not installed."""
     write_table(tmp_path / "t.parquet", [{"image": "a.jpg", "labels": ["cat"]}])

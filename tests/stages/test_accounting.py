@@ -1,4 +1,4 @@
-"""Images in and images accounted for: whatever lies in a folder is done, failed, or left out and counted."""
+"""Every file of a folder is done, failed, or left out and counted."""
 
 import io
 import os
@@ -33,7 +33,7 @@ ODD = "ab.[]*?{}:#%~\n \"'\\é星_-\udce9"
 
 
 class Item(NamedTuple):
-    """Something in the folder: the folders that it lies in, its name without suffix, its suffix, and what it is."""
+    """An entry of the folder: its parent folders, name without suffix, suffix, and kind."""
 
     folders: tuple[str, ...]
     name: str
@@ -45,7 +45,7 @@ class Item(NamedTuple):
         return not any(part.startswith(".") or part in JUNK for part in (*self.folders, self.name))
 
     @property
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether this is an image of a class, with a name that is text."""
         is_image = self.content in ("JPEG", "PNG", "link to an image") and self.suffix != ".txt"
         is_text = not any("\udc80" <= letter <= "\udcff" for letter in "".join((*self.folders, self.name)))
@@ -115,12 +115,13 @@ def run(root: Path, out: Path, rank: Rank) -> Summary:
     return summary
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @example([Item(("cat",), "caf\udce9", ".jpg", "JPEG"), Item((".git",), "a", "", "link to the store")])
 @example([Item(("cat",), "x", "", "link to the store"), Item(("dog", "[v1]"), "y", "", "link to the store")])
 @example([Item(("__a__",), "x", ".jpg", "JPEG"), Item(("cat", "__a__"), "\n", ".jpg?w=1", "PNG")])
 @given(st.lists(ITEMS, max_size=12))
-def test_whatever_lies_in_a_folder_is_accounted_for(items: list[Item]) -> None:
+def test_every_file_of_a_folder_is_accounted_for(items: list[Item]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, store, out = Path(folder, "in [v1]::x"), Path(folder, "store"), Path(folder, "out [v1]")
         (root / "cat").mkdir(parents=True)
@@ -140,12 +141,12 @@ def test_whatever_lies_in_a_folder_is_accounted_for(items: list[Item]) -> None:
     total = 1 + len(written) + (1 if followed else 0)
     assert sum(summary.statuses.values()) + sum(summary.left_out.values()) == total
     assert len(stored) == len(set(stored)) == summary.statuses["ok"] == summary.samples
-    sound = 1 + sum(item.is_sound for item in written)
-    assert sound <= summary.samples <= sound + bool(followed)
+    valid = 1 + sum(item.is_valid for item in written)
+    assert valid <= summary.samples <= valid + bool(followed)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a"])
-def test_the_example_that_hypothesis_starts_from(tmp_path: Path, one_rank: Rank, name: str) -> None:
+def test_the_first_example_of_hypothesis(tmp_path: Path, one_rank: Rank, name: str) -> None:
     (tmp_path / "in/cat").mkdir(parents=True)
     (tmp_path / "in/cat" / name).write_bytes(CONTENT["JPEG"])
     (tmp_path / "in/cat/notes.txt").touch()

@@ -68,7 +68,7 @@ def test_every_pair_gets_one_caption_once(captioned: Experiment, one_rank: Rank)
     assert entry.read_bytes() == before
 
 
-def test_a_stopped_run_goes_on_with_its_bytes(captioned: Experiment, one_rank: Rank) -> None:
+def test_a_stopped_run_resumes_with_equal_bytes(captioned: Experiment, one_rank: Rank) -> None:
     units = replace(captioned, work=replace(captioned.work, unit=1))
     captioned_now(units, one_rank)
     before = files(units)
@@ -95,7 +95,7 @@ def test_only_new_images_are_captioned(captioned: Experiment, one_rank: Rank) ->
     assert files(captioned) == after
 
 
-def test_a_shorter_list_loses_no_captions(captioned: Experiment, one_rank: Rank) -> None:
+def test_a_shorter_list_keeps_all_captions(captioned: Experiment, one_rank: Rank) -> None:
     captioned_now(captioned, one_rank)
     written = pairs(captioned)
     list_images(captioned, "val_000001")
@@ -103,7 +103,7 @@ def test_a_shorter_list_loses_no_captions(captioned: Experiment, one_rank: Rank)
     assert set(load_captions(captioned.captions.source)) == written
 
 
-def test_a_class_that_an_image_gains_later(captioned: Experiment, one_rank: Rank) -> None:
+def test_a_class_that_is_added_later(captioned: Experiment, one_rank: Rank) -> None:
     """The image's first caption stays."""
     labels = Path(captioned.source.path) / "labels.json"
     labelled = replace(captioned, source=replace(captioned.source, labels=str(labels)))
@@ -114,7 +114,9 @@ def test_a_class_that_an_image_gains_later(captioned: Experiment, one_rank: Rank
         assert sorted(lines(labelled)) == sorted(("val_000001", name) for name in names)
 
 
-def test_captions_of_other_files_stay(captioned: Experiment, one_rank: Rank, caplog: pytest.LogCaptureFixture) -> None:
+def test_captions_of_other_files_are_kept(
+    captioned: Experiment, one_rank: Rank, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file by hand, and one of an earlier version with an image that could not be read."""
     own, failed, *_ = sorted(pairs(captioned))
     folder = Path(captioned.captions.source)
@@ -146,7 +148,7 @@ def test_another_captioner_needs_another_folder(captioned: Experiment, one_rank:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_images(captioned: Experiment, world: int) -> None:
+def test_ranks_split_the_images(captioned: Experiment, world: int) -> None:
     """Each is assigned units; the last one gives the summary of all."""
     units = replace(captioned, work=replace(captioned.work, unit=1))
     (Path(captioned.source.path) / "JPEGImages/val_000001.jpg").write_bytes(b"")
@@ -160,7 +162,7 @@ def test_ranks_share_the_images(captioned: Experiment, world: int) -> None:
 
 
 @pytest.mark.slow
-def test_cams_take_the_captions(captioned: Experiment, one_rank: Rank) -> None:
+def test_cams_use_the_captions(captioned: Experiment, one_rank: Rank) -> None:
     write_captions(captioned, one_rank)
     with_captions = write_labels(captioned, one_rank)
     without = write_labels(replace(captioned, out=f"{captioned.out}-none", captions=CaptionConfig()), one_rank)
@@ -214,13 +216,13 @@ def test_missing_captions_are_an_error(captioned: Experiment, one_rank: Rank) ->
 
 
 @pytest.mark.parametrize("target", ["none", "captions.jsonl"])
-def test_the_folder_must_be_named(captioned: Experiment, one_rank: Rank, target: str) -> None:
+def test_the_folder_is_required(captioned: Experiment, one_rank: Rank, target: str) -> None:
     unnamed = replace(captioned, captions=replace(captioned.captions, source=target))
     with pytest.raises(SettingError, match=r"`captions\.source`"):
         write_captions(unnamed, one_rank)
 
 
-def test_no_captioner_there(captioned: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_a_missing_captioner(captioned: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     absent = replace(captioned, captions=replace(captioned.captions, model=str(tmp_path / "empty")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"`captions\.model`"):

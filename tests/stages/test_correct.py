@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_studio_sdk.converter.brush import encode_rle
 from PIL import Image
 from pycocotools import mask as coco
 
 import pseudolabel as pl
 from pseudolabel.config import Experiment
 from pseudolabel.errors import OutputError, ShardError, SourceError
+from pseudolabel.exports.labelstudio import brush_rle
 from pseudolabel.io.folder import Folder
 from pseudolabel.records import IGNORE
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.verify import verify
+from pseudolabel.sources.brush_rle import decode_brush_rle
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.generate import generate
 from pseudolabel.stages.label import write_labels
@@ -102,8 +103,7 @@ def polygons(labels: np.ndarray, label: int) -> list[list[int]]:
 
 def task(data: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
     def region(label: int) -> dict[str, Any]:
-        painted = np.repeat((labels >= label)[..., None].astype(np.uint8) * 255, 4, 2)
-        value = {"format": "rle", "rle": encode_rle(painted.ravel()), "brushlabels": [SHAPES.names[label]]}
+        value = {"format": "rle", "rle": list(brush_rle(labels >= label)), "brushlabels": [SHAPES.names[label]]}
         size = {"original_width": labels.shape[1], "original_height": labels.shape[0], "image_rotation": 0}
         return {
             "id": f"r{label}",
@@ -370,3 +370,72 @@ def test_imported_masks_are_corrected_too(experiment: Experiment, tmp_path: Path
         path.unlink()
     pl.import_masks(experiment, folder=truth)
     check_in_place(masks, people)
+
+
+def read_masks(masks: Path) -> Masks:
+    return {key: np.array(Image.open(io.BytesIO(members["png"]))) for key, members in samples(masks).items()}
+
+
+def paint_pngs(folder: Path) -> tuple[Path, Masks]:
+    """A person paints a square into each mask."""
+    people = {}
+    for path in sorted((folder / "masks").glob("*.png")):
+        labels = np.array(Image.open(path))
+        labels[:9, :9] = 2
+        Image.fromarray(labels).save(path)
+        people[path.stem] = labels
+    return folder / "masks", people
+
+
+def paint_coco(folder: Path) -> tuple[Path, Masks]:
+    path = folder / "annotations" / "instances.json"
+    content, people = json.loads(path.read_text()), {}
+    square = [[0, 0, 9, 0, 9, 9, 0, 9]]
+    for image in content["images"]:
+        labels = np.zeros((image["height"], image["width"]), np.uint8)
+        for one in content["annotations"]:
+            if one["image_id"] == image["id"]:
+                labels[coco.decode(one["segmentation"]).astype(bool)] = one["category_id"]
+        labels[:9, :9] = 2
+        content["annotations"].append({"image_id": image["id"], "category_id": 2, "segmentation": square})
+        people[image["file_name"].removesuffix(".jpg")] = labels
+    path.write_text(json.dumps(content))
+    return path, people
+
+
+def paint_label_studio(folder: Path) -> tuple[Path, Masks]:
+    """The predictions become an annotation, with one more stroke."""
+    people = {}
+    for path in (folder / "tasks").glob("*.json"):
+        tasks = json.loads(path.read_text())
+        for one in tasks:
+            result = one["predictions"][0]["result"]
+            labels = np.zeros((128, 128), np.uint8)
+            for region in result:
+                stroke = decode_brush_rle(region["value"]["rle"], 128, 128)
+                labels[stroke] = SHAPES.index(region["value"]["brushlabels"][0])
+            labels[:9, :9] = 2
+            value = {"format": "rle", "rle": list(brush_rle(labels == 2)), "brushlabels": [SHAPES.names[2]]}
+            size = {"original_width": 128, "original_height": 128}
+            one["annotations"] = [{"result": [*result, {"type": "brushlabels", **size, "value": value}]}]
+            people[one["data"]["key"]] = labels
+        path.write_text(json.dumps(tasks))
+    return folder / "tasks", people
+
+
+@pytest.mark.parametrize(
+    ("to", "paint"), [("png", paint_pngs), ("coco", paint_coco), ("labelstudio", paint_label_studio)]
+)
+def test_the_least_sure_masks_go_out_and_come_back(
+    to: Any, paint: Callable[[Path], tuple[Path, Masks]], masks: Path, tmp_path: Path
+) -> None:
+    pl.export(masks.parent, to=to, folder=tmp_path / "people", worst=3)
+    given, people = paint(tmp_path / "people")
+    assert len(people) == 3
+    before = read_masks(masks)
+    assert pl.correct(str(masks.parent), str(given)).exit_status == 0
+    check_in_place(masks, people)
+    after = read_masks(masks)
+    assert all(np.array_equal(after[key], before[key]) for key in before.keys() - people.keys())
+    pl.export(masks.parent, to="png", folder=tmp_path / "next", worst=2)
+    assert {path.stem for path in (tmp_path / "next" / "masks").glob("*.png")} == before.keys() - people.keys()

@@ -33,7 +33,7 @@ def on_cuda():
     return load_model(MODEL, torch.device("cuda"))
 
 
-def test_maps_are_those_of_the_cpu(on_cuda):
+def test_maps_equal_the_cpus(on_cuda):
     np.testing.assert_allclose(maps_of(on_cuda), maps_of(loaded("shapes")), atol=5e-3)
 
 
@@ -42,7 +42,7 @@ def test_compiled_parts_give_the_same_maps(on_cuda):
     np.testing.assert_allclose(maps_of(compiled), maps_of(on_cuda), atol=5e-3)
 
 
-def test_python_never_waits_for_the_device_between_image_and_map(on_cuda):
+def test_no_synchronization_between_image_and_map(on_cuda):
     model, method = on_cuda, CompletedAttention(on_cuda, DiffSegmenterConfig(timesteps=[50, 150]))
     pixels = model.pin(torch.rand(2, 3, model.image_size, model.image_size) * 2 - 1)
     noise, weights = torch.randn(2, 1, *model.latent_shape), torch.full((2, 77), 1 / 77)

@@ -23,7 +23,7 @@ from pseudolabel.stages.doctor import (
 )
 
 
-def test_a_complete_installation_is_reported(capsys):
+def test_a_complete_installation(capsys):
     assert main(["doctor"]) == 0
     output = capsys.readouterr().out
     assert "Everything required is here." in output
@@ -31,11 +31,11 @@ def test_a_complete_installation_is_reported(capsys):
         assert f" ok      {name}: " in output
 
 
-def test_the_installed_package_names_its_requirements():
+def test_requirements_of_the_installed_package():
     assert any(text.startswith("torch") for text in installed_requirements())
 
 
-def test_missing_and_too_old_packages_are_named_with_the_command_that_installs_them():
+def test_missing_and_old_packages_get_an_install_command():
     diagnosis = diagnose(["packaging>=999", "surely-not-installed>=1,<2", "rich"])
     assert diagnosis.exit_status == 1
     lines = [line.strip() for line in diagnosis.lines()]
@@ -46,7 +46,7 @@ def test_missing_and_too_old_packages_are_named_with_the_command_that_installs_t
     assert [sys.executable, "-m", "pip", "install", "surely-not-installed<2,>=1"] in commands
 
 
-def test_a_missing_extra_is_no_error_and_names_one_command():
+def test_a_missing_extra_is_a_note_with_one_command():
     extras = ['surely-not-installed>=1; extra == "more"', 'neither-is-this; extra == "more"', 'rich; extra == "fine"']
     fine, more = check_packages(extras)
     assert (fine.name, fine.state) == ("extra fine", "ok")
@@ -63,7 +63,7 @@ def test_a_package_with_its_extras(requirement, state):
     assert [finding.state for finding in check_packages([requirement])] == [state]
 
 
-def test_nothing_but_packaging_is_needed(tmp_path):
+def test_only_packaging_is_needed(tmp_path):
     """A real interpreter without site-packages: no torch, no numpy, no pydensecrf, no metadata."""
     (tmp_path / "packaging").symlink_to(Path(packaging.__file__).parent)
     (tmp_path / "pseudolabel").symlink_to(Path(pseudolabel.__file__).parent)
@@ -81,11 +81,11 @@ def test_nothing_but_packaging_is_needed(tmp_path):
     assert "-m pip install 'torch>=2.6'" in run.stdout
 
 
-def test_the_crf_runs():
+def test_the_crf_check_runs():
     assert check_crf().state == "ok"
 
 
-def test_models_with_a_part_missing(tmp_path):
+def test_incomplete_models(tmp_path):
     folder = tmp_path / "pseudolabel" / "shapes" / "models"
     shutil.copytree(Path(resolve(NAME, "diffusion")).parent, folder)
     assert check_models(folder).state == "ok"
@@ -97,6 +97,7 @@ def test_models_with_a_part_missing(tmp_path):
     assert finding.hint == "Install the package again: this copy is incomplete."
 
 
+@pytest.mark.slow
 def test_a_missing_model_in_a_checkout_is_restored_by_git(tmp_path):
     folder = tmp_path / "pseudolabel" / "shapes" / "models"
     shutil.copytree(Path(resolve(NAME, "diffusion")).parent, folder)

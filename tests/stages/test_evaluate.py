@@ -19,6 +19,8 @@ from pseudolabel.stages.evaluate import evaluate
 from pseudolabel.stages.generate import generate
 from tests.e2e.commands import samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def labelled(few_shapes: Path, one_rank: Rank, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
@@ -48,7 +50,7 @@ def test_shards_and_files_of_masks_agree(labelled: Experiment, one_rank: Rank, t
     assert 0.2 < of_shards.miou <= 1  # it knows Shapes
 
 
-def test_cams_cut_at_the_threshold_are_the_masks(labelled: Experiment, one_rank: Rank) -> None:
+def test_cams_at_the_threshold_equal_the_masks(labelled: Experiment, one_rank: Rank) -> None:
     """Without a CRF the masks are the CAMs against the fixed threshold."""
     of_cams = evaluate(labelled, "cams", one_rank)
     of_masks = evaluate(labelled, "masks", one_rank)
@@ -68,7 +70,7 @@ def test_the_truth_scores_one(labelled: Experiment, one_rank: Rank, tmp_path: Pa
     assert report.miou == 1
 
 
-def test_what_is_not_scored_is_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_unscored_images_are_reported(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     truth = sorted(Path(labelled.source.path, "SegmentationClass").glob("*.png"))
@@ -97,7 +99,7 @@ def test_what_is_not_scored_is_told(labelled: Experiment, one_rank: Rank, tmp_pa
     assert f"    no prediction for '{truth[2].stem}' in '{masks}'" in lines
 
 
-def test_a_prediction_that_a_job_could_not_make_is_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_failed_predictions_are_reported(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     """The job recorded why; the shard of another image is cut short."""
     masks = Path(shutil.copytree(Path(labelled.out) / "masks", tmp_path / "masks"))
     entry = json.loads((masks / "masks-000000.json").read_text())
@@ -120,12 +122,12 @@ def test_a_prediction_that_a_job_could_not_make_is_told(labelled: Experiment, on
     assert "masks-000002.tar' cannot be read to its end" in report.scope.warnings[0]
 
 
-def test_shards_of_another_kind_are_told(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_shards_of_another_kind_are_refused(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     with pytest.raises(NothingScoredError, match=r"5 of 5 images not scored: .*\n.*\n.* has cam\.npz, jpg"):
         evaluate(replace(labelled, out=str(tmp_path)), "masks", one_rank, f"{labelled.out}/cams")
 
 
-def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+def test_an_empty_evaluation_is_an_error(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "val_000001.png")
     with pytest.raises(NothingScoredError, match=r"nothing was scored in .*\n5 of 5 images not scored: .*\n") as error:
         evaluate(labelled, "masks", one_rank, str(tmp_path))
@@ -138,7 +140,7 @@ def test_nothing_scored_is_an_error(labelled: Experiment, one_rank: Rank, tmp_pa
 
 
 @pytest.mark.parametrize("what", ["ground truth", "predictions"])
-def test_masks_of_0_and_255_alone_are_told(labelled: Experiment, one_rank: Rank, tmp_path: Path, what: str) -> None:
+def test_masks_of_only_0_and_255_are_reported(labelled: Experiment, one_rank: Rank, tmp_path: Path, what: str) -> None:
     binary = tmp_path / "binary"
     binary.mkdir()
     for path in Path(labelled.source.path, "SegmentationClass").glob("*.png"):
@@ -173,7 +175,7 @@ def test_no_ground_truth_is_an_error(labelled: Experiment, one_rank: Rank, tmp_p
     assert evaluate(replace(bare, source=named), "cams", one_rank).images == 5
 
 
-def test_without_a_background_class_zero_is_no_label(one_rank: Rank, tmp_path: Path) -> None:
+def test_without_background_zero_is_not_a_label(one_rank: Rank, tmp_path: Path) -> None:
     """Truth 1 1 2 2 and 2 255 1 1, predicted 1 0 2 2 and 2 0 1 0: five of seven are right, none is another class."""
     for folder, first, second in (("truth", [1, 1, 2, 2], [2, 255, 1, 1]), ("found", [1, 0, 2, 2], [2, 0, 1, 0])):
         (tmp_path / folder).mkdir()
@@ -201,7 +203,6 @@ def test_without_a_background_class_zero_is_no_label(one_rank: Rank, tmp_path: P
         evaluate(experiment, "cams", one_rank)
 
 
-@pytest.mark.slow
 def test_plots(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     evaluate(plotted, "cams", one_rank, f"{labelled.out}/cams")
@@ -233,7 +234,7 @@ def test_segments_are_scored_by_both_protocols(labelled: Experiment, one_rank: R
         evaluate(labelled, "segments", one_rank, str(tmp_path / "absent"))
 
 
-def test_masks_are_scored_one_by_one_with_void_as_background(
+def test_masks_are_scored_per_image_with_void_as_background(
     labelled: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:
     expected, with_void = [], tmp_path / "void"
@@ -252,7 +253,7 @@ def test_masks_are_scored_one_by_one_with_void_as_background(
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "masks-iou.png", "masks-confusion.png"])
-def test_a_users_file_is_not_written_over(labelled: Experiment, one_rank: Rank, tmp_path: Path, name: str) -> None:
+def test_a_users_file_is_not_overwritten(labelled: Experiment, one_rank: Rank, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b'{"accuracy": 0.9}')
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     with pytest.raises(NotOursError, match=rf"'{name}'; choose another `out`"):
@@ -261,7 +262,6 @@ def test_a_users_file_is_not_written_over(labelled: Experiment, one_rank: Rank, 
     assert (tmp_path / name).read_bytes() == b'{"accuracy": 0.9}'
 
 
-@pytest.mark.slow
 def test_plots_are_written_again_beside_the_metrics(labelled: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     plotted = replace(labelled, out=str(tmp_path), evaluate=replace(labelled.evaluate, plots=True))
     for threshold in (0.4, 0.5):

@@ -43,7 +43,7 @@ def read_lines(experiment: Experiment) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_every_image_gets_what_the_filter_says(filtered: Experiment, one_rank: Rank) -> None:
+def test_every_image_gets_the_filters_classes(filtered: Experiment, one_rank: Rank) -> None:
     summary = write_classes(filtered, one_rank)
     assert summary is not None
     assert (summary.samples, summary.shards, summary.exit_status) == (5, 3, 0)
@@ -72,7 +72,7 @@ def test_finished_files_are_kept_and_nothing_is_loaded(filtered: Experiment, one
 
 
 @pytest.mark.slow
-def test_ranks_share_the_images(filtered: Experiment, one_rank: Rank) -> None:
+def test_ranks_split_the_images(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     shared = replace(filtered, out=f"{filtered.out}-shared")
     summaries = [write_classes(shared, Rank(index, 2, 2, torch.device("cpu"))) for index in range(2)]
@@ -90,7 +90,7 @@ def test_other_settings_are_refused(filtered: Experiment, one_rank: Rank) -> Non
 
 
 @pytest.mark.slow
-def test_labels_play_no_part(own_data: Experiment, one_rank: Rank) -> None:
+def test_labels_are_not_used(own_data: Experiment, one_rank: Rank) -> None:
     """Not even where there are none."""
     write_classes(own_data, one_rank)
     for path in Path(own_data.source.path).rglob("*.xml"):
@@ -117,7 +117,7 @@ def test_an_image_that_cannot_be_read(own_data: Experiment, one_rank: Rank) -> N
 
 
 @pytest.mark.slow
-def test_the_labelling_stage_takes_the_classes(filtered: Experiment, one_rank: Rank) -> None:
+def test_the_labelling_stage_uses_the_classes(filtered: Experiment, one_rank: Rank) -> None:
     write_classes(filtered, one_rank)
     classes = {line["key"]: line["classes"] for line in read_lines(filtered)}
     zero_shot = replace(filtered.source, labels=f"{filtered.out}/filter", unlabelled="background")
@@ -134,9 +134,9 @@ def test_scores_against_the_sources_own_labels(filtered: Experiment, one_rank: R
     scores = score_classes(filtered, truth)
     lines = {line["key"]: line for line in read_lines(filtered)}
     for rule, field in (("image", "by_image"), ("nouns", "by_nouns"), ("union", "classes")):
-        said = {(key, name) for key, line in lines.items() for name in line[field]}
-        there = {(key, VOCABULARY.names[index]) for key, classes in truth.items() for index in classes}
-        assert scores[rule].micro[:2] == (len(said & there) / len(said), len(said & there) / len(there))
+        guessed = {(key, name) for key, line in lines.items() for name in line[field]}
+        true = {(key, VOCABULARY.names[index]) for key, classes in truth.items() for index in classes}
+        assert scores[rule].micro[:2] == (len(guessed & true) / len(guessed), len(guessed & true) / len(true))
     metrics = json.loads(Path(filtered.out, "metrics.json").read_text())["filter"]
     assert metrics["union"]["recall"] == scores["union"].micro[1] > 0.5
     assert set(metrics["image"]["per_class"]) == set(VOCABULARY.names[1:])
@@ -144,7 +144,7 @@ def test_scores_against_the_sources_own_labels(filtered: Experiment, one_rank: R
     assert metrics["settings"]["nouns"] == "synonyms"
 
 
-def test_what_there_is_to_score_against(own_data: Experiment, one_rank: Rank) -> None:
+def test_labels_to_score_against(own_data: Experiment, one_rank: Rank) -> None:
     source = own_data.source
     assert len(true_classes(own_data)) == 3
     for labels in ("none", f"{own_data.out}/filter", f"{own_data.out}/filter/"):

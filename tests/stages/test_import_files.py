@@ -165,6 +165,7 @@ def test_masks_score_as_they_do_directly(voc: Experiment, one_rank: Rank, tmp_pa
     assert fields["names"] == [VOC.names[index] for index in source.entries[0].classes]
     assert fields["confidence"] is None
     assert (Path(voc.out) / "masks" / "scores.csv").is_file()
+    assert json.loads((Path(voc.out) / "masks" / "id2label.json").read_text())["8"] == "cat"
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def numbers(units: list[Unit[str]]) -> list[int]:
     return [unit.number for unit in units]
 
 
-def test_a_job_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+def test_a_stopped_job_resumes(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         assert numbers(job.choose(UNITS)) == [0, 1, 2]
         do(job, UNITS[1])
@@ -80,7 +80,7 @@ def test_the_last_rank_finishes(tmp_path: Path) -> None:
     assert [Path(name).suffix for name in Folder(str(tmp_path)).names()].count(".tar") == 3
 
 
-def test_one_of_the_ranks_that_end_together_finishes(tmp_path: Path) -> None:
+def test_one_of_several_ranks_that_end_together_finishes(tmp_path: Path) -> None:
     """Every unit is done already: all of them find the job finished, in whatever order they come."""
     with job_in(tmp_path) as job:
         for unit in UNITS:
@@ -94,7 +94,7 @@ def test_one_of_the_ranks_that_end_together_finishes(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(".reported-*"))) == 2  # of the last run alone
 
 
-def test_the_first_rank_sees_how_far_all_are(tmp_path: Path) -> None:
+def test_the_first_rank_sees_the_progress_of_all(tmp_path: Path) -> None:
     with job_in(tmp_path, rank_of(0, 2)) as one, job_in(tmp_path, rank_of(1, 2)) as other:
         do(other, UNITS[1], bad="d")
         one._polled = float("-inf")  # the two seconds between polls are over
@@ -128,7 +128,7 @@ def test_an_entry_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(name for name in read if name != RUN) == [entry_name("cams", unit.number) for unit in UNITS]
 
 
-def test_failures_are_counted_and_not_done_again(tmp_path: Path) -> None:
+def test_failures_are_counted_and_not_repeated(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         for unit in UNITS:
             do(job, unit, bad="bf")
@@ -139,7 +139,7 @@ def test_failures_are_counted_and_not_done_again(tmp_path: Path) -> None:
         assert job.choose(UNITS) == []
 
 
-def test_a_job_without_a_sample_done_does_not_bind_its_folder(tmp_path: Path) -> None:
+def test_a_job_without_finished_samples_leaves_its_folder_free(tmp_path: Path) -> None:
     """Its entries go when other settings come, those beyond the new list's end as well; until then they stay."""
     with job_in(tmp_path) as job:
         for unit in UNITS:
@@ -182,7 +182,7 @@ def test_other_ranks_wait_until_the_first_has_cleared_the_folder(tmp_path: Path)
             assert second.result(60) in ([0, 1, 2], [1, 2])
 
 
-def test_a_retry_takes_up_failed_samples_alone(tmp_path: Path) -> None:
+def test_a_retry_repeats_only_failed_samples(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         for unit in UNITS:
             do(job, unit, bad="b")
@@ -216,7 +216,7 @@ def test_a_rank_without_failures_does_not_end_the_retry_of_another(tmp_path: Pat
     assert json.loads((tmp_path / INDEX).read_text())["samples"] == 6
 
 
-def test_samples_left_out_by_choice_are_not_retried(tmp_path: Path) -> None:
+def test_skipped_samples_are_not_retried(tmp_path: Path) -> None:
     with job_in(tmp_path) as job:
         do(job, UNITS[0])
         job.write(UNITS[1], [("c", {"txt": b"c"})], [Failure("d", "list", "unlabelled", "none")], time.monotonic())
@@ -254,7 +254,7 @@ def test_a_damaged_shard_is_done_again(tmp_path: Path) -> None:
         assert numbers(job.choose(UNITS)) == [1, 2]
 
 
-def test_what_a_killed_run_has_left_is_swept(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     left = [tmp_path / f".unfinished-cams-00000{number}.tar-x1y2" for number in (0, 1)]
     for path in left:
         path.write_bytes(b"half")
@@ -268,7 +268,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_a_shard_that_was_corrected_by_hand_is_not_written_over(tmp_path: Path, is_damaged: bool) -> None:
+def test_a_shard_edited_by_hand_is_not_overwritten(tmp_path: Path, is_damaged: bool) -> None:
     with job_in(tmp_path) as job:
         do(job, UNITS[0], bad="b")
     shard, corrected = tmp_path / "cams-000000.tar", io.BytesIO()

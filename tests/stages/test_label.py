@@ -1,4 +1,4 @@
-"""What a run may change when it goes on in the same folder, and what not."""
+"""Settings that may change, and those that may not, when a run resumes in its folder."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def own_vocabulary(path: Path, **changes: Any) -> str:
 
 
 @pytest.mark.slow
-def test_a_moved_checkpoint_and_a_smaller_batch_go_on(
+def test_a_moved_checkpoint_and_a_smaller_batch_resume(
     begun: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved = str(shutil.copytree(resolve("shapes", "diffusion"), tmp_path / "moved"))
@@ -97,14 +97,16 @@ def other_weights(experiment: Experiment, folder: Path) -> Experiment:
         ),
     ],
 )
-def test_what_masks_mean_stays(begun: Experiment, one_rank: Rank, tmp_path: Path, change, line: str) -> None:
+def test_settings_that_define_masks_are_fixed(
+    begun: Experiment, one_rank: Rank, tmp_path: Path, change, line: str
+) -> None:
     with pytest.raises(OutputError, match="holds cams of a run with other settings") as error:
         write_labels(change(begun, tmp_path), one_rank)
     assert [shown for shown in str(error.value).splitlines() if shown.startswith(f"  {line}")], error.value
     assert "batch" not in str(error.value)
 
 
-def test_a_run_of_an_earlier_version_is_not_gone_on_with(begun: Experiment, one_rank: Rank) -> None:
+def test_a_run_of_an_earlier_version_is_not_continued(begun: Experiment, one_rank: Rank) -> None:
     path = Path(begun.out, "cams", RUN)
     run = json.loads(path.read_bytes())
     del run["about"]
@@ -119,7 +121,7 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_freesegdiff_s_other_models_count_by_their_weights(
+def test_freesegdiff_s_other_models_are_compared_by_weights(
     experiment: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:
     first = replace(
@@ -145,7 +147,7 @@ def test_freesegdiff_s_other_models_count_by_their_weights(
             write_labels(changed, one_rank)
 
 
-def test_synonyms_count_where_captions_are_read_for_them(
+def test_synonyms_count_if_captions_are_searched_for_them(
     experiment: Experiment, one_rank: Rank, tmp_path: Path
 ) -> None:
     captions = tmp_path / "captions.jsonl"

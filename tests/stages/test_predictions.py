@@ -26,20 +26,20 @@ def test_names_with_dots_are_matched_as_images_are(tmp_path: Path) -> None:
     assert not found.unlisted
 
 
-def test_folders_are_matched_by_the_whole_path(tmp_path: Path) -> None:
+def test_folders_are_matched_by_the_complete_path(tmp_path: Path) -> None:
     found = find(tmp_path, entries("a/img", "b/img"), "a/img.png", "b/img.png", "c/img.png")
     assert found.files == {"a/img": "a/img.png", "b/img": "b/img.png"}
     assert found.unlisted == ["c/img.png"]
 
 
-def test_a_name_that_only_one_image_has_is_enough(tmp_path: Path) -> None:
+def test_a_unique_name_is_sufficient(tmp_path: Path) -> None:
     found = find(tmp_path, entries("one", "x/two"), "sub/one.png", "two.png")
     assert found.files == {"one": "sub/one.png", "x/two": "two.png"}
     by_image = find_predictions("masks", Folder(str(tmp_path)), entries("0001", image="/data/one.jpg"))
     assert by_image.files == {"0001": "sub/one.png"}
 
 
-def test_a_whole_path_wins_and_several_names_are_ambiguous(tmp_path: Path) -> None:
+def test_a_complete_path_wins_and_several_names_are_ambiguous(tmp_path: Path) -> None:
     found = find(tmp_path, entries("one", "two"), "one.png", "old/one.png", "a/two.png", "b/two.png")
     assert found.files == {"one": "one.png"}
     assert found.unlisted == ["old/one.png"]
@@ -52,13 +52,13 @@ def test_two_names_of_one_key_are_ambiguous(tmp_path: Path) -> None:
     assert found.failures["a_b"].status == "several predictions"
 
 
-def test_what_is_no_prediction_is_counted(tmp_path: Path) -> None:
+def test_other_files_are_counted(tmp_path: Path) -> None:
     found = find(tmp_path, entries("a"), "a.png", "a.overlay.png", "a.json", "b.jpg", ".hidden.png")
     assert found.files == {"a": "a.png"}
     assert dict(found.left_out.reasons) == {".overlay.png": 1, ".json": 1, ".jpg": 1, "hidden": 1}
 
 
-def test_no_prediction_at_all_is_an_error(tmp_path: Path) -> None:
+def test_no_predictions_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no mask shards or PNG masks in"):
         find(tmp_path, entries("a"), "a.overlay.png")
     (tmp_path / "a.png").touch()

@@ -20,6 +20,8 @@ from pseudolabel.stages import refiners
 from pseudolabel.stages.refiners import batches, decode, open_refiner
 from pseudolabel.vocabulary import load_vocabulary
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CRF = open_experiment("shapes").crf
 VOCABULARY = load_vocabulary("shapes")
@@ -65,13 +67,13 @@ def test_both_engines_write_the_same_masks(crf):
     assert len(np.unique(mask(by_device["scene_0"]))) > 1
 
 
-def test_the_size_of_batches_does_not_change_masks(monkeypatch):
+def test_batch_size_does_not_change_masks(monkeypatch):
     together = refined(cam_samples(), "torch")
     monkeypatch.setattr(refiners, "PIXELS_TOGETHER", 1)
     assert refined(cam_samples(), "torch") == together
 
 
-def test_batches_have_one_number_of_classes_and_few_pixels():
+def test_batches_have_one_class_count_and_limited_pixels():
     decoded = [decode(sample) for sample in cam_samples() * 3]
     found = list(batches(decoded, 64 * 64 * 2))
     assert sorted(one.key for batch in found for one in batch) == sorted(one.key for one in decoded)
@@ -124,7 +126,7 @@ def test_an_image_too_large_for_the_lattice_fails():
     assert "too far apart" in str(found["scene_0"])
 
 
-def test_images_too_large_for_the_device_go_to_the_cores(monkeypatch):
+def test_images_too_large_for_the_device_use_the_cpu(monkeypatch):
     """Only those: the others are still done by the device's engine."""
     expected, infer, sizes = refined(cam_samples(), "pydensecrf"), TorchCrf.__call__, []
 

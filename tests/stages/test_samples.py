@@ -63,7 +63,7 @@ def test_every_sample_is_in_its_units_shard_or_its_ledger(source: Source, tmp_pa
     assert [failure.key for entry in entries if entry is not None for failure in entry.failures] == [BAD]
 
 
-def test_a_unit_is_written_while_the_next_one_is_worked_on(source: Source, tmp_path: Path, one_rank: Rank) -> None:
+def test_a_unit_is_written_while_the_next_one_is_processed(source: Source, tmp_path: Path, one_rank: Rank) -> None:
     first, second = threading.Event(), threading.Event()
 
     def work(samples: Iterable[Sample]) -> Iterator[tuple[Sample, int | SampleError]]:
@@ -79,7 +79,7 @@ def test_a_unit_is_written_while_the_next_one_is_worked_on(source: Source, tmp_p
         assert job.finish() is not None
 
 
-def test_what_goes_wrong_in_writing_ends_the_work(source: Source, tmp_path: Path, one_rank: Rank) -> None:
+def test_a_write_error_ends_the_job(source: Source, tmp_path: Path, one_rank: Rank) -> None:
     def write(file, samples) -> None:
         raise OSError("the disk is full")
 

@@ -26,6 +26,8 @@ from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call
 from tests.mounts import mounted_tmpfs
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ("--config", "shapes")
 METHODS = ("diffsegmenter", "elbo", "diffseg", "freesegdiff")
 
@@ -51,7 +53,7 @@ def iou(found: np.ndarray, true: np.ndarray) -> float:
     return (found & true).sum() / (found | true).sum()
 
 
-def test_named_classes_are_found_where_they_are(scene, names):
+def test_given_classes_are_segmented(scene, names):
     result = Segmenter.from_pretrained("shapes")(scene.image, names)
     assert set(result.names.values()) == set(names)
     for label, name in result.names.items():
@@ -59,7 +61,7 @@ def test_named_classes_are_found_where_they_are(scene, names):
         assert iou(result.labels == label, true) > 0.6
 
 
-def test_densecrf_sharpens(scene, names):
+def test_densecrf_refines_masks(scene, names):
     maps = [Segmenter.from_pretrained("shapes", sharpen=sharpen)(scene.image, names) for sharpen in (False, True)]
     truth = scene.labels > 0
     assert iou(maps[1].labels > 0, truth) > iou(maps[0].labels > 0, truth)
@@ -83,9 +85,8 @@ def test_regions_need_no_names(scene):
     assert all(name == f"region {label}" for label, name in result.names.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, method):
+def test_every_method_writes_mask_overlay_and_areas(photo, tmp_path, names, method):
     out = tmp_path / "out"
     done = call("segment", photo, *SHAPES, "--method", method, "--classes", ",".join(names) + ",", "--out", out)
     assert done.status == 0, done.err
@@ -102,9 +103,8 @@ def test_every_method_writes_mask_picture_and_areas(photo, tmp_path, names, meth
     assert Image.open(out / "photo.overlay.png").height > 128
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_a_real_photo_goes_through(voc_sample, tmp_path, method):
+def test_a_real_photo_is_segmented(voc_sample, tmp_path, method):
     photo = min((voc_sample / "JPEGImages").iterdir())
     done = call("segment", photo, *SHAPES, "--method", method, "--out", tmp_path, "--elbo.samples", 4)
     assert done.status == 0, done.err
@@ -149,8 +149,7 @@ def test_masks_are_named_by_path_below_the_folder(images, tmp_path, names):
     assert files(tmp_path / "out") - {MANIFEST} == outputs("a/photo", "b/photo", "b/frame.0.5")
 
 
-@pytest.mark.slow
-def test_a_second_run_leaves_out_what_the_first_has_done(images, tmp_path, names, monkeypatch):
+def test_a_second_run_skips_finished_images(images, tmp_path, names, monkeypatch):
     experiment, classes = configure(tmp_path / "out"), ",".join(names)
     segment_images(experiment, [str(images)], classes, sharpen=False)
     (tmp_path / "out" / "b" / "photo.overlay.png").unlink()  # as if killed before it
@@ -167,9 +166,8 @@ def test_a_second_run_leaves_out_what_the_first_has_done(images, tmp_path, names
     assert done.last_line == f"0 images segmented, 0 not, 3 left out, done before with these settings -> {tmp_path}/out"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", ["classes", "sharpen", "threshold", "image"])
-def test_other_settings_or_another_image_are_done_again(images, tmp_path, names, change):
+def test_changed_settings_or_images_are_done_again(images, tmp_path, names, change):
     experiment, classes = configure(tmp_path / "out", crf=CrfConfig(iterations=1)), ",".join(names)
     segment_images(experiment, [str(images / "a")], classes, sharpen=False)
     if change == "image":
@@ -182,8 +180,7 @@ def test_other_settings_or_another_image_are_done_again(images, tmp_path, names,
     assert (again.written, again.done_before) == (1, 0)
 
 
-@pytest.mark.slow
-def test_what_an_earlier_run_wrote_is_no_image(scene, tmp_path, names):
+def test_outputs_of_earlier_runs_are_not_inputs(scene, tmp_path, names):
     scene.image.save(tmp_path / "photo.jpg")
     for out in (tmp_path, tmp_path / "masks"):
         outcome = segment_images(configure(out), [str(tmp_path)], ",".join(names), sharpen=False)
@@ -219,7 +216,7 @@ def test_a_mask_corrected_by_hand_is_not_overwritten(images, tmp_path, names):
     assert (tmp_path / "out" / "a" / "photo.png").read_bytes() == b"corrected"
 
 
-def test_names_that_cannot_be_used_are_failures_of_their_images(scene, tmp_path, names):
+def test_invalid_names_are_failures_of_their_images(scene, tmp_path, names):
     scene.image.save(tmp_path / "good.jpg")
     long = "星" * 82 + ".jpg"  # 250 bytes, and 258 as .overlay.png
     for odd in (os.fsencode(long), b"caf\xe9.jpg", b"good.png", b"new\nline.jpg"):
@@ -234,7 +231,7 @@ def test_names_that_cannot_be_used_are_failures_of_their_images(scene, tmp_path,
     assert files(tmp_path / "out") - {MANIFEST} == outputs("good", "new\nline")
 
 
-def test_paths_that_give_no_images(tmp_path):
+def test_paths_without_images(tmp_path):
     done = call("segment", tmp_path / "absent.jpg", *SHAPES, "--out", tmp_path / "out")
     assert done.is_clean_error()
     assert "no file or folder" in done.err
@@ -264,7 +261,7 @@ def test_a_read_only_output_folder(photo, tmp_path, names):
         segment_images(configure(tmp_path / "out"), [str(photo)], ",".join(names), sharpen=False)
 
 
-def test_a_full_disk_says_how_to_go_on(images, tmp_path, names, caplog):
+def test_a_full_disk_gets_a_hint_to_resume(images, tmp_path, names, caplog):
     caplog.set_level("INFO", logger="pseudolabel")
     with mounted_tmpfs(tmp_path / "out", "size=40k"):
         with pytest.raises(FullDiskError, match=r"no space left in .* it continues where it stopped"):
@@ -282,7 +279,7 @@ def rotated(image: Image.Image) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["exif", "transparent"])
-def test_command_and_python_give_one_mask(scene, tmp_path, names, kind):
+def test_command_and_python_give_equal_masks(scene, tmp_path, names, kind):
     path = tmp_path / f"some photo.{'jpg' if kind == 'exif' else 'png'}"
     if kind == "exif":
         path.write_bytes(rotated(scene.image).fp.getvalue())
@@ -298,7 +295,7 @@ def test_command_and_python_give_one_mask(scene, tmp_path, names, kind):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "CMYK", "I;16", "1"])
-def test_paths_bytes_and_images_are_decoded_alike(scene, tmp_path, mode):
+def test_paths_bytes_and_images_are_decoded_equally(scene, tmp_path, mode):
     path = tmp_path / f"photo.{'jpg' if mode == 'CMYK' else 'png'}"
     if mode == "I;16":
         Image.fromarray(np.asarray(scene.image.convert("L")).astype(np.uint16) * 257).save(path)
@@ -312,13 +309,13 @@ def test_paths_bytes_and_images_are_decoded_alike(scene, tmp_path, mode):
         np.testing.assert_array_equal(np.asarray(found[0])[..., 0], grey)
 
 
-def test_transparency_is_laid_on_white(scene, names):
+def test_transparency_becomes_white(scene, names):
     image = scene.image.copy()
     image.putalpha(0)
     assert np.asarray(Segmenter.from_pretrained("shapes")(image, names).image).min() == 255
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_inputs_are_named(tmp_path):
     segment = Segmenter.from_pretrained("shapes")
     with pytest.raises(SampleError, match=r"no file '.*absent.jpg'"):
         segment(tmp_path / "absent.jpg", ["star"])
@@ -326,8 +323,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         segment(b"no image", ["star"])
 
 
-@pytest.mark.slow
-def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
+def test_guessed_classes_share_clip(images, tmp_path, monkeypatch):
     """Each batch with guessed classes has a vocabulary of its own, but the models are those of the first."""
     loaded: list[str] = []
     from_pretrained = CLIPModel.from_pretrained
@@ -345,9 +341,8 @@ def test_guessed_classes_load_no_second_clip(images, tmp_path, monkeypatch):
     assert experiment.filter.clip == experiment.freesegdiff.clip == "shapes"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["diffsegmenter", "freesegdiff"])
-def test_a_crf_that_fails_on_one_image_leaves_the_others(images, tmp_path, names, method):
+def test_a_crf_failure_affects_one_image(images, tmp_path, names, method):
     """The kernel is so narrow that the lattice of the longest image cannot be numbered."""
     Image.open(images / "a" / "photo.jpg").resize((3000, 40)).save(images / "c.jpg")
     crf = CrfConfig(iterations=1, bilateral_sxy=0.03, engine="torch")
@@ -375,7 +370,7 @@ def test_another_image_of_the_same_name_is_a_failure(scene, tmp_path, names):
     assert (tmp_path / "out/1.png").read_bytes() == mask
 
 
-def test_arrays_are_images_and_other_things_are_told(scene, names):
+def test_arrays_are_images_and_other_types_are_refused(scene, names):
     segmenter = Segmenter.from_pretrained("shapes")
     given = segmenter(np.asarray(scene.image), names)
     assert np.array_equal(np.asarray(given.mask), np.asarray(segmenter(scene.image, names).mask))
@@ -388,7 +383,7 @@ def test_arrays_are_images_and_other_things_are_told(scene, names):
 
 
 @pytest.mark.parametrize("method", ["diffseg", "freesegdiff"])
-def test_images_of_one_batch_keep_their_own_masks(tmp_path, names, method):
+def test_images_of_one_batch_keep_their_masks(tmp_path, names, method):
     (tmp_path / "images").mkdir()
     for seed in range(3):
         image = draw_scene(np.random.default_rng(seed), 128).image.resize((128, 96 + 8 * seed))

@@ -24,7 +24,7 @@ PATHS = st.builds(
 
 @pytest.mark.slow
 @given(st.sets(PATHS, min_size=1, max_size=25), st.sets(st.sampled_from(["out.png", "x/a.png", "b.overlay.png"])))
-def test_every_file_is_an_image_a_failure_or_counted(paths: set[bytes], own: set[str]) -> None:
+def test_every_file_is_an_image_a_failure_or_left_out(paths: set[bytes], own: set[str]) -> None:
     root = tempfile.mkdtemp()
     try:
         OwnFiles(Folder(root)).write(dict.fromkeys(own, b"a mask"))
@@ -48,7 +48,7 @@ def test_named_twice_and_through_a_link(tmp_path: Path) -> None:
     assert (dict(listed.left_out.reasons), listed.failures) == ({"named twice": 1}, {})
 
 
-def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").touch()
@@ -61,7 +61,7 @@ def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
     assert set(list_images([str(tmp_path)]).images) == {"a/x", "b/x"}
 
 
-def test_nothing_to_segment(tmp_path: Path) -> None:
+def test_no_images_to_segment(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file or folder '.*absent.jpg'"):
         list_images([str(tmp_path / "absent.jpg")])
     with pytest.raises(UserError, match="no images in"):

@@ -28,14 +28,14 @@ def digest(experiment: Experiment = BASE, classes: str | None = "dog, cat", shar
     ],
     ids=str,
 )
-def test_what_bears_on_no_mask(change: dict) -> None:
+def test_settings_that_do_not_change_masks(change: dict) -> None:
     assert digest(replace(BASE, **change)) == digest()
 
 
 @pytest.mark.parametrize(
     "change", [{"method": "elbo"}, {"work": WorkConfig(seed=1)}, {"model": ModelConfig(image_size=64)}], ids=str
 )
-def test_what_bears_on_masks(change: dict) -> None:
+def test_settings_that_change_masks(change: dict) -> None:
     assert digest(replace(BASE, **change)) != digest()
 
 
@@ -51,7 +51,7 @@ def test_classes_and_how_they_are_guessed() -> None:
         digest(classes="absent.yaml")
 
 
-def test_a_vocabulary_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
+def test_a_vocabulary_file_is_compared_by_content(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("classes: [dog, cat]")
     before = digest(classes=str(file))
@@ -59,7 +59,7 @@ def test_a_vocabulary_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
     assert digest(classes=str(file)) != before
 
 
-def test_a_checkpoint_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+def test_a_checkpoint_is_compared_by_content(tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(resolve("shapes", "clip"), tmp_path / name)) for name in ("one", "other")]
     experiments = [replace(BASE, filter=FilterConfig(clip=str(folder))) for folder in folders]
     assert digest(experiments[0], "voc") == digest(experiments[1], "voc")

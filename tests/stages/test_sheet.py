@@ -1,12 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from pseudolabel.config import CrfConfig, Experiment
 from pseudolabel.errors import NotOursError, SettingError, UserError
+from pseudolabel.io.folder import Folder
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.scores import read_confidences
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
@@ -18,7 +21,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_a_sheet_of_what_there_is(
+def test_a_sheet_of_the_available_columns(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match=r"no shards of cams, masks, segments in .*; run 'pseudolabel generate'"):
@@ -55,6 +58,28 @@ def test_methods_without_cams(experiment: Experiment, one_rank: Rank, tmp_path: 
     assert size(Path(experiment.out) / "sheet.png")[1] > drawn.height
 
 
+@pytest.mark.slow
+def test_the_order_follows_confidence(
+    experiment: Experiment, one_rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sheet(name: str, **chosen: Any) -> bytes:
+        draw_sheet(experiment, str(tmp_path / f"{name}.png"), rows=2, title="", **chosen)
+        return (tmp_path / f"{name}.png").read_bytes()
+
+    write_labels(experiment, one_rank)
+    write_masks(experiment, one_rank)
+    known = sorted(read_confidences(Folder(experiment.out) / "masks"), key=lambda image: image.value)
+    keys = [image.key for image in known]
+    assert len({image.value for image in known}) == len(known) > 2
+    assert sheet("worst", order="worst") == sheet("two", only=keys[:2]) != sheet("other", only=keys[1::-1])
+    assert sheet("best", order="best") == sheet("last", only=keys[:-3:-1])
+    assert sheet("random", order="random") == sheet("again", order="random")
+    sheet("some", only=[keys[0], "nowhere"])
+    assert "not readable: nowhere" in caplog.text
+    with pytest.raises(UserError, match="named elsewhere, nowhere"):
+        sheet("none", only=["nowhere", "elsewhere"])
+
+
 def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     write_labels(experiment, one_rank)
     draw_sheet(experiment, str(tmp_path / "with.png"), rows=2, title="")
@@ -66,14 +91,14 @@ def test_a_source_without_truth(experiment: Experiment, one_rank: Rank, tmp_path
     assert size(tmp_path / "without.png")[0] < size(tmp_path / "with.png")[0]
 
 
-def test_a_users_picture_is_not_written_over(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_users_image_is_not_overwritten(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"a photo")
     with pytest.raises(NotOursError, match=r"'photo.png'; choose another `out_file`"):
         draw_sheet(experiment, str(tmp_path / "photo.png"), rows=2, title="")
     assert (tmp_path / "photo.png").read_bytes() == b"a photo"
 
 
-def test_home_is_expanded_and_other_vocabularies_are_told(
+def test_home_is_expanded_and_other_vocabularies_are_refused(
     experiment: Experiment, one_rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

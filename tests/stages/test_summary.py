@@ -7,7 +7,7 @@ def summary_of(statuses: dict[str, int], first: dict[str, list[str]] | None = No
     return Summary("cams", "runs/x/cams", statuses.get("ok", 0), statuses, 1, 2.0, 5.0, first_failures=first or {})
 
 
-def test_the_last_line_tells_how_many() -> None:
+def test_the_last_line_counts_samples() -> None:
     summary = summary_of({"ok": 8, "unlabelled": 1})
     first, last = summary.lines()
     assert summary.exit_status == 0
@@ -32,7 +32,7 @@ def test_the_first_failures_are_shown_by_status() -> None:
     ]
 
 
-def test_where_no_sample_was_done_the_reason_is_told() -> None:
+def test_without_finished_samples_the_reason_is_shown() -> None:
     summary = summary_of({"unlabelled": 3}, {"unlabelled": ["a: no labels", "b: no labels"]})
     assert summary.exit_status == 3
     _, *shown, last = summary.lines()

@@ -33,17 +33,17 @@ def test_every_sample_belongs_to_one_rank(count: int, size: int, world: int) -> 
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_unit_holds_something(size: int) -> None:
+def test_units_are_not_empty(size: int) -> None:
     with pytest.raises(SettingError, match=r"`work\.unit`"):
         cut_units(entries(3), size)
 
 
-def test_a_plain_process_is_the_only_rank() -> None:
+def test_a_plain_process_is_a_single_rank() -> None:
     rank = current_rank()
     assert (rank.index, rank.count, rank.local_count, rank.is_main) == (0, 1, 1, True)
     assert rank.cores() == len(os.sched_getaffinity(0))
     assert replace(rank, local_count=1000).cores() == 1
-    rank.barrier()  # there is nobody to wait for
+    rank.barrier()  # returns at once
 
 
 def test_the_package_imports_without_a_model() -> None:
@@ -52,7 +52,7 @@ def test_the_package_imports_without_a_model() -> None:
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
-def test_units_are_digested_once_and_by_what_is_in_them() -> None:
+def test_units_are_digested_once_by_content() -> None:
     described = []
 
     def describe(entry: Entry) -> list[object]:

@@ -33,7 +33,7 @@ def build(name: str):
 
 
 @pytest.mark.parametrize("name", VOC)
-def test_logits_are_those_of_a_plain_resnet_that_rounds_up(name):
+def test_logits_equal_a_plain_resnet_that_rounds_up(name):
     network, images = build(name), torch.randn(1, 3, 375, 500, generator=torch.Generator().manual_seed(1))
     weights, is_caffe = network.state_dict(), "coco" in name
 

@@ -29,8 +29,8 @@ def test_every_head_has_the_datas_classes():
     cfg = Config.fromfile(find_config("deeplabv2_r101_voc12_coco"))
     check_heads(cfg, "train_dataloader", named("voc"))
     cfg.model.auxiliary_head = [{"type": "FCNHead", "num_classes": 19}, {"type": "FCNHead", "num_classes": 21}]
-    said = r"auxiliary_head\.0\.num_classes is 19, but train_dataloader has 21 classes \(vocabulary 'voc'"
-    with pytest.raises(ConfigError, match=rf"{said}.*set `cfg_options` model\.auxiliary_head\.0\.num_classes=21"):
+    expected = r"auxiliary_head\.0\.num_classes is 19, but train_dataloader has 21 classes \(vocabulary 'voc'"
+    with pytest.raises(ConfigError, match=rf"{expected}.*set `cfg_options` model\.auxiliary_head\.0\.num_classes=21"):
         check_heads(cfg, "train_dataloader", named("voc"))
     cfg.model.auxiliary_head = None
     with pytest.raises(ConfigError, match=r"decode_head\.num_classes is 21, but test_dataloader has 7 classes"):
@@ -50,7 +50,7 @@ def test_training_and_validation_have_the_same_classes():
         check_same(named("voc"), data(swapped))
 
 
-def test_zero_is_a_class_on_both_sides_or_on_none():
+def test_zero_is_a_class_in_training_and_validation_or_in_neither():
     assert dataset_metainfo(load_vocabulary("cityscapes27"))["reduce_zero_label"]
     check_same(named("cityscapes27"), named("cityscapes27"))
     names = dataset_metainfo(load_vocabulary("cityscapes27"))["classes"]

@@ -26,7 +26,7 @@ def test_a_shipped_config_is_found_by_name_and_by_its_path_in_the_project(name, 
         find_config(f"elsewhere/{name}")
 
 
-def test_a_whole_segmenters_weights_take_the_place_of_the_backbones(cfg, tmp_path):
+def test_a_segmenters_weights_replace_the_backbones(cfg, tmp_path):
     """Or the backbone's own would be fetched first, and stop a machine without a network."""
     torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "whole.pth")
     choose_initial(cfg, str(tmp_path / "whole.pth"))
@@ -34,7 +34,7 @@ def test_a_whole_segmenters_weights_take_the_place_of_the_backbones(cfg, tmp_pat
     assert "init_cfg" not in cfg.model.backbone
 
 
-def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
+def test_a_backbones_weights_replace_pretrained(cfg, tmp_path):
     torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "backbone.pth")
     cfg.model.pretrained = "open-mmlab://resnet101_v1c"
     choose_initial(cfg, str(tmp_path / "backbone.pth"))
@@ -43,7 +43,7 @@ def test_a_backbones_weights_take_the_place_of_pretrained(cfg, tmp_path):
     assert "init_cfg" not in cfg.model
 
 
-def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
+def test_unused_initial_weights_are_refused(cfg, tmp_path):
     cfg.load_from = "other.pth"
     with pytest.raises(ConfigError, match=r"load_from='other\.pth', which takes precedence"):
         choose_initial(cfg, "mine.pth")
@@ -53,7 +53,7 @@ def test_initial_weights_that_would_not_be_used_are_refused(cfg, tmp_path):
         choose_initial(cfg, "mine.pth")
 
 
-def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):
+def test_the_launchers_precision_is_used_only_on_a_gpu(cfg, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="bfloat16 only on a GPU"):
@@ -66,7 +66,7 @@ def test_the_launchers_precision_is_taken_over_on_a_gpu_alone(cfg, monkeypatch):
     assert cfg.optim_wrapper.dtype == "float16"
 
 
-def test_another_batch_than_the_recipes_is_warned_of(cfg):
+def test_a_batch_size_other_than_the_recipes_warns(cfg):
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())

@@ -122,7 +122,7 @@ def test_gradients_accumulate_to_those_of_one_batch():
 
 
 @pytest.mark.parametrize("name", [name for name in VOC if name.endswith("_full")])
-def test_the_ceiling_differs_from_its_recipe_in_the_data_alone(name):
+def test_full_supervision_differs_from_its_recipe_only_in_the_data(name):
     full, weak = load(name), load(name.removesuffix("_full"))
     assert full.train_dataloader.dataset.ann_file == "ImageSets/Segmentation/train_aug.txt"
     assert full.train_dataloader.dataset.pipeline[2:] == weak.train_dataloader.dataset.pipeline[1:]

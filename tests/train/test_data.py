@@ -69,7 +69,7 @@ def open_and_check(cfg: Config):
         (["v1.0", "v1.5.last"], ".jpg", "v1.0\nv1.5.last\n"),
     ],
 )
-def test_lists_as_people_have_them(tmp_path, ids, suffix, lines):
+def test_lists_in_common_formats(tmp_path, ids, suffix, lines):
     draw(tmp_path, ids, suffix)
     dataset = open_and_check(settings(tmp_path, lines))
     infos = [dataset.get_data_info(number) for number in range(len(dataset))]
@@ -86,7 +86,7 @@ def test_lists_as_people_have_them(tmp_path, ids, suffix, lines):
     np.testing.assert_array_equal(loaded["gt_seg_map"], np.resize([0, 1, 2, 255], (6, 8)))
 
 
-def test_the_lists_own_mask_is_taken_where_the_settings_have_none(tmp_path):
+def test_masks_of_the_list_are_the_default(tmp_path):
     draw(tmp_path, ["a", "b"])
     (tmp_path / "Aug").mkdir()
     (tmp_path / "SegmentationClass/a.png").rename(tmp_path / "Aug/a.png")
@@ -95,7 +95,7 @@ def test_the_lists_own_mask_is_taken_where_the_settings_have_none(tmp_path):
     assert masks == [tmp_path / "Aug/a.png", tmp_path / "SegmentationClass/b.png"]
 
 
-def test_without_background_zero_is_ignored_and_classes_move_down(tmp_path):
+def test_without_background_zero_is_ignored_and_classes_shift_down(tmp_path):
     (tmp_path / "parts.yaml").write_text(PARTS)
     draw(tmp_path, ["a"], labels=(0, 1, 3, 255))
     options = settings(tmp_path, "a", vocabulary=str(tmp_path / "parts.yaml"))
@@ -115,7 +115,7 @@ def refuse(cfg: Config, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_masks_of_0_and_255_hold_no_class(tmp_path):
+def test_masks_of_0_and_255_have_no_class(tmp_path):
     draw(tmp_path, ["a", "b"], labels=(0, 255))
     refuse(settings(tmp_path, "a\nb\n"), r"none of the 2 masks holds a class, their labels are 0, 255; .* 1, not 255")
     draw(tmp_path, ["b"], labels=(0, 3, 255))
@@ -124,7 +124,7 @@ def test_masks_of_0_and_255_hold_no_class(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ImageListDataset", "BaseSegDataset"])
-def test_masks_that_are_none_are_named(tmp_path, kind):
+def test_files_that_are_not_masks_are_named(tmp_path, kind):
     stock = {} if kind == "ImageListDataset" else {"metainfo": {"classes": ["background", "circle", "square"]}}
     draw(tmp_path, ["a", "b"])
     cfg = settings(tmp_path, "a\nb\n", kind, **stock)
@@ -153,7 +153,7 @@ def test_images_that_are_missing_or_damaged_are_named(tmp_path):
     refuse(stock, r"the first is '.*a\.jpg\.jpg'; .*type='ImageListDataset'")
 
 
-def test_missing_places_are_named(tmp_path):
+def test_missing_paths_are_named(tmp_path):
     draw(tmp_path, ["a"])
     refuse(
         settings(tmp_path, "a", ann_file="none.txt"),
@@ -167,7 +167,7 @@ def test_missing_places_are_named(tmp_path):
     )
 
 
-def test_wrapped_data_sets_are_looked_at(tmp_path):
+def test_wrapped_data_sets_are_checked(tmp_path):
     draw(tmp_path, ["a"], labels=(0, 255))
     inner = settings(tmp_path, "a")[LOADER].dataset
     cfg = Config({LOADER: {"dataset": {"type": "RepeatDataset", "times": 2, "dataset": inner}}})
@@ -186,7 +186,7 @@ def test_an_image_that_is_damaged_later_is_named(tmp_path):
         dataset[0]
 
 
-def test_shards_are_looked_at(tmp_path):
+def test_shards_are_checked(tmp_path):
     write_shard(tmp_path / "s.tar", {"a": tiny_sample(0)})
     data = {"type": "ShardDataset", "shards": str(tmp_path / "s.tar"), "vocabulary": "shapes"}
     with pytest.raises(UserError, match=r"s\.tar': sample 'a': the image is damaged"):

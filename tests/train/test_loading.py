@@ -80,7 +80,7 @@ def assert_same(stock: dict, ours: dict) -> None:
             assert ours[field] == value
 
 
-def test_every_field_is_as_the_stock_loaders_give_it(folder: Path) -> None:
+def test_fields_equal_those_of_the_stock_loaders(folder: Path) -> None:
     stock, ours = from_files(folder, STOCK), ShardDataset(str(folder / "masks"), "voc", OURS)
     assert stock.metainfo == ours.metainfo
     for number in range(COUNT):
@@ -89,7 +89,7 @@ def test_every_field_is_as_the_stock_loaders_give_it(folder: Path) -> None:
     assert ours[5]["img_path"] == f"{folder}/masks/masks-000001.tar/{name(5)}"
 
 
-def test_real_images_come_out_as_the_stock_loaders_give_them(voc_sample: Path) -> None:
+def test_real_images_equal_those_of_the_stock_loaders(voc_sample: Path) -> None:
     stems = sorted(path.stem for path in (voc_sample / "SegmentationClass").glob("*.png"))[:10]
     for stem in stems:
         image, mask = voc_sample / "JPEGImages" / f"{stem}.jpg", voc_sample / "SegmentationClass" / f"{stem}.png"
@@ -99,7 +99,7 @@ def test_real_images_come_out_as_the_stock_loaders_give_them(voc_sample: Path) -
         assert_same(stock, ours)
 
 
-def test_the_training_pipeline_goes_on_as_with_files(folder: Path) -> None:
+def test_the_training_pipeline_works_as_with_files(folder: Path) -> None:
     stock, ours = from_files(folder, STOCK + TRAINING), ShardDataset(str(folder / "masks"), "voc", OURS + TRAINING)
     varied = set()
     for number in range(COUNT):
@@ -136,7 +136,7 @@ def test_a_test_pipeline_keeps_the_mask_at_its_size(folder: Path) -> None:
         assert one["data_samples"].ori_shape != one["data_samples"].img_shape
 
 
-def test_iou_metric_takes_the_samples(folder: Path) -> None:
+def test_iou_metric_accepts_the_samples(folder: Path) -> None:
     dataset = ShardDataset(str(folder / "masks"), "voc", [*OURS, {"type": "PackSegInputs"}])
     metric = IoUMetric()
     metric.dataset_meta = dataset.metainfo
@@ -200,7 +200,7 @@ def test_labels_belong_to_the_vocabulary() -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
 @pytest.mark.parametrize("member", ["jpg", "png"])
-def test_a_cut_file_is_not_taken_for_a_whole_one(voc_sample: Path, member: str, share: float) -> None:
+def test_a_truncated_file_is_an_error(voc_sample: Path, member: str, share: float) -> None:
     stem = sorted(path.stem for path in (voc_sample / "SegmentationClass").glob("*.png"))[0]
     files = {
         "jpg": (voc_sample / "JPEGImages" / f"{stem}.jpg").read_bytes(),
@@ -215,7 +215,7 @@ def test_a_cut_file_is_not_taken_for_a_whole_one(voc_sample: Path, member: str, 
 WITHOUT_BACKGROUND = "name: parts\nbackground: false\nclasses: [head, arm, leg]\n"
 
 
-def test_without_background_zero_is_ignored_and_classes_move_down(tmp_path: Path) -> None:
+def test_without_background_zero_is_ignored_and_classes_shift_down(tmp_path: Path) -> None:
     """As MMSegmentation's own loader does where the data set says `reduce_zero_label`."""
     (tmp_path / "parts.yaml").write_text(WITHOUT_BACKGROUND)
     metainfo = dataset_metainfo(load_vocabulary(str(tmp_path / "parts.yaml")))

@@ -33,14 +33,14 @@ def labels() -> torch.Tensor:
     )
 
 
-def test_it_is_what_a_loop_over_pixels_finds(logits, labels):
+def test_the_loss_equals_a_loop_over_pixels(logits, labels):
     labels[labels == 4] = 255
     assert (labels == 255).any()
     assert float(BalancedCrossEntropyLoss()(logits, labels)) == pytest.approx(by_hand(logits, labels), rel=1e-5)
 
 
 @pytest.mark.parametrize("label", [0, 2])
-def test_one_side_alone(logits, label):
+def test_only_foreground_or_only_background(logits, label):
     labels = torch.full((2, 5, 6), label)
     assert float(BalancedCrossEntropyLoss()(logits, labels)) == pytest.approx(by_hand(logits, labels), rel=1e-5)
 
@@ -53,7 +53,7 @@ def test_ignored_pixels_change_nothing(logits, labels):
     assert float(loss(logits, labels)) == float(loss(other, labels))
 
 
-def test_an_image_without_labels_is_no_nan(logits):
+def test_an_image_without_labels_is_not_nan(logits):
     logits.requires_grad_()
     loss = BalancedCrossEntropyLoss()(logits, torch.full((2, 5, 6), 255))
     loss.backward()

@@ -61,11 +61,11 @@ def refined_one_by_one(count: int = 7) -> list[np.ndarray]:
     ]
 
 
-def test_without_a_crf_it_is_iou_metric():
+def test_without_a_crf_scores_equal_iou_metric():
     assert score(CrfIoUMetric()) == score(IoUMetric())
 
 
-def test_with_a_crf_it_is_iou_metric_of_what_the_crf_gives_one_by_one():
+def test_with_a_crf_scores_equal_iou_metric_of_refined_masks():
     metric = IoUMetric()
     metric.dataset_meta = {"classes": CLASSES}
     _, samples = outputs(7)
@@ -84,7 +84,7 @@ def test_the_torch_engine_needs_no_workers():
     assert metric._pool is None
 
 
-def test_few_images_wait_at_any_time():
+def test_few_images_are_queued():
     metric = CrfIoUMetric(crf=CRF, workers=1)
     metric.dataset_meta = {"classes": CLASSES}
     batch, samples = outputs(7)
@@ -110,7 +110,7 @@ def test_predictions_are_palette_pngs_in_voc_colours(tmp_path):
 
 
 @pytest.mark.parametrize("crf", [None, CRF])
-def test_without_background_predictions_are_written_as_masks_number_them(tmp_path, crf):
+def test_without_background_written_labels_are_those_of_masks(tmp_path, crf):
     """0 is no class of the network's then, but in a mask it says that there is no label."""
     batch, samples = outputs(2)
     for sample in samples:
@@ -124,7 +124,7 @@ def test_without_background_predictions_are_written_as_masks_number_them(tmp_pat
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"2007_{number:06d}.png")), labels + 1)
 
 
-def test_without_ground_truth_predictions_are_all_that_comes_of_it(tmp_path):
+def test_without_ground_truth_only_predictions_are_written(tmp_path):
     metric = CrfIoUMetric(output_dir=str(tmp_path), format_only=True)
     metric.dataset_meta = {"classes": CLASSES}
     batch, samples = outputs(2)
@@ -135,7 +135,7 @@ def test_without_ground_truth_predictions_are_all_that_comes_of_it(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["2007_000000.png", "2007_000001.png"]
 
 
-def test_a_resized_image_is_no_image_for_the_crf():
+def test_a_resized_image_is_refused_for_the_crf():
     metric = CrfIoUMetric(crf=CRF, workers=1)
     batch, samples = outputs(1)
     batch["inputs"][0] = batch["inputs"][0][:, ::2]
@@ -144,7 +144,7 @@ def test_a_resized_image_is_no_image_for_the_crf():
 
 
 @pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
-def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp_path, engine):
+def test_a_crf_failure_is_reported_and_other_images_are_scored(tmp_path, engine):
     """One image's logits are no numbers; with the engine torch another has a lattice that overflows."""
     settings = {**CRF, "engine": engine}
     if engine == "torch":
@@ -182,6 +182,6 @@ def test_an_image_that_the_crf_cannot_take_is_told_and_the_others_are_scored(tmp
         ({"iterations": 0}, "crf=None"),
     ],
 )
-def test_a_wrong_crf_is_named(crf, message):
+def test_an_invalid_crf_is_named(crf, message):
     with pytest.raises(SettingError, match=message):
         CrfIoUMetric(crf=crf)

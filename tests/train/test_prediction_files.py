@@ -46,7 +46,7 @@ def test_images_of_one_name_in_two_folders(tmp_path):
     assert np.asarray(Image.open(tmp_path / "a" / "img.png")).tolist() == [[1] * 5] * 4
 
 
-def test_two_predictions_of_one_name_are_never_one_file(tmp_path):
+def test_two_predictions_of_one_name_are_refused(tmp_path):
     files = PredictionFiles(str(tmp_path))
     files.write("/data/a/img.jpg", MASK)
     files.write("/data/a/img.jpg", MASK)  # again in the next validation
@@ -54,7 +54,7 @@ def test_two_predictions_of_one_name_are_never_one_file(tmp_path):
         files.write("/data/b/img.jpg", MASK)
 
 
-def test_ground_truth_is_not_written_over(tmp_path):
+def test_ground_truth_is_not_overwritten(tmp_path):
     (tmp_path / "img.png").write_bytes(b"ground truth")
     with pytest.raises(NotOursError, match=r"'img.png'; choose another `out`"):
         PredictionFiles(str(tmp_path)).check(["/data/img.jpg"])
@@ -63,7 +63,7 @@ def test_ground_truth_is_not_written_over(tmp_path):
     assert (tmp_path / "img.png").read_bytes() == b"ground truth"
 
 
-def test_a_link_does_not_lead_out(tmp_path):
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").symlink_to(tmp_path)
     with pytest.raises(OutputError, match=r"is a link to a place outside"):
@@ -72,7 +72,7 @@ def test_a_link_does_not_lead_out(tmp_path):
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Config:
-    """A data set in VOC's layout whose images lie in two folders under one name."""
+    """A data set in VOC's layout with images of one name in two folders."""
     for folder in ("a", "b"):
         for kind, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
             (tmp_path / "data" / kind / folder).mkdir(parents=True)
@@ -92,7 +92,7 @@ def nested(tmp_path: Path) -> Config:
     return Config({"test_dataloader": {"dataset": dataset}, "test_evaluator": evaluator})
 
 
-def test_the_data_set_tells_the_evaluator_where_its_images_lie(nested, tmp_path):
+def test_the_data_set_gives_the_evaluator_its_image_folder(nested, tmp_path):
     dataset = open_data(nested, "test_dataloader")
     open_prediction_files(nested, "test_evaluator", dataset)
     settings = dict(nested.test_evaluator)
@@ -109,7 +109,7 @@ def test_the_data_set_tells_the_evaluator_where_its_images_lie(nested, tmp_path)
         assert np.unique(np.asarray(Image.open(tmp_path / "out" / folder / "img.png"))).tolist() == [number]
 
 
-def test_what_is_in_the_way_is_told_before_the_test(nested, tmp_path):
+def test_existing_files_are_reported_before_the_test(nested, tmp_path):
     (tmp_path / "out" / "b").mkdir(parents=True)
     (tmp_path / "out" / "b" / "img.png").write_bytes(b"ground truth")
     with pytest.raises(NotOursError, match=r"'b/img.png'; choose another `out`"):

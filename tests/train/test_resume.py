@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from, and what is said where it cannot."""
+"""Which checkpoint a training resumes from, and the message if it cannot."""
 
 from pathlib import Path
 
@@ -26,22 +26,22 @@ def choose(work: Path, **settings) -> Config:
     return cfg
 
 
-def test_the_newest_is_found_where_the_folder_was_moved(work):
+def test_the_newest_is_found_in_a_moved_folder(work):
     cfg = choose(work)
     assert (cfg.resume, cfg.load_from) == (True, str(work / "iter_12.pth"))
     assert describe_initialisation(cfg) == "random"  # a checkpoint that is resumed is no initialisation
 
 
-def test_a_cut_off_newest_names_the_one_before(work):
+def test_a_truncated_newest_names_the_previous_one(work):
     (work / "iter_12.pth").write_bytes((work / "iter_12.pth").read_bytes()[:5000])
     before = work / "iter_6.pth"
-    said = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*set `resume` `cfg_options` load_from={before}"
-    with pytest.raises(WeightsError, match=said):
+    expected = rf"newest checkpoint '{work}/iter_12\.pth' is cut off; .*set `resume` `cfg_options` load_from={before}"
+    with pytest.raises(WeightsError, match=expected):
         choose(work)
     assert choose(work, load_from=str(before)).load_from == str(before)
 
 
-def test_a_newest_that_is_gone_and_a_folder_without_its_mark(work):
+def test_a_missing_newest_and_a_folder_without_last_checkpoint(work):
     (work / "iter_12.pth").unlink()
     with pytest.raises(
         WeightsError, match=r"names '/elsewhere/work/iter_12\.pth', which does not exist.*iter_6\.pth, iter_3"
@@ -52,6 +52,6 @@ def test_a_newest_that_is_gone_and_a_folder_without_its_mark(work):
         choose(work)
 
 
-def test_where_nothing_was_trained_training_begins(tmp_path):
+def test_without_checkpoints_training_starts(tmp_path):
     cfg = choose(tmp_path / "new")
     assert (cfg.resume, cfg.get("load_from")) == (True, None)

@@ -67,7 +67,7 @@ def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(value for name, value in losses.items() if "loss" in name)
 
 
-def test_the_training_loss_is_the_plain_one():
+def test_the_training_loss_equals_a_plain_version():
     model = build()
     images, labels, samples = batch()
     expected = training_loss(network_of(model), images, labels, SCALES)
@@ -76,7 +76,7 @@ def test_the_training_loss_is_the_plain_one():
     assert set(losses) == {*(f"decode.{name}.loss_ce" for name in (*SCALES, "max")), "decode.max.acc_seg"}
 
 
-def test_its_gradients_are_the_plain_ones():
+def test_gradients_equal_a_plain_version():
     model = build()
     images, labels, samples = batch()
     training_loss(network_of(model), images, labels, SCALES).backward()
@@ -95,7 +95,7 @@ def test_one_scale_has_one_loss(train_cfg):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_prediction_is_the_plain_one(flip):
+def test_the_prediction_equals_a_plain_version(flip):
     model = build(test_cfg={"mode": "whole", "scales": SCALES, "flip": flip}).eval()
     images, _, samples = batch()
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_a_mirrored_image_gives_the_mirrored_prediction_with_flip():
     torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-4)
 
 
-def test_the_largest_logit_is_not_the_mean_of_probabilities():
+def test_the_largest_logit_differs_from_the_mean_of_probabilities():
     """What MMSegmentation's SegTTAModel would give; the two differ on a good part of the pixels of an untrained net."""
     model = build().eval()
     images, _, _ = batch()
@@ -150,7 +150,7 @@ def test_bfloat16_gives_nearly_the_same_loss_and_finite_logits():
     assert torch.isfinite(logits).all()
 
 
-def test_labels_are_taken_from_the_middle_of_their_cells():
+def test_labels_are_sampled_at_the_centre_of_their_cells():
     """Nearest neighbour that rounds down would shift all labels by half a cell, four pixels at output stride 8."""
     from pseudolabel_train.segmentor import _shrink_labels
 

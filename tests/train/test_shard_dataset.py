@@ -47,7 +47,7 @@ def test_samples_come_in_the_order_of_the_shards(masks: Path) -> None:
             dataset[beyond]
 
 
-def test_the_data_set_says_of_itself_what_mmsegmentation_knows_of_voc(masks: Path) -> None:
+def test_the_data_sets_metainfo_equals_mmsegmentations_voc(masks: Path) -> None:
     dataset = DATASETS.build({"type": "ShardDataset", "shards": str(masks), "vocabulary": "voc", "test_mode": True})
     assert dataset.metainfo["classes"] == PascalVOCDataset.METAINFO["classes"]
     assert dataset.metainfo["palette"] == PascalVOCDataset.METAINFO["palette"]
@@ -56,7 +56,7 @@ def test_the_data_set_says_of_itself_what_mmsegmentation_knows_of_voc(masks: Pat
     assert len(ShardDataset(str(masks), "shapes").metainfo["classes"]) == 7
 
 
-def test_shards_are_named_in_several_ways(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_can_be_given_in_several_forms(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def keys(shards) -> list[str]:
         dataset = ShardDataset(shards, "voc")
         return [dataset[number]["key"] for number in range(len(dataset))]
@@ -82,7 +82,7 @@ def decoded(samples) -> list[tuple[str, bytes, bytes]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_give_what_the_process_itself_gives(masks: Path, method: str) -> None:
+def test_workers_give_the_same_samples(masks: Path, method: str) -> None:
     dataset = ShardDataset(str(masks), "voc", DECODE)
     here = decoded(dataset[number] for number in range(12))
     assert set(np.unique(dataset[0]["data_samples"].gt_sem_seg.data)) == set(LABELS)
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     assert many[1] < few[1] + 100
 
 
-def test_a_shard_that_is_written_anew_meanwhile_is_an_error(tmp_path: Path) -> None:
+def test_a_shard_replaced_during_training_is_an_error(tmp_path: Path) -> None:
     masks = write_masks(tmp_path / "masks", [2, 2], tiny_sample)
     dataset = ShardDataset(str(masks), "voc")
     assert dataset[0]["key"] == name(0)
@@ -154,7 +154,7 @@ def test_a_shard_that_is_written_anew_meanwhile_is_an_error(tmp_path: Path) -> N
     assert ShardDataset(str(masks), "voc")[2]["key"] == "other_0"
 
 
-def test_a_shard_that_is_cut_meanwhile_is_an_error(tmp_path: Path) -> None:
+def test_a_shard_truncated_during_training_is_an_error(tmp_path: Path) -> None:
     masks = write_masks(tmp_path / "masks", [2], tiny_sample)
     dataset = ShardDataset(str(masks), "voc")
     assert dataset[0]["key"] == name(0)
@@ -163,7 +163,7 @@ def test_a_shard_that_is_cut_meanwhile_is_an_error(tmp_path: Path) -> None:
         dataset[1]
 
 
-def test_a_damaged_sample_is_an_error_and_no_other_takes_its_place(tmp_path: Path) -> None:
+def test_a_damaged_sample_is_an_error_and_is_not_replaced(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "s.tar", {"a": draw_sample(0), "b": {**draw_sample(1), "jpg": b"\xff\xd8"}})
     dataset = ShardDataset(str(path), "voc", DECODE)
     assert decoded([dataset[0]])[0][0].endswith("s.tar/a")
@@ -184,7 +184,7 @@ def test_a_transform_that_gives_nothing_is_an_error(masks: Path) -> None:
         ShardDataset(str(masks), "voc", [drop])[0]
 
 
-def test_an_unfinished_run_is_trained_on_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_on_an_unfinished_run_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     masks = write_masks(tmp_path / "masks", [5, 3], tiny_sample)
     assert len(ShardDataset(str(masks), "voc")) == 8
     assert not caplog.messages
@@ -195,7 +195,7 @@ def test_an_unfinished_run_is_trained_on_with_a_warning(tmp_path: Path, caplog: 
     assert "8 samples in 2 shards" in warning
 
 
-def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
+def test_invalid_training_data_is_refused(tmp_path: Path) -> None:
     def refusal(shards) -> str:
         with pytest.raises(UserError) as caught:
             ShardDataset(str(shards), "voc")
@@ -247,7 +247,7 @@ def test_ranks_are_balanced(masks: Path, ranks: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_goes_on_where_it_stopped(masks: Path, workers: int) -> None:
+def test_training_resumes(masks: Path, workers: int) -> None:
     def batches() -> DataLoader:
         config = {"type": "ShardDataset", "shards": str(masks), "vocabulary": "voc", "pipeline": DECODE}
         return Runner.build_dataloader(
@@ -270,3 +270,10 @@ def test_training_goes_on_where_it_stopped(masks: Path, workers: int) -> None:
     resumed = batches()
     resumed.sampler.skip(4 * 5)
     assert keys(resumed, 5) == whole[4:]
+
+
+def test_the_least_confident_share_is_left_out(tmp_path: Path) -> None:
+    """MMSegmentation's config reaches `pseudolabel.ShardDataset`, which tests/shards checks."""
+    masks = write_masks(tmp_path / "masks", [3, 1])
+    with pytest.raises(ShardError, match="`leave_out` needs a confidence of each image"):
+        ShardDataset(str(masks), "voc", leave_out=0.25)

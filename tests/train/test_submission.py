@@ -68,7 +68,7 @@ def members(archive: Path) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
-def test_archive_holds_the_predictions_where_the_scorer_looks(predictions, voc, tmp_path):
+def test_the_archive_has_the_scorers_layout(predictions, voc, tmp_path):
     archive = tmp_path / "out" / "test.tar.gz"
     assert pack(predictions, voc, "test", archive) == len(IDS)
     found = members(archive)
@@ -93,12 +93,12 @@ def test_equal_predictions_give_equal_bytes_at_any_time(predictions, voc, tmp_pa
     assert headers == {(0, 0, 0, "", "", 0o644)}
 
 
-def test_files_of_other_kinds_do_not_matter(predictions, voc, tmp_path):
+def test_other_files_do_not_matter(predictions, voc, tmp_path):
     (predictions / "metrics.json").write_text("{}")
     assert pack(predictions, voc, "test", tmp_path / "test.tar.gz") == len(IDS)
 
 
-def test_palettes_of_few_colours_and_packed_bits_are_fine(predictions, voc, tmp_path):
+def test_small_palettes_and_packed_bits_are_accepted(predictions, voc, tmp_path):
     few = labels(7) % 4
     image = Image.fromarray(few)
     image.putpalette(voc_palette()[:4].tobytes())
@@ -123,7 +123,7 @@ def test_other_modes_than_palette_are_refused(predictions, voc, mode, message):
     assert "mode P" in text
 
 
-def test_what_iou_metric_of_mmsegmentation_writes_is_refused(predictions, voc, tmp_path):
+def test_grey_masks_of_iou_metric_are_refused(predictions, voc, tmp_path):
     """The real metric, `format_only`, on the real predictions."""
     pytest.importorskip("mmseg")
     import torch
@@ -143,7 +143,7 @@ def test_what_iou_metric_of_mmsegmentation_writes_is_refused(predictions, voc, t
     assert "IoUMetric" in text
 
 
-def test_greys_that_convert_makes_of_a_palette_png_are_named(predictions, voc):
+def test_greys_of_a_converted_palette_png_are_named(predictions, voc):
     path = predictions / f"{IDS[0]}.png"
     save(path, np.full((HEIGHT, WIDTH), 1, np.uint8))
     Image.open(path).convert("L").save(path)
@@ -152,7 +152,7 @@ def test_greys_that_convert_makes_of_a_palette_png_are_named(predictions, voc):
     assert "has mode L" in text
 
 
-def test_the_ignore_label_has_a_message_of_its_own(predictions, voc):
+def test_the_ignore_label_has_a_separate_message(predictions, voc):
     values = labels(2)
     values[3, :7] = 255
     save(predictions / f"{IDS[2]}.png", values)
@@ -178,7 +178,7 @@ def test_another_size_is_refused(predictions, voc, shape):
     assert f"'{IDS[0]}.png' is {shape[1]} x {shape[0]}, its JPEG {WIDTH} x {HEIGHT}" in text
 
 
-def test_a_jpeg_with_exif_orientation_counts_as_it_is_stored(predictions, voc):
+def test_a_jpeg_with_exif_orientation_has_its_stored_size(predictions, voc):
     name = IDS[-1]
     assert Image.open(voc / "JPEGImages" / f"{name}.jpg").getexif()[0x0112] == 6
     save(predictions / f"{name}.png", labels(4, (WIDTH, HEIGHT)))  # upright, as a viewer shows the image
@@ -187,7 +187,7 @@ def test_a_jpeg_with_exif_orientation_counts_as_it_is_stored(predictions, voc):
     assert "EXIF" in text
 
 
-def test_missing_and_further_predictions_are_named(predictions, voc):
+def test_missing_and_additional_predictions_are_named(predictions, voc):
     (predictions / f"{IDS[1]}.png").rename(predictions / "2007_000033.png")
     (predictions / f"{IDS[3]}.png").rename(predictions / f"{IDS[3]}.PNG")
     text = refusal(predictions, voc)
@@ -196,7 +196,7 @@ def test_missing_and_further_predictions_are_named(predictions, voc):
     assert f"'2007_000033.png', '{IDS[3]}.PNG': test.txt does not list it" in text
 
 
-def test_truncation_anywhere_is_seen(predictions, voc):
+def test_truncation_anywhere_is_detected(predictions, voc):
     path = predictions / f"{IDS[0]}.png"
     whole = path.read_bytes()
     for length in [*range(0, len(whole), 97), len(whole) - 13, len(whole) - 12, len(whole) - 8, len(whole) - 1]:
@@ -207,7 +207,7 @@ def test_truncation_anywhere_is_seen(predictions, voc):
         assert "0x" not in text, length
 
 
-def test_missing_pixels_under_right_checksums_are_seen(predictions, voc):
+def test_missing_pixels_with_valid_checksums_are_detected(predictions, voc):
     """A file that was cut and then closed properly: all checksums hold, a part of the pixels is missing."""
     path = predictions / f"{IDS[0]}.png"
     whole = path.read_bytes()
@@ -221,7 +221,7 @@ def test_missing_pixels_under_right_checksums_are_seen(predictions, voc):
 
 
 @pytest.mark.parametrize("place", [-20, -14, -100])
-def test_a_flipped_bit_is_seen(predictions, voc, place):
+def test_a_flipped_bit_is_detected(predictions, voc, place):
     """In the pixels, their checksum by zlib (the 4 bytes up to -16), or their checksum by PNG (up to -12)."""
     path = predictions / f"{IDS[0]}.png"
     data = bytearray(path.read_bytes())
@@ -251,7 +251,7 @@ def test_a_palette_other_than_vocs_is_refused_for_values_in_use(predictions, voc
     pack(predictions, voc, "test", tmp_path / "test.tar.gz")
 
 
-def test_a_palette_that_ends_too_early_is_refused(predictions, voc):
+def test_a_palette_that_is_too_short_is_refused(predictions, voc):
     path = predictions / f"{IDS[0]}.png"
     save(path, np.full((HEIGHT, WIDTH), 15, np.uint8), voc_palette()[:5])
     text = refusal(predictions, voc)
@@ -273,7 +273,7 @@ def test_all_problems_are_counted_and_the_first_of_each_kind_named(predictions, 
     assert "'further.png'" in text
 
 
-def test_an_older_archive_stays_as_it_is_where_the_checks_fail(predictions, voc, tmp_path):
+def test_an_older_archive_is_kept_if_the_checks_fail(predictions, voc, tmp_path):
     archive = tmp_path / "test.tar.gz"
     pack(predictions, voc, "test", archive)
     before = archive.read_bytes()
@@ -290,7 +290,7 @@ def test_a_missing_jpeg_is_a_problem(predictions, voc):
     assert "1 problem\n" in text
 
 
-def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
+def test_wrong_paths_are_reported(predictions, voc, tmp_path):
     archive = tmp_path / "out.tar.gz"
     with pytest.raises(UserError, match=r"no folder '.*nowhere'; give the one that holds the predictions"):
         pack(tmp_path / "nowhere", voc, "test", archive)
@@ -305,7 +305,7 @@ def test_the_places_that_a_user_can_mistake(predictions, voc, tmp_path):
         pack(predictions, voc, "test", tmp_path / "file" / "out.tar.gz")
 
 
-def test_lists_and_images_as_people_name_them(predictions, voc, tmp_path):
+def test_lists_and_images_in_common_spellings(predictions, voc, tmp_path):
     (voc / "JPEGImages" / f"{IDS[0]}.jpg").rename(voc / "JPEGImages" / f"{IDS[0]}.JPG")
     lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png  \r\n" for name in IDS]
     (voc / "ImageSets" / "Segmentation" / "test.txt").write_text("\ufeff" + "".join(lines), newline="")
@@ -316,7 +316,7 @@ def test_lists_and_images_as_people_name_them(predictions, voc, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"), [("", "is empty"), ("\n \n", "is empty"), ("a\nb\na\n", "'a' is listed twice")]
 )
-def test_lists_that_cannot_be_right(voc, text, message):
+def test_invalid_lists(voc, text, message):
     (voc / "ImageSets" / "Segmentation" / "test.txt").write_text(text)
     with pytest.raises(UserError, match=message):
         read_ids(voc, "test")
@@ -352,7 +352,7 @@ def test_the_command_packs_the_val_masks_of_voc(voc_sample: Path, tmp_path: Path
     assert not archive.exists()
 
 
-def test_another_file_is_not_written_over(predictions, voc, tmp_path):
+def test_another_file_is_not_overwritten(predictions, voc, tmp_path):
     archive = tmp_path / "test.tar.gz"
     archive.write_bytes(b"somebody's archive")
     done = call("pack-voc-test", predictions, voc, "--out", archive)

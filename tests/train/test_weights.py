@@ -35,7 +35,7 @@ def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, wrapper):
         assert all(torch.equal(found[key], value) for key, value in STATE.items())
 
 
-def test_wrappers_of_parallel_training_are_taken_off(tmp_path):
+def test_wrappers_of_parallel_training_are_removed(tmp_path):
     torch.save({"module.conv.bias": STATE["conv.bias"]}, tmp_path / "x.pth")
     assert list(read_weights(str(tmp_path / "x.pth"))) == ["conv.bias"]
 
@@ -50,8 +50,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "x.pth")
     torch.save({"state_dict": STATE, "extra": Trap()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("x.pth", "old.pth"):
-        said = rf"{name}' holds more than weights \(posix\.mkdir\), and reading it would run code.*safetensors"
-        with pytest.raises(WeightsError, match=said):
+        expected = rf"{name}' holds more than weights \(posix\.mkdir\), and reading it would run code.*safetensors"
+        with pytest.raises(WeightsError, match=expected):
             read_weights(str(tmp_path / name))
     assert not trap.exists()
     pickle.loads((lambda buffer: (pickle.dump(Trap(), buffer), buffer.getvalue())[1])(io.BytesIO()))
@@ -60,7 +60,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut", bytes(range(256)), pickle.dumps({"a": 1})])
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_what_is_no_checkpoint_is_named_and_never_said_to_run_code(tmp_path, name, content):
+def test_other_files_are_named_and_not_called_unsafe(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=re.escape(name)) as caught:
         read_weights(str(tmp_path / name))
@@ -69,7 +69,7 @@ def test_what_is_no_checkpoint_is_named_and_never_said_to_run_code(tmp_path, nam
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6, 0.99])
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_a_cut_off_checkpoint_is_named(tmp_path, is_zip, share):
+def test_a_truncated_checkpoint_is_named(tmp_path, is_zip, share):
     torch.save({"weight": torch.ones(3000)}, tmp_path / "x.pth", _use_new_zipfile_serialization=is_zip)
     data = (tmp_path / "x.pth").read_bytes()
     (tmp_path / "x.pth").write_bytes(data[: int(len(data) * share)])
@@ -77,7 +77,7 @@ def test_a_cut_off_checkpoint_is_named(tmp_path, is_zip, share):
         read_weights(str(tmp_path / "x.pth"))
 
 
-def test_last_checkpoint_is_followed_also_where_its_folder_was_moved(tmp_path):
+def test_last_checkpoint_is_followed_in_a_moved_folder(tmp_path):
     torch.save(STATE, tmp_path / "iter_9.pth")
     for named in (tmp_path / "iter_9.pth", "/elsewhere/work/iter_9.pth", "iter_9.pth"):
         (tmp_path / "last_checkpoint").write_text(f"{named}\n")
@@ -96,7 +96,7 @@ def test_a_missing_file_and_one_without_a_state_dict(tmp_path):
         read_weights(str(tmp_path / "x.pth"))
 
 
-def test_weights_that_cannot_be_fetched_say_what_to_do(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_get_a_hint(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match=r"`init` PATH/resnet101-63fe2227\.pth"):
         read_weights("http://127.0.0.1:9/resnet101-63fe2227.pth")
@@ -139,7 +139,7 @@ def test_deeplab_pytorch_names_become_those_of_a_resnet(tmp_path):
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
 
 
-def test_trained_weights_must_be_the_whole_model(tmp_path):
+def test_trained_weights_must_be_the_complete_model(tmp_path):
     torch.manual_seed(0)
     model, trained = Segmenter(), Segmenter()
     path = str(tmp_path / "x.pth")
@@ -154,7 +154,7 @@ def test_trained_weights_must_be_the_whole_model(tmp_path):
         load_trained(model, read_trained(path))
 
 
-def test_initial_weights_are_a_backbone_with_anything_besides_or_a_segmenter(tmp_path):
+def test_initial_weights_hold_a_backbone_or_a_segmenter(tmp_path):
     path = str(tmp_path / "x.pth")
     backbone = {name: value for name, value in Segmenter().backbone.state_dict().items() if "num_batches" not in name}
     torch.save({**backbone, "fc.weight": torch.ones(3)}, path)

@@ -24,6 +24,7 @@ class ShardDataset(Dataset):
         vocabulary: a shipped vocabulary's name, such as `voc`, or a YAML file.
         pipeline: configs of transforms, `LoadShardSample` first.
         test_mode: taken because MMSegmentation's loaders give it; a sample that cannot be read is an error in any mode.
+        leave_out: share of the images to leave out, those of the least confident masks; 0 keeps all.
 
     Raises:
         ShardError: if there are no shards, or they are compressed, damaged, hold CAMs, or are of other classes.
@@ -35,9 +36,10 @@ class ShardDataset(Dataset):
         vocabulary: str,
         pipeline: Sequence[dict[str, Any] | Callable] = (),
         test_mode: bool = False,
+        leave_out: float = 0.0,
     ) -> None:
         self.shards, self.test_mode, self.vocabulary = shards, test_mode, load_vocabulary(vocabulary)
-        self.samples = dataset.ShardDataset(shards, vocabulary)
+        self.samples = dataset.ShardDataset(shards, vocabulary, leave_out=leave_out)
         check_vocabulary(self.samples.paths, self.vocabulary)
         if self.samples.holds_cams:
             raise ShardError(
