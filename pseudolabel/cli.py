@@ -168,7 +168,8 @@ def correct(out: str, *, masks: str) -> int:
 
     Args:
         out: output folder of a run, such as runs/voc.
-        masks: a folder of PNGs (palette or grey, values are the run's class indices), or COCO's or Label Studio's JSON.
+        masks: a folder of PNGs (palette or grey, values are the run's class indices), or of CVAT's "Segmentation mask
+            1.1", or COCO's or Label Studio's JSON.
     """
     from pseudolabel.stages.correct import correct as run
 

@@ -1,5 +1,6 @@
-"""Masks that people made or corrected: PNG files, COCO's JSON, or Label Studio's JSON with brush strokes."""
+"""Masks that people made or corrected: PNG files, CVAT's too, COCO's JSON, or Label Studio's with brush strokes."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from pseudolabel.errors import SampleError, SourceError
 from pseudolabel.io.files import Location, is_file, is_folder, join, read_bytes, read_text
-from pseudolabel.io.images import read_mask
+from pseudolabel.io.images import decode_image, read_mask
 from pseudolabel.io.json_text import decode_json
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.walk import find_files
@@ -22,6 +23,8 @@ from pseudolabel.sources.coco_object import draw_objects
 from pseudolabel.vocabulary import Vocabulary
 
 _HINT = "give a folder of PNG masks, COCO's JSON, or Label Studio's JSON"
+_LABEL_MAP, _CLASS_MASKS, _NO_CLASS_MASK = "labelmap.txt", "SegmentationClass/", "outside of SegmentationClass"
+_LABEL_LINE = re.compile(r"(.+?):(\d{1,3},\d{1,3},\d{1,3}):.*")
 _CLASS, _SIZE, _BAD = "unknown_class", "size_mismatch", "unreadable"
 
 Read = Callable[[tuple[int, int]], np.ndarray]
@@ -51,6 +54,8 @@ def open_people_masks(path: str, vocabulary: Vocabulary) -> PeopleMasks:
         found, left_out = [path], LeftOut()
     elif is_folder(path):
         names, left_out = find_files(path, ".png")
+        if is_file(join(path, _LABEL_MAP)):
+            return _from_cvat(path, names, left_out, vocabulary)
         if names:
             read = partial(_read_png, vocabulary=vocabulary)
             return PeopleMasks({name: partial(read, join(path, name)) for name in names}, left_out)
@@ -92,6 +97,36 @@ def _read_png(path: str, size: tuple[int, int], vocabulary: Vocabulary) -> np.nd
     return labels
 
 
+def _from_cvat(path: str, names: Sequence[str], left_out: LeftOut, vocabulary: Vocabulary) -> PeopleMasks:
+    """CVAT's "Segmentation mask 1.1": masks in the colours that `labelmap.txt` lists."""
+    colours: dict[int, str] = {}
+    text = read_text(join(path, _LABEL_MAP), _HINT)
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            found = _LABEL_LINE.fullmatch(line)
+            if found is None:
+                raise SourceError(f"'{join(path, _LABEL_MAP)}' has the line {line!r:.80}, not 'label:red,green,blue::'")
+            red, green, blue = (int(part) for part in found[2].split(","))
+            colours[red << 16 | green << 8 | blue] = found[1]
+    classes = [name for name in names if name.startswith(_CLASS_MASKS)]
+    left_out += LeftOut({_NO_CLASS_MASK: len(names) - len(classes)} if len(names) > len(classes) else {})
+    read = partial(_read_coloured, colours=colours, vocabulary=vocabulary)
+    return PeopleMasks({name.removeprefix(_CLASS_MASKS): partial(read, join(path, name)) for name in classes}, left_out)
+
+
+def _read_coloured(path: str, size: tuple[int, int], colours: dict[int, str], vocabulary: Vocabulary) -> np.ndarray:
+    origin = f"'{path}'"
+    image = np.asarray(decode_image(read_bytes(Location(path)), origin, max(1, size[0] * size[1]))[0]).astype(np.int32)
+    _check_size(image.shape[:2], size, origin)
+    packed = image[..., 0] << 16 | image[..., 1] << 8 | image[..., 2]
+    labels = np.full(size, BACKGROUND, np.uint8)
+    for colour in np.unique(packed).tolist():
+        if colour not in colours:
+            raise SampleError(_CLASS, f"{origin}: the colour #{colour:06x} is not in {_LABEL_MAP}")
+        labels[packed == colour] = _label(colours[colour], origin, vocabulary)
+    return labels
+
+
 def _read_coco(
     image: CocoImage, categories: dict[str, str], path: str, vocabulary: Vocabulary, size: tuple[int, int]
 ) -> np.ndarray:
@@ -103,7 +138,8 @@ def _read_coco(
         raise SampleError("empty", f"{origin}: no object; give a PNG for an image of background alone")
     if any(one.outline is None for one in image.objects):
         raise SampleError(_BAD, f"{origin}: an object without a valid outline")
-    objects = [(_label(categories[one.category], origin, vocabulary), one.crowd, one.outline) for one in image.objects]
+    # CVAT writes iscrowd 1 for every brush stroke; what a person drew is of its class.
+    objects = [(_label(categories[one.category], origin, vocabulary), False, one.outline) for one in image.objects]
     try:
         return draw_objects(objects, *size)
     except ValueError as error:
@@ -162,9 +198,10 @@ def _read_strokes(
 
 
 def _label(name: str, origin: str, vocabulary: Vocabulary) -> int:
+    """The label of a class, or of `background` and `ignore`, which our exports may name as well."""
     index = vocabulary.find(name)
-    if index is None and name.casefold() == vocabulary.names[BACKGROUND]:
-        return BACKGROUND
+    if index is None and name.casefold() in (vocabulary.names[BACKGROUND], "ignore"):
+        return IGNORE if name.casefold() == "ignore" else BACKGROUND
     if index is None:
         raise SampleError(_CLASS, f"{origin}: '{name}' is none of the run's classes ({vocabulary.listed})")
     return index

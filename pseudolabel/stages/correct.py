@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ class Corrected:
         return [*lines, escaped(f"{last} -> {self.out}")]
 
 
-def correct(out: str, masks: str) -> Corrected:
+def correct(out: str | os.PathLike[str], masks: str | os.PathLike[str]) -> Corrected:
     """Put people's masks in the place of the machine's, by key.
 
     They are kept in `OUT/corrections` and put in place again whenever masks are written to `OUT/masks`. JSON members
@@ -81,14 +82,15 @@ def correct(out: str, masks: str) -> Corrected:
 
     Args:
         out: output folder of a run whose masks are complete.
-        masks: a folder of PNGs named as the images or their keys, COCO's JSON, or Label Studio's JSON.
+        masks: a folder of PNGs named as the images or their keys, CVAT's "Segmentation mask 1.1", COCO's JSON, or Label
+            Studio's JSON; docs/correct.md.
 
     Raises:
         ShardError: if the masks are not complete, or do not tell their classes.
         SourceError: if there are no people's masks, or they cannot be read.
         OutputError: if another run is at work there, or a shard was changed by hand.
     """
-    folder = Folder(out) / KIND
+    folder, masks = Folder(os.fspath(out)) / KIND, os.fspath(masks)
     ledger = Ledger(folder, KIND)
     entries, names = _finished(ledger)
     vocabulary = vocabulary_of(names[1:])

@@ -3,6 +3,7 @@
 They start worker processes, so scripts must call them below `if __name__ == "__main__":`.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +54,12 @@ def generate(config: Config, overrides: Overrides | None = None, *, retry_failed
 
 
 def import_cams(
-    config: Config, overrides: Overrides | None = None, *, folder: str, format: CamFormat, retry_failed: bool = False
+    config: Config,
+    overrides: Overrides | None = None,
+    *,
+    folder: str | os.PathLike[str],
+    format: CamFormat,
+    retry_failed: bool = False,
 ) -> Summary | None:
     """Write score maps of another program as CAM shards in `out`/cams, which all other stages take as ours.
 
@@ -70,17 +76,17 @@ def import_cams(
     Raises:
         UserError: if the data or the output folder cannot be used; the message gives the fix.
     """
-    return import_files(open_experiment(config, overrides), current_rank(), folder, format, retry_failed)
+    return import_files(open_experiment(config, overrides), current_rank(), os.fspath(folder), format, retry_failed)
 
 
 def import_masks(
-    config: Config, overrides: Overrides | None = None, *, folder: str, retry_failed: bool = False
+    config: Config, overrides: Overrides | None = None, *, folder: str | os.PathLike[str], retry_failed: bool = False
 ) -> Summary | None:
     """Write PNG masks of another program, palette or grey, as mask shards in `out`/masks.
 
     Arguments, result and errors are those of `import_cams`.
     """
-    return import_files(open_experiment(config, overrides), current_rank(), folder, "masks", retry_failed)
+    return import_files(open_experiment(config, overrides), current_rank(), os.fspath(folder), "masks", retry_failed)
 
 
 def evaluate(

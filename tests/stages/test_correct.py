@@ -75,8 +75,8 @@ def as_coco(folder: Path, people: Masks, outline: Callable[[np.ndarray, int], An
     ]
     annotations = [
         {
-            "id": 9 * number + label,
             "image_id": number,
+            "iscrowd": label - 1,  # 1 for what was drawn with CVAT's brush
             "category_id": 70 + label,
             "segmentation": outline(labels, label),
         }
@@ -348,6 +348,23 @@ def test_what_is_no_run_or_no_mask(masks: Path, tmp_path: Path) -> None:
         pl.correct(str(masks.parent), str(tmp_path / "x.json"))
 
 
+def test_colours_that_do_not_fit(masks: Path, tmp_path: Path) -> None:
+    keys = sorted(samples(masks))
+    folder = tmp_path / "SegmentationClass"
+    folder.mkdir()
+    Image.new("RGB", (128, 128), (1, 2, 3)).save(folder / f"{keys[0]}.png")
+    Image.new("RGB", (128, 128), (4, 5, 6)).save(folder / f"{keys[1]}.png")
+    Image.new("RGB", (128, 120), (4, 5, 6)).save(folder / f"{keys[2]}.png")
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nunicorn:4,5,6::\n")
+    result = pl.correct(masks.parent, tmp_path)
+    assert [one.status for one in result.refused] == ["unknown_class", "unknown_class", "size_mismatch"]
+    assert "#010203" in result.refused[0].message
+    assert "'unicorn'" in result.refused[1].message
+    (tmp_path / "labelmap.txt").write_text("unicorn\n")
+    with pytest.raises(SourceError, match="the line 'unicorn'"):
+        pl.correct(masks.parent, tmp_path)
+
+
 def test_a_shard_changed_by_hand_is_kept(masks: Path, tmp_path: Path) -> None:
     shard, people = masks / "masks-000000.tar", as_png(tmp_path / "people", drawn(masks, 1))
     changed = bytearray(shard.read_bytes())
@@ -387,6 +404,24 @@ def paint_pngs(folder: Path) -> tuple[Path, Masks]:
     return folder / "masks", people
 
 
+def paint_cvat(folder: Path) -> tuple[Path, Masks]:
+    """With the colours of `labelmap.txt`; SegmentationObject stays, as it is not read."""
+    lines = [line.split(":") for line in (folder / "labelmap.txt").read_text().splitlines()[1:]]
+    colours = {name: tuple(map(int, colour.split(","))) for name, colour, *_ in lines}
+    people = {}
+    for path in sorted((folder / "SegmentationClass").glob("*.png")):
+        image = np.array(Image.open(path).convert("RGB"))
+        image[:9, :9] = colours[SHAPES.names[2]]
+        Image.fromarray(image).save(path)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        for name, colour in colours.items():
+            label = {"background": 0, "ignore": IGNORE}.get(name)
+            label = SHAPES.index(name) if label is None else label
+            labels[(image == colour).all(-1)] = label
+        people[path.stem] = labels
+    return folder, people
+
+
 def paint_coco(folder: Path) -> tuple[Path, Masks]:
     path = folder / "annotations" / "instances.json"
     content, people = json.loads(path.read_text()), {}
@@ -424,12 +459,13 @@ def paint_label_studio(folder: Path) -> tuple[Path, Masks]:
 
 
 @pytest.mark.parametrize(
-    ("to", "paint"), [("png", paint_pngs), ("coco", paint_coco), ("labelstudio", paint_label_studio)]
+    ("to", "paint"),
+    [("png", paint_pngs), ("cvat", paint_cvat), ("coco", paint_coco), ("labelstudio", paint_label_studio)],
 )
 def test_the_least_sure_masks_go_out_and_come_back(
     to: Any, paint: Callable[[Path], tuple[Path, Masks]], masks: Path, tmp_path: Path
 ) -> None:
-    pl.export(masks.parent, to=to, folder=tmp_path / "people", worst=3)
+    pl.export(masks.parent, to=to, folder=tmp_path / "people", worst=3, ignore=IGNORE if to == "cvat" else None)
     given, people = paint(tmp_path / "people")
     assert len(people) == 3
     before = read_masks(masks)
