@@ -29,7 +29,7 @@ from pseudolabel.stages.import_files import import_files
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
 from pseudolabel.vocabulary import load_vocabulary
-from tests.e2e.commands import call, expect, failures, samples
+from tests.e2e.commands import call, expect, failures, samples, shards, succeed
 
 VOC = load_vocabulary("voc")
 Cams = dict[str, tuple[tuple[int, ...], np.ndarray]]
@@ -212,14 +212,14 @@ def test_changed_files_are_imported_again(
 ) -> None:
     folder, cams = shapes_cams
     pl.import_cams(experiment, folder=str(folder), format="npy")
-    shards = Path(experiment.out, "cams")
-    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in shards.glob("*.tar")}
+    out = Path(experiment.out, "cams")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*.tar")}
     key = min(cams)
     as_seam(folder, key, cams[key][0], cams[key][1] / 2)
     pl.import_cams(experiment, folder=str(folder), format="npy")
-    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in shards.glob("*.tar")}
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*.tar")}
     assert [name for name in after if after[name] != before[name]] == ["cams-000000.tar"]
-    assert verify(Folder(str(shards))) == []
+    assert verify(Folder(str(out))) == []
     (folder / f"{key}.npz").write_bytes(b"")
     with pytest.raises(OutputError, match="format: npy -> npz"):
         pl.import_cams(experiment, folder=str(folder), format="npz")
@@ -318,6 +318,10 @@ def test_commands(experiment: Experiment, shapes_cams: tuple[Path, Cams], tmp_pa
     expect(0, call("evaluate", "cams", *data, "--out", out))
     for kind in ("cams", "masks"):
         expect(0, call("verify", out / kind))
+    together = ["--work.unit", "1", *data]
+    for ranks in (0, 2):
+        succeed("import-cams", folder, "--format", "npy", *together, "--out", tmp_path / f"by-{ranks}", ranks=ranks)
+    assert shards(tmp_path / "by-0" / "cams") == shards(tmp_path / "by-2" / "cams")
     truth = Path(experiment.source.path, "SegmentationClass")
     expect(0, call("import-masks", truth, *data, "--out", tmp_path / "masks"))
     outcome = expect(0, call("export-cams", out / "cams", "--to", tmp_path / "npy"))
