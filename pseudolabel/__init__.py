@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pseudolabel.methods.registry import register as register_method
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
     from pseudolabel.shards.dataset import ShardDataset
-    from pseudolabel.stages.functions import cams, evaluate, generate
+    from pseudolabel.stages.correct import correct
+    from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
     from pseudolabel.stages.refine_image import refine
@@ -67,9 +68,12 @@ __all__ = [
     "VocabularyError",
     "__version__",
     "cams",
+    "correct",
     "evaluate",
     "export",
     "generate",
+    "import_cams",
+    "import_masks",
     "load_model",
     "load_plugins",
     "open_experiment",
@@ -86,9 +90,10 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
+    "stages.correct": ("correct",),
+    "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks"),
     "exports.export": ("export",),
     "exports.push": ("push",),
-    "stages.functions": ("cams", "evaluate", "generate"),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),
     "stages.refine_image": ("refine",),

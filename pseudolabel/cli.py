@@ -13,6 +13,7 @@ from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind, Order
+from pseudolabel.sources.cam_files import CamFormat
 
 if TYPE_CHECKING:
     from pseudolabel.runtime.rank import Rank
@@ -113,6 +114,66 @@ def generate(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -
     # The masks' summary counts the CAMs' failures, too. A status other than 0 makes the launcher end all other ranks,
     # so only the rank that ends last gives it.
     return [report(summary) for summary in run(experiment, rank, retry_failed)][-1]
+
+
+def import_cams(experiment: Experiment, folder: str, *, format: CamFormat, retry_failed: bool = False) -> int:
+    """Write score maps of another program as CAM shards in OUT/cams, for refine, evaluate and the others.
+
+    For example: pseudolabel import-cams irn/cam --format npy --source.path VOC2012 --out runs/irn
+
+    The source lists the images and their labels; a file is named as its image. Values must be in [0, 1]; they are never
+    scaled again. The same command resumes a run that was stopped, and takes files that have changed again.
+
+    Args:
+        folder: of the files.
+        format: `npy` are dictionaries as of IRNet, SEAM, MCTformer and CLIP-ES, or arrays; `png` 8-bit grey images
+            KEY/CLASS.png; `npz` the files in our own shards.
+        retry_failed: also retry the failed samples of finished shards.
+    """
+    from pseudolabel.stages.functions import import_cams as run
+
+    return report(run(experiment, folder=folder, format=format, retry_failed=retry_failed))
+
+
+def import_masks(experiment: Experiment, folder: str, retry_failed: bool = False) -> int:
+    """Write PNG masks of another program, palette or grey, as mask shards in OUT/masks, for evaluate, train and others.
+
+    Args:
+        folder: of the masks, named as the images.
+        retry_failed: also retry the failed samples of finished shards.
+    """
+    from pseudolabel.stages.functions import import_masks as run
+
+    return report(run(experiment, folder=folder, retry_failed=retry_failed))
+
+
+def export_cams(folder: str, *, to: str) -> int:
+    """Write CAM shards as NumPy dictionaries that IRNet's scripts read, TO/KEY.npy.
+
+    Args:
+        folder: of CAM shards, such as runs/voc/cams.
+        to: folder to write; files that this package did not write are kept.
+    """
+    from pseudolabel.stages.export_cams import export_cams as run
+
+    print(f"{run(folder, to):,} files -> {to}")
+    return 0
+
+
+def correct(out: str, *, masks: str) -> int:
+    """Put masks that people made or corrected in the place of those in OUT/masks, by key.
+
+    They are marked as `source: human`, and stay when masks are refined again. What is of another size, class or key is
+    listed and not applied; the exit status is then 3.
+
+    Args:
+        out: output folder of a run, such as runs/voc.
+        masks: a folder of PNGs (palette or grey, values are the run's class indices), or of CVAT's "Segmentation mask
+            1.1", or COCO's or Label Studio's JSON.
+    """
+    from pseudolabel.stages.correct import correct as run
+
+    return report(run(out, masks))
 
 
 def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str = "") -> int:
@@ -363,6 +424,7 @@ _RESUME = "what is finished is kept; the same command resumes the work"
 _TRAINING = "checkpoints are kept; the same command with --resume continues from the newest"
 _DATA = ("vocabulary", "source")
 _LABEL = ("out", *_DATA, "model", "method", "captions.source", "work")
+_IMPORT = ("out", *_DATA, "work.unit", "work.loaders")
 _CAPTIONER = tuple(f"captions.{name}" for name in ("model", "max_new_tokens", "max_length", "beams", "batch"))
 COMMANDS = {
     "shapes": Command(shapes, is_single_process=True),
@@ -371,6 +433,10 @@ COMMANDS = {
     "cams": Command(cams, _LABEL, interrupted=_RESUME),
     "refine": Command(refine, ("out", "work.workers", "crf"), interrupted=_RESUME),
     "generate": Command(generate, (*_LABEL, "crf"), interrupted=_RESUME),
+    "import-cams": Command(import_cams, _IMPORT, interrupted=_RESUME),
+    "import-masks": Command(import_masks, _IMPORT, interrupted=_RESUME),
+    "export-cams": Command(export_cams, is_single_process=True, interrupted=_RESUME),
+    "correct": Command(correct, is_single_process=True, interrupted=_RESUME),
     "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(

@@ -77,12 +77,14 @@ class ScoreMaps:
         maps: float16 (C, h, w) at the attention's resolution, stretched to [0, 1] so that float16 holds them well.
             They are min-max scaled again once they are at image size (`pseudolabel.score_maps.at_image_size`).
         size: (height, width) of the image.
+        final: whether the maps are scores already, in [0, 1], which are enlarged and never scaled again.
     """
 
     key: str
     classes: tuple[int, ...]
     maps: np.ndarray
     size: tuple[int, int]
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,24 @@ from pseudolabel.records import BACKGROUND
 CONSTANT_SPAN = 1e-6
 
 
-def at_image_size(maps: torch.Tensor | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def at_image_size(maps: torch.Tensor | np.ndarray, size: tuple[int, int], final: bool = False) -> np.ndarray:
     """Enlarge maps bilinearly (corners not aligned) to the image's size, then scale each class to [0, 1].
 
     Args:
         maps: floating (C, h, w); C may be 0.
         size: (height, width) of the image.
+        final: whether the maps are in [0, 1] already and must not be scaled, such as those of `import-cams`.
 
     Returns:
-        float32 (C, height, width) in [0, 1]; each class has smallest value 0 and largest 1; a constant map is all 0.
+        float32 (C, height, width) in [0, 1]; unless `final`, each class has smallest value 0 and largest 1, and a
+        constant map is all 0.
 
     Raises:
         ValueError: if the maps are not (C, h, w) or hold a value that is not finite.
     """
     tensor = torch.as_tensor(maps)
     check_maps(tensor)
-    return enlarge(tensor, size).cpu().numpy()
+    return enlarge(tensor, size, final).cpu().numpy()
 
 
 def check_maps(maps: torch.Tensor) -> None:
@@ -37,11 +39,12 @@ def check_maps(maps: torch.Tensor) -> None:
         raise ValueError("maps hold values that are not finite")
 
 
-def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def enlarge(maps: torch.Tensor, size: tuple[int, int], final: bool = False) -> torch.Tensor:
     """`at_image_size` of maps that are in order, on their own device: float32 (C, height, width)."""
     if len(maps) == 0:
         return torch.zeros((0, *size), device=maps.device)
-    return min_max(F.interpolate(maps.float()[None], size=size, mode="bilinear", align_corners=False)[0])
+    enlarged = F.interpolate(maps.float()[None], size=size, mode="bilinear", align_corners=False)[0]
+    return enlarged.clamp(0, 1) if final else min_max(enlarged)  # interpolating may leave [0, 1] by one rounding
 
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:

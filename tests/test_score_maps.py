@@ -35,6 +35,17 @@ def test_the_range_is_computed_after_enlarging():
     np.testing.assert_array_equal(result, [[[1, 0], [0, 0]]])
 
 
+@pytest.mark.parametrize("size", [(8, 8), (37, 50), (5, 3)])
+def test_final_maps_are_enlarged_and_not_scaled(size):
+    maps = np.random.default_rng(0).uniform(0.2, 0.6, (3, 8, 8)).astype(np.float16)
+    maps[0] = 1
+    result = at_image_size(maps, size, final=True)
+    assert result.max() == 1  # as a probability; DenseCRF refuses more
+    for one_map, found in zip(maps, result, strict=True):
+        np.testing.assert_allclose(found, enlarge(one_map.astype(float), size), atol=2e-6)
+    np.testing.assert_array_equal(at_image_size(maps, (8, 8), final=True), maps)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, -7.1, 60000.0, 6e-8])
 def test_constant_map_becomes_zeros(value):
     maps = np.stack([np.full((7, 9), value, np.float16), np.arange(63, dtype=np.float16).reshape(7, 9)])

@@ -129,6 +129,19 @@ def read_mask(data: bytes, origin: str, max_pixels: int | None = None) -> np.nda
     return labels.astype(np.uint8)
 
 
+def read_grey(data: bytes, origin: str) -> np.ndarray:
+    """Decode an 8-bit grey PNG without a palette: uint8 (H, W).
+
+    Raises:
+        SampleError: `unreadable` or `truncated`.
+    """
+    with _STRICT_PILLOW, decoding(origin):
+        image = _open(data, ("PNG",), origin, None)
+        if image.mode != "L" or _grey_depth(image, data) != 8:
+            raise SampleError("unreadable", f"{origin}: an 8-bit grey PNG is needed; this one has mode {image.mode}")
+        return np.asarray(image)
+
+
 def _grey_depth(image: Image.Image, data: bytes) -> int:
     """Bits per grey value of a PNG or TIFF file; 0 for other images."""
     if image.format == "PNG" and data[_PNG_COLOUR_TYPE] == _PNG_GREY:

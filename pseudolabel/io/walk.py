@@ -52,8 +52,7 @@ def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
         PathError: if the folder cannot be listed.
     """
     fs, base = open_filesystem(root)
-    apart = open_filesystem(outside)[1] if outside else ""
-    files = _local_files(base, apart) if isinstance(fs, LocalFileSystem) else _remote_files(fs, base, apart)
+    files = _files(root, outside)
     images: list[str] = []
     unknown: list[str] = []
     reasons: Counter[str] = Counter()
@@ -79,6 +78,34 @@ def find_images(root: str, outside: str = "") -> tuple[list[str], LeftOut]:
         else:
             suffixes[HEIF_SUFFIXES[0] if is_heif(head) else _suffix(name)] += 1
     return sorted(images), LeftOut(reasons + _suffix_reasons(suffixes))
+
+
+def find_files(root: str, suffix: str) -> tuple[list[str], LeftOut]:
+    """List the files with a suffix below a folder, and count all other files, as `find_images` does.
+
+    Raises:
+        PathError: if the folder cannot be listed.
+    """
+    found: list[str] = []
+    reasons: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
+    try:
+        for name, reason in _files(root):
+            if reason:
+                reasons[reason] += 1
+            elif _suffix(name) == suffix:
+                found.append(name)
+            else:
+                suffixes[_suffix(name)] += 1
+    except OSError as error:
+        raise PathError(f"folder '{root}' cannot be listed: {error}") from error
+    return sorted(found), LeftOut(reasons + _suffix_reasons(suffixes))
+
+
+def _files(root: str, outside: str = "") -> Iterator[_File]:
+    fs, base = open_filesystem(root)
+    apart = open_filesystem(outside)[1] if outside else ""
+    return _local_files(base, apart) if isinstance(fs, LocalFileSystem) else _remote_files(fs, base, apart)
 
 
 def _local_files(root: str, outside: str) -> Iterator[_File]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,13 +128,14 @@ def read_run(folder: Folder) -> dict[str, Any]:
 
 
 def _from_run(run: dict[str, Any], origin: str) -> RecordedClasses | None:
-    settings, about = run["settings"], run.get("about", {})
-    settings, about = (
-        settings.get("cams", settings),
-        about.get("cams", about),
-    )  # refined masks carry those of their maps
-    vocabulary = settings.get("vocabulary") or {}
-    return RecordedClasses(origin, about.get("vocabulary", ""), tuple(vocabulary.get("names", ())))
+    about = run.get("about", {})
+    return RecordedClasses(origin, about.get("cams", about).get("vocabulary", ""), class_names(run["settings"]))
+
+
+def class_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a run's classes by label, from its settings; empty if they do not tell."""
+    own = settings.get("cams", settings)  # refined masks carry the settings of their maps
+    return tuple((own.get("vocabulary") or {}).get("names", ()))
 
 
 def _from_labels(names: dict[str, str], origin: str) -> RecordedClasses:

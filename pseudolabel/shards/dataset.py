@@ -25,6 +25,7 @@ from pseudolabel.shards.classes import recorded_classes
 from pseudolabel.shards.confident import most_confident
 from pseudolabel.shards.find import find_shards, folder_of, hint, warn_if_unfinished
 from pseudolabel.shards.index import Stamp, load_index
+from pseudolabel.shards.sample import are_final
 from pseudolabel.vocabulary import load_vocabulary
 
 OPEN_SHARDS = 128  # per process; each takes two of the 1024 descriptors that a process usually may have
@@ -135,7 +136,8 @@ class ShardDataset(Dataset[Any]):
         if self.holds_cams:
             with np.load(io.BytesIO(raw.target), allow_pickle=False) as arrays:
                 labels = arrays["classes"].tolist()
-                item["scores"] = torch.from_numpy(at_image_size(arrays["maps"], image.shape[:2]))
+                scores = at_image_size(arrays["maps"], image.shape[:2], are_final(arrays))
+                item["scores"] = torch.from_numpy(scores)
         else:
             mask = read_mask(raw.target, "the mask")
             if mask.shape != image.shape[:2]:

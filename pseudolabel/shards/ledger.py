@@ -38,6 +38,7 @@ class LedgerEntry:
         fingerprint: of the run's settings; `inputs` tells the labels.
         seconds: how long the unit took.
         reopened: whether the failures are being tried again, so that the unit is not finished any more.
+        corrected: how many of the samples are people's masks.
     """
 
     unit: int
@@ -51,6 +52,7 @@ class LedgerEntry:
     fingerprint: str
     seconds: float
     reopened: bool = False
+    corrected: int = 0
 
     @classmethod
     def parse(cls, data: bytes) -> "LedgerEntry":
@@ -243,7 +245,9 @@ class Ledger:
         shards = [{"shard": e.shard, "samples": e.samples, "size": e.size, "sha256": e.sha256} for e in entries]
         statuses = dict(sum((Counter(entry.statuses) for entry in entries), Counter()))
         index = {"kind": self.kind, "fingerprint": fingerprint, "samples": sum(e.samples for e in entries)}
-        return encode_json({**index, "statuses": statuses, "shards": shards})
+        corrected = sum(entry.corrected for entry in entries)
+        counts = {"statuses": statuses, **({"corrected": corrected} if corrected else {})}
+        return encode_json({**index, **counts, "shards": shards})
 
 
 def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:

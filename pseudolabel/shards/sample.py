@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from zipfile import BadZipFile
@@ -44,7 +45,8 @@ def encode(sample: Sample, result: ScoreMaps | LabelMap, kind: str, vocabulary: 
 def encode_cams(sample: Sample, scores: ScoreMaps, vocabulary: Vocabulary) -> Members:
     """Members of a CAM shard."""
     buffer = io.BytesIO()
-    np.savez(buffer, maps=scores.maps, classes=np.array(scores.classes, np.int64))
+    final: dict[str, Any] = {"final": np.array(True)} if scores.final else {}
+    np.savez(buffer, maps=scores.maps, classes=np.array(scores.classes, np.int64), **final)
     names = [vocabulary.names[index] for index in scores.classes]
     fields = _describe(scores.key, scores.classes, names, scores.size)
     return {"jpg": encode_image(sample), "cam.npz": buffer.getvalue(), "json": encode_json(fields)}
@@ -70,12 +72,18 @@ def decode_cams(key: str, members: Members) -> CamSample:
         fields = json.loads(members["json"])
         with np.load(io.BytesIO(members["cam.npz"]), allow_pickle=False) as arrays:
             maps, classes = arrays["maps"], tuple(int(index) for index in arrays["classes"])
-        scores = ScoreMaps(key, classes, maps, (int(fields["height"]), int(fields["width"])))
+            final = are_final(arrays)
+        scores = ScoreMaps(key, classes, maps, (int(fields["height"]), int(fields["width"])), final)
     except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise SampleError(DAMAGED, f"sample '{key}': {error!r}") from error
     if maps.ndim != 3 or len(maps) != len(classes):
         raise SampleError(DAMAGED, f"sample '{key}': maps of shape {maps.shape} for {len(classes)} classes")
     return CamSample(members["jpg"], scores, fields)
+
+
+def are_final(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the maps of a `.cam.npz` are `ScoreMaps.final`."""
+    return "final" in arrays and bool(arrays["final"])
 
 
 def encode_mask(jpeg: bytes, mask: LabelMap, fields: dict[str, Any]) -> Members:

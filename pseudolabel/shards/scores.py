@@ -20,16 +20,17 @@ log = logging.getLogger(__name__)
 
 SCORES = "scores.csv"
 _THREADS = 8  # read the JSON members; behind a URL waiting for them is all the time there is
-_OF_IMAGE = ("key", "height", "width", "ignored", "image_confidence")
+_OF_IMAGE = ("key", "height", "width", "ignored", "image_confidence", "source")
 _OF_CLASS = ("class", "name", "confidence", "unsure", "area", "pieces", "border")
 
 
 def write_scores(folder: Folder, entries: Sequence[LedgerEntry], file: BinaryIO) -> None:
     """Write the table of the shards of a folder, from the JSON members that `judge` filled.
 
-    Columns: `key`, `height`, `width`, `ignored` (share of pixels) and `image_confidence` of the image, then `class`,
-    `name`, `confidence`, `unsure`, `area`, `pieces` and `border` of background and each class; see
-    `pseudolabel.shards.confidence.judge`. Memory does not depend on the number of shards.
+    Columns: `key`, `height`, `width`, `ignored` (share of pixels), `image_confidence` and `source` (`machine`, or
+    `human` for a person's mask, whose confidence is 1) of the image, then `class`, `name`, `confidence`, `unsure`,
+    `area`, `pieces` and `border` of background and each class; see `pseudolabel.shards.confidence.judge`. Memory does
+    not depend on the number of shards.
     """
     file.write(_lines([(*_OF_IMAGE, *_OF_CLASS)]))
     names = [entry.shard for entry in entries]
@@ -49,7 +50,8 @@ def _rows(folder: Folder, shard: str) -> Iterator[list[Any]]:
         if "scores" not in fields:  # written by an earlier version
             continue
         named = dict(zip(fields["classes"], fields["names"], strict=True)) | {BACKGROUND: "background"}
-        image = [fields["key"], fields["height"], fields["width"], fields["ignored"], fields["confidence"]]
+        image = [*(fields[name] for name in ("key", "height", "width", "ignored", "confidence"))]
+        image.append(fields.get("source", "machine"))
         for row in fields["scores"]:
             values = row | {"name": named[row["class"]], "border": int(row["border"])}
             yield [*image, *(values[column] for column in _OF_CLASS)]

@@ -128,10 +128,6 @@ def _open_masks(
 class DrawnMasks:
     """Masks drawn from the outlines of objects.
 
-    COCO does not say which of two overlapping objects is in front. The one with fewer pixels lies on top (of equal
-    ones the later), so that no object hides a smaller one. A crowd, which is one rough outline around many objects, is
-    ignored (255) where no single object covers it.
-
     Attributes:
         path: of the annotations, for messages.
         drawings: by key the JSON of height, width, and label, crowd and outline of each object: bytes, which
@@ -154,14 +150,35 @@ class DrawnMasks:
         height, width, objects = cast("_Drawing", json.loads(drawing))
         check_size(width, height, origin, max_pixels)
         try:
-            shapes = [(crowd, rasterise(outline, height, width), label) for label, crowd, outline in objects]
+            return Mask(draw_objects(objects, height, width), origin)
         except ValueError as error:
             raise SampleError("unreadable", f"{origin}: {error}") from error
-        labels = np.full((height, width), BACKGROUND, np.uint8, order="F")  # as the shapes are
-        for crowd, shape, label in sorted(shapes, key=lambda item: (not item[0], -np.count_nonzero(item[1]))):
-            labels[shape] = IGNORE if crowd else label
-        return Mask(np.ascontiguousarray(labels), origin)
 
     def places(self, entry: Entry) -> list[str]:
         """The file that holds the outlines."""
         return [self.path]
+
+
+def draw_objects(objects: list[tuple[int, bool, Any]], height: int, width: int) -> np.ndarray:
+    """Draw the objects of an image.
+
+    COCO does not say which of two overlapping objects is in front. The one with fewer pixels lies on top (of equal
+    ones the later), so that no object hides a smaller one. A crowd, which is one rough outline around many objects, is
+    ignored (255) where no single object covers it.
+
+    Args:
+        objects: label, whether it is a crowd, and outline of each.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        uint8 (height, width).
+
+    Raises:
+        ValueError: if an outline is invalid.
+    """
+    shapes = [(crowd, rasterise(outline, height, width), label) for label, crowd, outline in objects]
+    labels = np.full((height, width), BACKGROUND, np.uint8, order="F")  # as the shapes are
+    for crowd, shape, label in sorted(shapes, key=lambda item: (not item[0], -np.count_nonzero(item[1]))):
+        labels[shape] = IGNORE if crowd else label
+    return np.ascontiguousarray(labels)

@@ -3,6 +3,7 @@
 They start worker processes, so scripts must call them below `if __name__ == "__main__":`.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.experiment_file import Config, open_experiment
 from pseudolabel.records import Kind
 from pseudolabel.runtime.rank import current_rank
+from pseudolabel.sources.cam_files import CamFormat
 from pseudolabel.stages.evaluate import evaluate as write_scores
 from pseudolabel.stages.generate import generate as write_cams_and_masks
+from pseudolabel.stages.import_files import import_files
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.method import produced_kind
 from pseudolabel.stages.summary import Summary
@@ -48,6 +51,42 @@ def generate(config: Config, overrides: Overrides | None = None, *, retry_failed
     Arguments, result and errors are those of `cams`.
     """
     return write_cams_and_masks(open_experiment(config, overrides), current_rank(), retry_failed)[-1]
+
+
+def import_cams(
+    config: Config,
+    overrides: Overrides | None = None,
+    *,
+    folder: str | os.PathLike[str],
+    format: CamFormat,
+    retry_failed: bool = False,
+) -> Summary | None:
+    """Write score maps of another program as CAM shards in `out`/cams, which all other stages take as ours.
+
+    Args:
+        config: as in `cams`; its source lists the images and their labels.
+        overrides: as in `cams`.
+        folder: of the files, named as the images or their keys; see docs/import.md.
+        format: `npy` dictionaries or arrays, `png`, or `npz` of our own shards.
+        retry_failed: also retry the failed samples of finished shards.
+
+    Returns:
+        The summary of the job; None in the processes that did not finish it.
+
+    Raises:
+        UserError: if the data or the output folder cannot be used; the message gives the fix.
+    """
+    return import_files(open_experiment(config, overrides), current_rank(), os.fspath(folder), format, retry_failed)
+
+
+def import_masks(
+    config: Config, overrides: Overrides | None = None, *, folder: str | os.PathLike[str], retry_failed: bool = False
+) -> Summary | None:
+    """Write PNG masks of another program, palette or grey, as mask shards in `out`/masks.
+
+    Arguments, result and errors are those of `import_cams`.
+    """
+    return import_files(open_experiment(config, overrides), current_rank(), os.fspath(folder), "masks", retry_failed)
 
 
 def evaluate(

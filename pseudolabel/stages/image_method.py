@@ -284,7 +284,7 @@ def result_of(found: tuple[Sample, Outcome] | SampleError, vocabulary: Vocabular
     if isinstance(outcome, ScoreMaps):
         assert vocabulary is not None
         names = {index: vocabulary.names[index] for index in outcome.classes}
-        scores = at_image_size(outcome.maps, outcome.size)
+        scores = at_image_size(outcome.maps, outcome.size, outcome.final)
         return Segmentation(sample.image, None, names, scores, classes=tuple(names.values()))
     labels = [int(label) for label in np.unique(outcome.labels) if label not in (BACKGROUND, IGNORE)]
     names = {label: f"region {label}" if vocabulary is None else vocabulary.names[label] for label in labels}

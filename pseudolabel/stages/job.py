@@ -21,6 +21,8 @@ from pseudolabel.io.tar import Members
 from pseudolabel.records import Failure
 from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.classes import class_names
+from pseudolabel.shards.corrections import Corrections, corrections_of
 from pseudolabel.shards.ledger import INDEX, NOTHING, SKIPPED, Ledger, LedgerEntry, entry_name, shard_name
 from pseudolabel.shards.others import SUMMARY, check_shard_folder
 from pseudolabel.shards.packing import TAR, DigestedFile, Packing
@@ -51,6 +53,8 @@ class Job(Generic[T]):
         packing: file format of the shards.
         left_out: files that the source left out, counted by reason, for the summary.
         claim: name of the file that decides which of several ranks writes the summary.
+        corrections: people's masks, which replace those that are to be written; None for shards without masks.
+        names: of the classes by label.
     """
 
     ledger: Ledger
@@ -62,6 +66,8 @@ class Job(Generic[T]):
     packing: Packing = TAR
     left_out: LeftOut = field(default_factory=LeftOut)
     claim: str = ""
+    corrections: Corrections | None = None
+    names: Sequence[str] = ()
     started: float = field(default_factory=time.monotonic)
     _stored: dict[int, LedgerEntry] = field(default_factory=dict)  # every entry read so far
     _done: dict[int, Unit[T]] = field(default_factory=dict)
@@ -121,6 +127,9 @@ class Job(Generic[T]):
         """Write a unit's shard, then its ledger entry."""
         name = shard_name(self.ledger.kind, unit.number, self.packing.suffix)
         self._keep_changed(unit, name)
+        corrected = 0
+        if self.corrections is not None:
+            samples, corrected = self.corrections.apply(samples, self.names)
         with self.ledger.folder.write(name) as file:
             shard = DigestedFile(file)
             self.packing.write(cast(BinaryIO, shard), samples)
@@ -137,6 +146,7 @@ class Job(Generic[T]):
             inputs=self.inputs_of(unit, failed),
             fingerprint=self.fingerprint,
             seconds=round(time.monotonic() - began, 3),
+            corrected=corrected,
         )
         self.ledger.write(entry)
         self._note(unit, entry)
@@ -191,7 +201,7 @@ class Job(Generic[T]):
             return None
         if self.claim and not self.ledger.folder.claim(self.claim):
             return None  # another rank, which finished at the same time, writes them
-        self._write_index(entries)
+        write_index(self.ledger, entries, self.fingerprint)
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
         summary = Summary(
@@ -210,16 +220,17 @@ class Job(Generic[T]):
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary
 
-    def _write_index(self, entries: list[LedgerEntry]) -> None:
-        """Write the index, and before it the tables that belong to it where it is new or one of them is missing."""
-        folder, index = self.ledger.folder, self.ledger.index(entries, self.fingerprint)
-        is_new = not folder.exists(INDEX) or folder.read_bytes(INDEX) != index
-        for name, write_table in TABLES.get(self.ledger.kind, {}).items():
-            if is_new or not folder.exists(name):
-                with folder.write(name) as file:
-                    write_table(folder, entries, file)
-        if is_new:
-            folder.write_bytes(INDEX, index)
+
+def write_index(ledger: Ledger, entries: list[LedgerEntry], fingerprint: str) -> None:
+    """Write the index, and before it the tables that belong to it where it is new or one of them is missing."""
+    folder, index = ledger.folder, ledger.index(entries, fingerprint)
+    is_new = not folder.exists(INDEX) or folder.read_bytes(INDEX) != index
+    for name, write_table in TABLES.get(ledger.kind, {}).items():
+        if is_new or not folder.exists(name):
+            with folder.write(name) as file:
+                write_table(folder, entries, file)
+    if is_new:
+        folder.write_bytes(INDEX, index)
 
 
 @contextmanager
@@ -268,7 +279,11 @@ def open_job(
             rank.barrier()
         total = sum(len(unit.entries) for unit in units)
         with show_progress(kind, total, show=rank.is_main) as progress:
-            job = Job(ledger, units, inputs_of, fingerprint, rank, progress, packing, left_out, claim)
+            corrections = corrections_of(folder) if kind == "masks" else None
+            names = class_names(settings) if kind == "masks" else ()
+            job = Job(
+                ledger, units, inputs_of, fingerprint, rank, progress, packing, left_out, claim, corrections, names
+            )
             job.poll(0)
             progress.restart()
             yield job

@@ -58,7 +58,7 @@ def find_predictions(kind: Kind, folder: Folder, entries: Sequence[Entry]) -> Pr
             f"no {_WANTED[kind]} in '{folder.path}'; write them first, or name another folder with `predictions`"
         )
     left_out += LeftOut(Counter(_why_none(name) for name in set(images) - set(files)))
-    found, ambiguous = _match(files, entries)
+    found, ambiguous = match_files(files, entries)
     failures = {}
     for entry in entries:
         if names := ambiguous.get(entry.key):
@@ -72,8 +72,8 @@ def _why_none(name: str) -> str:
     return OVERLAY if name.lower().endswith(OVERLAY) else f".{name.rpartition('.')[2]}"
 
 
-def _match(files: Iterable[str], entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """The file of each key that has one, and the files of each key that has several."""
+def match_files(files: Iterable[str], entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The file of each key that has one, and the files of each key that has several; see `find_predictions`."""
     keys = {entry.key for entry in entries}
     exact: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}

@@ -68,7 +68,7 @@ def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
     maps, image = decoded.cams.scores, decoded.image
     try:
         with crf_failures(CPU):
-            decision = refine(image, at_image_size(maps.maps, maps.size), maps.classes, crf)
+            decision = refine(image, at_image_size(maps.maps, maps.size, maps.final), maps.classes, crf)
     except SampleError as error:
         return error
     return decoded.encode(decision)
@@ -176,7 +176,7 @@ class DeviceRefiner:
     def _decide_at_once(self, batch: Sequence[Decoded]) -> list[Decision[np.ndarray]]:
         cams = [sample.cams.scores for sample in batch]
         images = [self._upload(fed(sample.image, self.crf)) for sample in batch]
-        scores = [enlarge(self._upload(torch.from_numpy(own.maps)), own.size) for own in cams]
+        scores = [enlarge(self._upload(torch.from_numpy(own.maps)), own.size, own.final) for own in cams]
         decisions = label_images(images, scores, [own.classes for own in cams], self.crf, self.engine)
         return fetch(decisions)
 

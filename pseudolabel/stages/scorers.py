@@ -71,7 +71,7 @@ class CamScorer:
     def add(self, key: str, members: Members, truth: np.ndarray) -> None:
         scores = decode_cams(key, members).scores
         _check_size(key, scores.size, truth.shape)
-        self.counts.add(truth, at_image_size(scores.maps, scores.size), scores.classes)
+        self.counts.add(truth, at_image_size(scores.maps, scores.size, scores.final), scores.classes)
         self.true |= _labels(truth)
 
     def __iadd__(self, other: "CamScorer") -> Self:

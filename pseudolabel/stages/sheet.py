@@ -128,7 +128,8 @@ def _row(
     if kind == "cams":
         scores = decode_cams(key, members).scores
         labels = read_mask(mask["png"], key) if mask is not None else None
-        return ContactRow(key, image, scores.classes, at_image_size(scores.maps, scores.size), labels, truth)
+        maps = at_image_size(scores.maps, scores.size, scores.final)
+        return ContactRow(key, image, scores.classes, maps, labels, truth)
     labels = read_mask(members["png"], key)
     if kind == "segments":
         return ContactRow(key, image, (), segments=labels, truth=truth)

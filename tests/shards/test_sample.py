@@ -11,7 +11,7 @@ from pseudolabel.io.images import decode_image
 from pseudolabel.io.tar import Members
 from pseudolabel.records import EncodedImage, LabelMap, Sample, ScoreMaps
 from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, decode_cams, encode_cams, encode_image, encode_mask
-from pseudolabel.vocabulary import Vocabulary
+from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
 LARGE = 10**9
 
@@ -139,3 +139,12 @@ def test_mask_values_are_indices_not_grey() -> None:
     assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
     assert image.convert("RGB").getpixel((2, 1)) == (224, 224, 192)
     assert json.loads(members["json"]) == {**fields, "ignored": round(1 / 6, 6)}
+
+
+def test_final_maps_are_told_from_others() -> None:
+    sample = sample_of(photo("JPEG"))
+    maps = ScoreMaps("a", (8,), np.full((1, 2, 3), 0.5, np.float16), (8, 12))
+    plain, final = (encode_cams(sample, own, load_vocabulary("voc")) for own in (maps, replace(maps, final=True)))
+    assert not decode_cams("a", plain).scores.final
+    assert decode_cams("a", final).scores.final
+    assert {name: plain[name] == final[name] for name in plain} == {"jpg": True, "cam.npz": False, "json": True}

@@ -38,7 +38,7 @@ def test_one_row_per_image_and_class(tmp_path: Path) -> None:
     write_masks(tmp_path, [2, 0, 1], sample)
     found = rows(tmp_path)
     assert [(row["key"], row["class"]) for row in found] == [(name(n), c) for n in range(3) for c in "03"]
-    common = {"height": "4", "width": "5", "ignored": "0.0", "image_confidence": "0.75"}
+    common = {"height": "4", "width": "5", "ignored": "0.0", "image_confidence": "0.75", "source": "machine"}
     assert found[3] == {
         "key": name(1),
         **common,
