@@ -220,7 +220,15 @@ def test_commands_in_documents_have_existing_options(path: Path) -> None:
 
 # The command line itself; `watchdog`, which prints when nothing can be translated any more; `doctor`, which prints
 # commands; and a config of MMEngine, whose own parser takes an option.
-COMMAND_LINE = {"cli.py", "settings_parser.py", "command_line.py", "options.py", "config.py", "runtime/terminal.py"}
+COMMAND_LINE = {
+    "cli.py",
+    "cli_exchange.py",
+    "settings_parser.py",
+    "command_line.py",
+    "options.py",
+    "config.py",
+    "runtime/terminal.py",
+}
 WITH_OPTIONS = COMMAND_LINE | {"runtime/watchdog.py", "stages/doctor.py"}
 
 

@@ -84,7 +84,7 @@ class ExportFolder:
                 more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
                 raise NotOursError(
                     f"'{self.folder.path}' holds files that are of no export: {', '.join(map(repr, others[:NAMED]))}"
-                    f"{more}; choose another {OPTION}, which is new or empty"
+                    f"{more}; choose a new or empty {OPTION}"
                 )
             self._hidden.prepare()
             self._hidden.write_bytes(SETTINGS, encode_json(noted))

@@ -70,7 +70,7 @@ class Corrected:
         lines = [escaped(f"{one.key}: {one.status}: {one.message}") for one in self.refused]
         if self.left_out.total:
             lines.append(escaped(str(self.left_out)))
-        last = f"{len(self.keys):,} masks corrected, {len(self.refused):,} not applied; {self.shards:,} shards written"
+        last = f"{len(self.keys):,} masks corrected, {len(self.refused):,} not applied; shards written: {self.shards:,}"
         return [*lines, escaped(f"{last} -> {self.out}")]
 
 

@@ -140,7 +140,7 @@ def test_a_folder_with_other_files_is_refused(run: Path, tmp_path: Path) -> None
     (tmp_path / "mine" / "data.yaml").write_text("mine")
     refused = call("export", run, "--to", "png", "--out", tmp_path / "mine")
     assert refused.is_clean_error()
-    assert "'data.yaml'; choose another folder for the export" in refused.err
+    assert "'data.yaml'; choose a new or empty folder for the export" in refused.err
     assert files(tmp_path / "mine") == {"data.yaml": b"mine"}
 
 
