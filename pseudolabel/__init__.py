@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
     from pseudolabel.stages.refine_image import refine
+    from pseudolabel.stages.report_page import report
     from pseudolabel.stages.segmenter import Segmenter
     from pseudolabel.views.segmentation import Segmentation
 
@@ -80,6 +81,7 @@ __all__ = [
     "push",
     "refine",
     "register_method",
+    "report",
 ]
 
 _MODULES = {
@@ -97,6 +99,7 @@ _MODULES = {
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),
     "stages.pretrained": ("load_model",),
     "stages.refine_image": ("refine",),
+    "stages.report_page": ("report",),
     "stages.segmenter": ("Segmenter",),
     "views.segmentation": ("Segmentation",),
 }

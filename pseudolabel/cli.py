@@ -192,6 +192,25 @@ def sheet(
     return 0
 
 
+def write_report(experiment: Experiment, run: str, out_file: str = "", images: int = 300) -> int:
+    """Write one HTML page to look at a run: settings, counts, failures, scores, confidence and a gallery of masks.
+
+    For example: pseudolabel report runs/mine
+
+    The page needs no network and no other file. A click on an image shows its score maps, its mask and, where --source
+    has any, the ground truth; a slider moves the background threshold.
+
+    Args:
+        run: the output folder of generate, cams or refine, such as runs/mine.
+        out_file: the page to write, by default RUN/report.html.
+        images: number of samples in the gallery, by confidence: a third worst, a third best, the others random.
+    """
+    from pseudolabel.stages.report_page import report as draw
+
+    print(f"report -> {draw(run, out_file, images, experiment)}")
+    return 0
+
+
 def verify(folder: str) -> int:
     """Check every hash, count and member of a folder of CAM or mask shards.
 
@@ -331,6 +350,7 @@ COMMANDS = {
         export, is_single_process=True, interrupted="what is written is kept; the same command completes it"
     ),
     "push": Command(push, is_single_process=True, interrupted="the same command completes the upload"),
+    "report": Command(write_report, (*_DATA, "evaluate.threshold"), is_single_process=True),
     "verify": Command(verify, is_single_process=True),
     "failures": Command(failures, is_single_process=True),
     "train": Command(train, interrupted=_TRAINING),

@@ -50,6 +50,7 @@ def demonstrate(out: Path, seed: int) -> dict:
     run("evaluate", "cams", *experiment)
     run("evaluate", "masks", *experiment)
     run("sheet", *experiment, "--title", "Shapes, labelled from image-level labels alone")
+    run("report", str(out), *experiment[:-2])
     options = ["--cfg-options", f"randomness.seed={seed}", f"val_dataloader.dataset.data_root={out / 'data'}"]
     weak, full = CONFIGS
     run("train", weak, "--work-dir", str(out / "train"), *options, f"train_dataloader.dataset.shards={out / 'masks'}")
@@ -104,7 +105,8 @@ on {metrics["images"]} images.
 Trained on these pseudo-masks:    mIoU {miou["val_miou"]} on {metrics["val_images"]} unseen images,
   {metrics["percent_of_full_supervision"]:.1f} % of the {miou["val_miou_full_supervision"]} \
 that the same training reaches on exact masks. {metrics["seconds"]:.0f} s in all.
-Look at {out}/sheet.png; the shards are in {out}/masks, the segmenter in {out}/train, the figures in {out}/metrics.json.
+Look at {out}/report.html in a browser, and at {out}/sheet.png. The shards are in {out}/masks, the segmenter in
+{out}/train, the figures in {out}/metrics.json.
 
 The model of this demo is trained on Shapes only. For your own images, one folder per class, with Stable Diffusion:
   accelerate launch -m pseudolabel generate --source.kind folder --source.path IMAGES \\

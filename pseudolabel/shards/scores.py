@@ -2,11 +2,13 @@
 
 import csv
 import io
+import itertools
 import json
 import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple
 
 from pseudolabel.errors import ShardError
@@ -80,22 +82,28 @@ class Confidence(NamedTuple):
 
 
 def read_confidences(folder: Folder) -> Iterator[Confidence]:
-    """The confidence of every image in a folder of mask shards, in the order of the keys.
+    """The confidence of each image in a folder of mask shards, in the order of the keys; errors as of `read_scores`."""
+    for key, rows in itertools.groupby(read_scores(folder), itemgetter("key")):
+        value = next(rows)["image_confidence"]
+        yield Confidence(key, float(value) if value else None)
+
+
+def read_scores(folder: Folder) -> Iterator[dict[str, str]]:
+    """The rows of `scores.csv` in a folder of mask shards, by column; see `write_scores`.
 
     Raises:
         ShardError: if the folder has no `scores.csv`, or it cannot be read.
     """
-    last = None
     try:
         with io.TextIOWrapper(folder.open(SCORES), "utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["key"] != last:
-                    last, value = row["key"], row["image_confidence"]
-                    yield Confidence(last, float(value) if value else None)
+            rows = csv.DictReader(file)
+            if not {*_OF_IMAGE, *_OF_CLASS} <= {*(rows.fieldnames or ())}:
+                raise ValueError("columns are missing")
+            yield from rows
     except FileNotFoundError as error:
         raise ShardError(
             f"no '{folder.path}/{SCORES}', which says how far each mask can be trusted; run the same 'pseudolabel "
             "refine' or 'generate' again: it is written when the masks are complete"
         ) from error
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ShardError(f"'{folder.path}/{SCORES}' cannot be read ({error!r}); remove it and refine again") from error

@@ -57,7 +57,7 @@ def draw_sheet(
         raise SettingError(f"{OPTION} '{out}' names a folder; give the PNG to write, such as '{out}sheet.png'")
     files.check([name])
     vocabulary = choose_vocabulary(experiment)
-    kind = next((kind for kind in KINDS if _shards(experiment, kind)), None)
+    kind = next((kind for kind in KINDS if shards_of(experiment, kind)), None)
     if kind is None:
         raise UserError(
             f"no shards of {', '.join(KINDS)} in '{experiment.out}'; run 'pseudolabel generate' with this `out` first"
@@ -76,10 +76,10 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int, key
     """The rows of these keys in their order; without keys, of the first samples."""
     wanted, rows = frozenset(keys), len(keys) or rows
     entries = {entry.key: entry for entry in source.entries}
-    masks = _samples(experiment, "masks") if kind == "cams" else iter(())
+    masks = samples_of(experiment, "masks") if kind == "cams" else iter(())
     mask = next(masks, None)
     drawn: list[ContactRow] = []
-    for key, members in _samples(experiment, kind):
+    for key, members in samples_of(experiment, kind):
         if len(drawn) == rows:
             break
         if keys and key not in wanted:
@@ -104,13 +104,19 @@ def _draw_rows(experiment: Experiment, kind: str, source: Source, rows: int, key
     return drawn
 
 
-def _shards(experiment: Experiment, kind: str) -> list[str]:
+def shards_of(experiment: Experiment, kind: str) -> list[str]:
+    """Names of a run's shards of one kind."""
     return [name for name in Folder(f"{experiment.out}/{kind}").names() if name.endswith(".tar")]
 
 
-def _samples(experiment: Experiment, kind: str) -> Iterator[tuple[str, Members]]:
+def samples_of(experiment: Experiment, kind: str) -> Iterator[tuple[str, Members]]:
+    """Key and members of each sample of a run's shards of one kind, in the order of the keys.
+
+    Raises:
+        UserError: if a shard cannot be read.
+    """
     folder = Folder(f"{experiment.out}/{kind}")
-    for name in _shards(experiment, kind):
+    for name in shards_of(experiment, kind):
         try:
             with folder.open(name) as file:
                 yield from read_tar(file)
@@ -124,7 +130,7 @@ def _row(
     key: str, kind: str, members: Members, mask: Members | None, source: Source, entry: Entry | None
 ) -> ContactRow:
     image = np.asarray(decode_image(members["jpg"], key, np.iinfo(np.int64).max)[0])
-    truth = _truth(source, entry, image.shape[:2]) if entry is not None else None
+    truth = truth_of(source, entry, image.shape[:2]) if entry is not None else None
     if kind == "cams":
         scores = decode_cams(key, members).scores
         labels = read_mask(mask["png"], key) if mask is not None else None
@@ -136,7 +142,8 @@ def _row(
     return ContactRow(key, image, (), mask=labels, truth=truth)
 
 
-def _truth(source: Source, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
+def truth_of(source: Source, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
+    """uint8 (H, W) ground truth of an image of this size; None where there is none that can be read."""
     try:
         truth = source.ground_truth(entry, size)
     except SampleError:
