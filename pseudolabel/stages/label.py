@@ -15,6 +15,7 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.runtime.versions import versions
 from pseudolabel.shards.classes import write_classes
 from pseudolabel.shards.ledger import Ledger
 from pseudolabel.shards.others import check_shard_folder
@@ -138,6 +139,7 @@ def describe_run(
         "vocabulary": vocabulary.name,
         "device": rank.device.type,
         "work": {"batch": experiment.work.batch},
+        "versions": versions(),
     }
     if model is not None:
         about["model"] = {

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ _PLOTS = ("cams-threshold.png", "cams-iou.png", "masks-iou.png", "cams-confusion
 _SCORES = {"miou": "mIoU", "miou_covered": "mIoU, covered pixels", "miou_per_image": "mIoU, mean over the images"}
 _SUMMARY = ("samples", "shards", "seconds", "samples_per_second")
 _FIRST_FAILURES = 5
-_PACKAGES = ("pseudolabel", "torch", "diffusers", "transformers", "numpy", "pydensecrf2")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ def _page(experiment: Experiment, images: int) -> Page:
 
 
 def _run_tables(folder: Folder, kinds: Sequence[str]) -> Iterator[Table]:
-    yield Table("Versions", (), [[name, _version(name)] for name in _PACKAGES])
     for kind in kinds:
         run = read_run(folder / kind)
         summary = json.loads((folder / kind).read_bytes(SUMMARY)) if (folder / kind).exists(SUMMARY) else {}
@@ -130,13 +127,6 @@ def _run_tables(folder: Folder, kinds: Sequence[str]) -> Iterator[Table]:
             settings = {name: value for name, value in settings.items() if name != "cams"}
         rows = [["fingerprint", str(run.get("fingerprint", ""))], *_flat(run.get("about", {})), *_flat(settings)]
         yield Table(f"{kind}: settings", (), rows, is_folded=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
