@@ -1,11 +1,11 @@
 """Users' own files that register methods."""
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.registry import METHODS, register
@@ -32,13 +32,12 @@ def _load(file: Path, given: str) -> None:
     if name in sys.modules and any(method.source == digest for method in METHODS.values()):
         return
     before = dict(METHODS)
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        # Not an import: Python's cached bytecode may be older than a file that was changed within a second.
+        exec(compile(content, file, "exec"), module.__dict__)
     except Exception as error:  # the user's program may raise anything
         del sys.modules[name]
         if isinstance(error, SettingError):
