@@ -74,14 +74,14 @@ def push(
     Raises:
         UserError: if the folder holds neither, or the hub refuses; the message has its reason.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     folder, patterns = _find(os.fspath(out))
     try:
         return _upload(HfApi(token=token), folder, patterns, repo, private, revision)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    # The bases are OSError and the errors of the HTTP client, which is another package from one version to the next.
+    except (HFValidationError, *HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
         raise UserError(
             f"'{folder}' could not be uploaded to '{repo}': {error}\nLog in with `hf auth login`, or give a `token` "
             "that may write there; the same command completes the upload"

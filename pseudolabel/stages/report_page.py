@@ -92,7 +92,7 @@ def _page(experiment: Experiment, images: int) -> Page:
     kinds = [kind for kind in ("cams", "masks") if shards_of(experiment, kind)]
     names = next((found.names for kind in kinds for found in recorded_classes(folder / kind)), ())
     if not kinds or not names:
-        raise ShardError(f"no CAMs or masks in '{experiment.out}'; run 'pseudolabel generate' with this `out` first")
+        raise ShardError(f"no CAMs or masks in '{experiment.out}'; give the output folder of generate, cams or refine")
     trust = _trust(folder / "masks")
     keys, note = _choose(experiment, kinds[-1], trust, images)
     tables = [*_run_tables(folder, kinds), *_score_tables(folder), *_failure_tables(folder)]

@@ -14,13 +14,19 @@ from tests.exports.hub import Hub, open_hub
 REPO = "me/masks"
 
 
+class Nowhere:
+    """A hub that cannot be reached."""
+
+    url = "http://127.0.0.1:9"
+
+
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with open_hub() as opened:
         yield opened
 
 
-def push(hub: Hub, *arguments: object, token: str = "secret") -> Outcome:
+def push(hub: Hub | Nowhere, *arguments: object, token: str = "secret") -> Outcome:
     """The command in a process of its own, for which the hub is ours; without Xet, whose servers are not there."""
     here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     return run_command("push", *arguments, **here, HF_HUB_DISABLE_TELEMETRY="1", NO_PROXY="127.0.0.1")
@@ -65,6 +71,13 @@ def test_a_refusal_is_one_message(hub: Hub, run: Path) -> None:
     assert "401" in refused.err
     assert "hf auth login" in refused.err
     assert hub.trees == {}
+
+
+@pytest.mark.slow
+def test_a_hub_that_cannot_be_reached_is_one_message(run: Path) -> None:
+    done = push(Nowhere(), run / "masks", REPO)
+    assert done.is_clean_error()
+    assert f"could not be uploaded to '{REPO}'" in done.err
 
 
 def test_only_what_load_dataset_reads_is_uploaded(run: Path, tmp_path: Path) -> None:

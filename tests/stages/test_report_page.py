@@ -73,7 +73,7 @@ def test_a_corrected_mask_is_marked(run: Experiment, tmp_path: Path) -> None:
 
 
 def test_maps_alone_and_masks_without_scores(experiment: Experiment, one_rank: Rank, tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=r"no CAMs or masks in .* 'pseudolabel generate'"):
+    with pytest.raises(ShardError, match=r"no CAMs or masks in .*; give the output folder of generate"):
         pl.report(experiment.out)
     write_labels(experiment, one_rank)
     alone = gallery(pl.report(experiment.out, str(tmp_path / "cams.html")))["pictures"]
