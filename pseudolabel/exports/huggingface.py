@@ -90,7 +90,7 @@ class _Written:
         self._file.flush()
 
     def close(self) -> None:
-        """The file is closed by whoever opened it."""
+        """The caller closes the file."""
 
 
 def part_name(shard: str, split: str) -> str:

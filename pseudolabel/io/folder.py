@@ -93,7 +93,7 @@ class Folder:
                     path.unlink(missing_ok=True)
 
     def sweep_all(self) -> None:
-        """Remove what killed writers left behind here and in all subfolders; nobody else may write there now."""
+        """Remove what killed writers left behind here and in all subfolders; no other process may write there."""
         if self.local is None:
             return
         with self._explained():

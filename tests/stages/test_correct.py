@@ -160,7 +160,7 @@ def test_masks_of_people_come_back(write: Callable[[Path, Masks], Path], masks: 
     assert (result.keys, result.shards, result.refused, result.exit_status) == (tuple(people), 2, (), 0)
     check_in_place(masks, people)
     after, last = samples(masks), "masks-000002"
-    assert finished_units(masks)[last] == units[last]  # nobody corrected it
+    assert finished_units(masks)[last] == units[last]  # not corrected
     for key, members in before.items():
         assert list(after[key]) == list(members)
         assert after[key]["jpg"] == members["jpg"]
