@@ -120,3 +120,32 @@ def test_keys_move_through_the_gallery(browser) -> None:
         wait(browser, f"document.getElementById('detail-title').textContent === {json.dumps(title)}")
     webdriver.ActionChains(browser).send_keys(Keys.ESCAPE).perform()
     wait(browser, "!document.getElementById('detail').open")
+
+
+def test_keys_begin_again_in_a_filtered_list(browser) -> None:
+    browser.find_elements("css selector", "#gallery button")[2].click()
+    wait(browser, "document.getElementById('detail').open")
+    webdriver.ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    wait(browser, "!document.getElementById('detail').open")
+    change(browser, "text", "first", "input")
+    browser.execute_script("document.activeElement.blur()")
+    webdriver.ActionChains(browser).send_keys("j").perform()
+    wait(browser, "document.getElementById('detail').open")
+    assert browser.find_element("id", "detail-title").text == "first/a"
+    webdriver.ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    wait(browser, "!document.getElementById('detail').open")
+    change(browser, "text", "", "input")
+
+
+def test_keys_of_the_browser_stay_its_own(browser) -> None:
+    script = "const event = new KeyboardEvent('keydown', {...arguments[0], cancelable: true, bubbles: true});"
+    script += "document.body.dispatchEvent(event); return event.defaultPrevented"
+    for modifier in ("altKey", "ctrlKey", "metaKey"):
+        assert browser.execute_script(script, {"key": "ArrowLeft", modifier: True}) is False
+
+
+def test_filters_are_hidden_until_the_script_shows_them(browser) -> None:
+    assert browser.find_element("id", "filters").is_displayed()
+    browser.execute_script("document.getElementById('filters').hidden = true")
+    assert not browser.find_element("id", "filters").is_displayed()
+    browser.execute_script("document.getElementById('filters').hidden = false")
