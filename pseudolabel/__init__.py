@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Experiment,
         FreeSegDiffConfig,
     )
-    from pseudolabel.errors import ModelError, SampleError, SettingError, UserError, VocabularyError
+    from pseudolabel.errors import MethodError, ModelError, SampleError, SettingError, UserError, VocabularyError
     from pseudolabel.experiment_file import open_experiment
     from pseudolabel.exports.export import export
     from pseudolabel.exports.push import push
@@ -57,6 +57,7 @@ __all__ = [
     "ImageMethod",
     "LabelMap",
     "Method",
+    "MethodError",
     "ModelError",
     "Sample",
     "SampleError",
@@ -86,7 +87,7 @@ __all__ = [
 
 _MODULES = {
     "config": ("CrfConfig", "DiffSegConfig", "DiffSegmenterConfig", "ElboConfig", "Experiment", "FreeSegDiffConfig"),
-    "errors": ("ModelError", "SampleError", "SettingError", "UserError", "VocabularyError"),
+    "errors": ("MethodError", "ModelError", "SampleError", "SettingError", "UserError", "VocabularyError"),
     "methods.plugins": ("load_plugins",),
     "methods.registry": ("Context", "Method"),
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),

@@ -50,6 +50,10 @@ class ModelError(UserError):
     """A model cannot be loaded; the message says what to try."""
 
 
+class MethodError(UserError):
+    """A method of the user's own does not do what the registry asks for; the message names the method and the fix."""
+
+
 class ShardError(UserError, ValueError):
     """Shards cannot be read; the message names the shard and the fix."""
 

@@ -17,7 +17,8 @@ from pseudolabel.errors import SampleError
 from pseudolabel.io.files import Location, read_bytes
 from pseudolabel.io.images import decode_image, upright_rgb
 from pseudolabel.io.names import printable
-from pseudolabel.methods.registry import Outcome, Predictor
+from pseudolabel.methods.checked_predictor import CheckedPredictor
+from pseudolabel.methods.registry import Outcome
 from pseudolabel.records import EncodedImage, Sample
 
 ImageLike = Image.Image | np.ndarray | str | Path | bytes
@@ -101,7 +102,7 @@ def unused_key(digest: str, used: set[str]) -> str:
 
 
 def predict(
-    predictor: Predictor, items: Iterable[Sample | SampleError]
+    predictor: CheckedPredictor, items: Iterable[Sample | SampleError]
 ) -> Iterator[tuple[Sample, Outcome] | SampleError]:
     """Every sample with its outcome, and errors where they were among the items, in the items' order."""
     taken: deque[Sample | SampleError] = deque()

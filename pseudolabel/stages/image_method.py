@@ -13,7 +13,8 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SampleError, SettingError
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.io.shipped import NAME
-from pseudolabel.methods.registry import Context, Outcome, Predictor, find_method
+from pseudolabel.methods.checked_predictor import CheckedPredictor
+from pseudolabel.methods.registry import Context, Outcome, find_method
 from pseudolabel.records import BACKGROUND, IGNORE, Sample, ScoreMaps
 from pseudolabel.runtime.prefetch import prefetch
 from pseudolabel.score_maps import at_image_size
@@ -89,7 +90,7 @@ class ImageMethod:
             self.vocabulary = load_vocabulary(vocabulary) if isinstance(vocabulary, str) else vocabulary_of(vocabulary)
         self.device = self.model.device if self.model is not None else find_device(device)
         self.batch, self.seed = batch, seed
-        self._latest: tuple[tuple[Vocabulary, Any] | None, Predictor] | None = None
+        self._latest: tuple[tuple[Vocabulary, Any] | None, CheckedPredictor] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entry.name!r}, {self.model or self.device}, {self.settings})"
@@ -142,7 +143,7 @@ class ImageMethod:
         caption_texts: Captions | None = None if captions is None else {}
         predictor = self._predictor_of(vocabulary, settings, caption_texts)
         sentences = [None] * len(images) if captions is None else self._check_captions(captions, len(images))
-        items = read_samples(images, classes, sentences, caption_texts, view=getattr(predictor, "view", None))
+        items = read_samples(images, classes, sentences, caption_texts, view=predictor.view)
         shown = None if self.entry.produces(settings) == "segments" else vocabulary
         return (result_of(found, shown) for found in predict(predictor, items))
 
@@ -155,13 +156,13 @@ class ImageMethod:
             raise SettingError(f"method '{self.entry.name}' reads {text} for each image; there are {count} images")
         return captions
 
-    def _predictor_of(self, vocabulary: Vocabulary, settings: Any, captions: Captions | None) -> Predictor:
+    def _predictor_of(self, vocabulary: Vocabulary, settings: Any, captions: Captions | None) -> CheckedPredictor:
         """The method's predictor; the latest one is cached, unless there are captions."""
         key = (vocabulary, settings)
         if captions is not None or self._latest is None or self._latest[0] != key:
             context = Context(self.device, vocabulary, self.model, captions, self.batch, self.seed)
             # Build before the previous predictor is released, so that both share their models.
-            self._latest = (None if captions is not None else key), self.entry.build(context, settings)
+            self._latest = (None if captions is not None else key), CheckedPredictor(self.entry, context, settings)
         return self._latest[1]
 
 

@@ -13,6 +13,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SettingError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
+from pseudolabel.methods.checked_predictor import CheckedPredictor
 from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.runtime.versions import versions
@@ -58,7 +59,7 @@ def write_labels(
     work = experiment.work
     workers = work.workers or rank.cores()
     context = Context(rank.device, vocabulary, model, captions, work.batch, work.seed, work.loaders, workers)
-    predictor = method.build(context, method_settings)
+    predictor = CheckedPredictor(method, context, method_settings)
     units = cut_units(source.entries, experiment.work.unit)
     inputs = Inputs(vocabulary, captions)
     settings = run_settings(experiment, method, model, predictor, units, inputs)
@@ -70,7 +71,7 @@ def write_labels(
             write_classes(folder, vocabulary.names)
         members = partial(encode, kind=kind, vocabulary=vocabulary)
         try:
-            work_through(job, source, work.loaders, predictor, members, getattr(predictor, "view", None))
+            work_through(job, source, work.loaders, predictor, members, predictor.view)
         except torch.OutOfMemoryError as error:
             raise SettingError(
                 f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "

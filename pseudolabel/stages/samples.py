@@ -50,7 +50,7 @@ def work_through(
         job: writes the shards of the units.
         source: reads the images of the entries.
         loaders: threads that read and decode ahead, and as many that encode results.
-        work: gives every sample with its result or its failure, in order.
+        work: gives every sample with its result or its failure, once and in order.
         encode: gives the members of a sample in its shard.
         view: takes from a decoded image what `work` needs, for `Sample.view`; the image itself is not kept.
     """
@@ -94,6 +94,7 @@ def _do_unit(
             done[key] = result
         job.poll(len(done) + len(failures))
     samples = [(entry.key, done[entry.key]) for entry in unit.entries if entry.key in done]
+    assert len(samples) + len(failures) == len(unit.entries), "a sample was lost, or came twice"
     failures.sort(key=lambda failure: failure.key)
     return Done(unit, samples, failures, began)
 

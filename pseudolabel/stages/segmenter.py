@@ -12,7 +12,8 @@ from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SampleError, VocabularyError
 from pseudolabel.experiment_file import open_experiment, resolve_shipped
 from pseudolabel.io.hub import Hub
-from pseudolabel.methods.registry import Context, Predictor
+from pseudolabel.methods.checked_predictor import CheckedPredictor
+from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample
 from pseudolabel.runtime.batching import batched
 from pseudolabel.score_maps import label_map
@@ -57,7 +58,7 @@ class Segmenter:
         self._device, hub = find_device(device), hub or Hub()
         self._model = load_model(experiment.model, self._device, hub) if self._method.needs_model else None
         self._filter = CategoryFilter(experiment.filter, experiment.captions, self._device, hub)
-        self._latest: tuple[tuple[Vocabulary, bool], Predictor] | None = None
+        self._latest: tuple[tuple[Vocabulary, bool], CheckedPredictor] | None = None
 
     @classmethod
     def from_pretrained(
@@ -186,7 +187,7 @@ class Segmenter:
             except SampleError as error:
                 yield error
 
-    def _predictor_of(self, vocabulary: Vocabulary | None) -> Predictor:
+    def _predictor_of(self, vocabulary: Vocabulary | None) -> CheckedPredictor:
         """The method's predictor; only the latest is cached, as each batch of guesses has its own vocabulary."""
         key = (vocabulary or load_vocabulary("voc"), vocabulary is not None)
         if self._latest is None or self._latest[0] != key:
@@ -197,11 +198,11 @@ class Segmenter:
             workers = work.workers or 1
             context = Context(self._device, key[0], self._model, None, work.batch, work.seed, work.loaders, workers)
             # Build before the previous predictor is released, so that both share their models.
-            self._latest = key, self._method.build(context, settings)
+            self._latest = key, CheckedPredictor(self._method, context, settings)
         return self._latest[1]
 
     def _view(self, vocabulary: Vocabulary | None) -> View | None:
-        return getattr(self._predictor_of(vocabulary), "view", None)
+        return self._predictor_of(vocabulary).view
 
     def _decide(self, result: Segmentation) -> Segmentation:
         """The result, with labels from the scores if it has none."""
