@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -78,6 +79,8 @@ def parse(commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, N
         resolved = _resolve_shipped(arguments)
         load_plugins(_named_plugins(resolved))
     except SettingError as error:
+        if "--verbose" in arguments:
+            traceback.print_exc()
         parser = build_parser(commands, name)
         parser.commands.get(name, parser).error(str(error))
     parser = build_parser(commands, name)

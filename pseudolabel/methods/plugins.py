@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pseudolabel.errors import SettingError
+from pseudolabel.methods.plugin_errors import describe, line_in
 from pseudolabel.methods.registry import METHODS, register
 
 
@@ -42,10 +43,10 @@ def _load(file: Path, given: str) -> None:
         del sys.modules[name]
         if isinstance(error, SettingError):
             raise
-        raise SettingError(f"`plugins` {given} cannot be run: {type(error).__name__}: {error}") from error
+        raise SettingError(f"`plugins` {given}{line_in(str(file), error)} cannot be run: {describe(error)}") from error
     new = [method for key, method in METHODS.items() if before.get(key) is not method]
     if not new:
         del sys.modules[name]
         raise SettingError(f"`plugins` {given} registers no method; call pseudolabel.register_method(...) in it")
     for method in new:
-        register(replace(method, source=digest))
+        register(replace(method, source=digest, file=str(file)))

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from pseudolabel.config import (
     SECTIONS,
@@ -12,7 +12,8 @@ from pseudolabel.config import (
     ElboConfig,
     FreeSegDiffConfig,
 )
-from pseudolabel.errors import SampleError, SettingError
+from pseudolabel.errors import MethodError, SampleError, SettingError
+from pseudolabel.methods.plugin_errors import plugin_errors
 from pseudolabel.records import Kind, LabelMap, Sample, ScoreMaps
 from pseudolabel.vocabulary import Vocabulary
 
@@ -97,6 +98,7 @@ class Method:
         captions: which sentences it reads: one for each `class` of an image, one for the `image`, or `none`.
         name_segments: for a method that can do both, the settings with which its segments get class names, or do not.
         source: digest of the user's file that registered it; empty for a method of the package.
+        file: path of that file.
     """
 
     name: str
@@ -108,10 +110,23 @@ class Method:
     captions: Literal["class", "image", "none"] = "none"
     name_segments: Callable[[Any, bool], Any] | None = None
     source: str = ""
+    file: str = ""
+
+    def kind(self, settings: Any) -> Kind:
+        """What the method gives with these settings.
+
+        Raises:
+            MethodError: if `produces` of a user's method fails, or gives something else.
+        """
+        with plugin_errors(self):
+            kind = self.produces(settings)
+        if kind not in get_args(Kind):
+            raise MethodError(f"method '{self.name}' produces {kind!r}; give one of {', '.join(get_args(Kind))}")
+        return kind
 
     def takes_unlabelled(self, settings: Any) -> bool:
         """Whether images without labels are labelled as well."""
-        return not self.needs_labels or self.produces(settings) == "segments"
+        return not self.needs_labels or self.kind(settings) == "segments"
 
 
 METHODS: dict[str, Method] = {}

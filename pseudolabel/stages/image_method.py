@@ -144,7 +144,7 @@ class ImageMethod:
         predictor = self._predictor_of(vocabulary, settings, caption_texts)
         sentences = [None] * len(images) if captions is None else self._check_captions(captions, len(images))
         items = read_samples(images, classes, sentences, caption_texts, view=predictor.view)
-        shown = None if self.entry.produces(settings) == "segments" else vocabulary
+        shown = None if self.entry.kind(settings) == "segments" else vocabulary
         return (result_of(found, shown) for found in predict(predictor, items))
 
     def _check_captions(self, captions: Sequence[Caption], count: int) -> Sequence[Caption]:

@@ -50,7 +50,7 @@ def write_labels(
     """
     vocabulary = choose_vocabulary(experiment, say=rank.is_main)
     method, method_settings = chosen_method(experiment)
-    kind = method.produces(method_settings)
+    kind = method.kind(method_settings)
     unlabelled = "background" if method.takes_unlabelled(method_settings) else experiment.source.unlabelled
     source = open_source(replace(experiment.source, unlabelled=unlabelled), vocabulary)
     captions = _captions(experiment, method, source, vocabulary)

@@ -20,4 +20,4 @@ def chosen_method(experiment: Experiment) -> tuple[Method, Any]:
 def produced_kind(experiment: Experiment) -> Kind:
     """What the experiment's method writes."""
     method, settings = chosen_method(experiment)
-    return method.produces(settings)
+    return method.kind(settings)

@@ -38,7 +38,7 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         guesses = replace(guesses, clip=_identity(guesses.clip), spacy=_identity(guesses.spacy))
         settings["filter"] = asdict(guesses)
         settings["captions"] = asdict(replace(captions, model=_identity(captions.model)))
-    if method.produces(method_settings) == "cams":
+    if method.kind(method_settings) == "cams":
         settings["decision"] = (
             asdict(replace(experiment.crf, engine="auto")) if sharpen else experiment.evaluate.threshold
         )

@@ -63,7 +63,7 @@ def test_a_file_may_register_several_methods(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1", "registers no method; call pseudolabel.register_method"),
-        ("1 / 0", "cannot be run: ZeroDivisionError: division by zero"),
+        ("x = 1\n1 / 0", "mine.py, line 2 cannot be run: ZeroDivisionError: division by zero"),
         ("def", "cannot be run: SyntaxError"),
         ("import nothing_of_this_name", "cannot be run: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         (OWN.format(name="elbo"), "a method 'elbo' is registered already"),

@@ -112,3 +112,93 @@ def test_segment_names_the_images_that_are_dropped(experiment: Experiment, tmp_p
     assert done.status == 3
     assert "1 image segmented, 1 not" in done.out
     assert f"not segmented: '{images[1]}': method 'mine' gave no result" in done.err
+
+
+@pytest.mark.parametrize(
+    ("here", "problem"),
+    [
+        ("maps[0, 0, 0] = np.nan", "`maps` holds NaN"),
+        ("maps *= 300", "`maps` has values from 150 to 300"),
+        ("maps = maps.astype(np.float32)", "`maps` is float32; give a numpy array, float16"),
+        (
+            "maps = np.zeros((9, 4, 4), np.float16)",
+            "`maps` has the shape (9, 4, 4); give (C, h, w) with a map for each",
+        ),
+    ],
+)
+def test_a_result_that_cannot_be_used_fails_where_it_is_made(
+    experiment: Experiment, tmp_path: Path, here: str, problem: str
+) -> None:
+    plugin = write(tmp_path, f"if number == 1: {here}")
+    summary = pl.cams(Experiment(), settings(experiment, plugin))
+    assert summary.statuses == {"ok": 3, "invalid_result": 2}
+    message = summary.first_failures["invalid_result"][0]
+    assert "method 'mine' gave a result that cannot be used: " + problem in message
+
+
+def place(plugin: Path, text: str) -> str:
+    """The place of a line that contains a text, as messages name it."""
+    number = next(number for number, line in enumerate(plugin.read_text().splitlines(), 1) if text in line)
+    return f"method 'mine' of '{plugin}', line {number}: "
+
+
+def test_an_exception_is_one_message_with_its_line(experiment: Experiment, tmp_path: Path) -> None:
+    plugin = write(tmp_path, "maps[99]")
+    expected = place(plugin, "maps[99]") + "IndexError: index 99 is out of bounds"
+    done = command("generate", experiment, plugin)
+    assert done.is_clean_error()
+    assert done.err.splitlines()[-1].startswith(f"pseudolabel generate: {expected}")
+    assert "Traceback" in command("generate", experiment, plugin, "--verbose").err
+    with pytest.raises(pl.MethodError, match="IndexError") as caught:
+        pl.ImageMethod("mine")(min((Path(experiment.source.path) / "JPEGImages").iterdir()), ["star"])
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "message"),
+    [
+        ("        pass", "        1 / 0", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("return {}", "return self.nothing", "self.nothing", "AttributeError: 'Predictor' object has no attr"),
+        ("    def settings", "    def view(self, image): image.nothing()\n\n    def settings", "nothing()", "Attr"),
+        ('lambda _: "cams"', "lambda own: own.kind", "own.kind", "AttributeError: 'Settings' object has no attr"),
+    ],
+)  # fmt: skip
+def test_every_part_of_a_method_may_fail(
+    experiment: Experiment, tmp_path: Path, before: str, after: str, line: str, message: str
+) -> None:
+    plugin = write(tmp_path)
+    plugin.write_text(plugin.read_text().replace(before, after))
+    done = command("generate", experiment, plugin)
+    assert done.is_clean_error()
+    assert place(plugin, line) + message in done.err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "return {}",
+            "return {'a': np.zeros(3)}",
+            "what `settings()` gives is not ready for JSON: Object of type ndar",
+        ),
+        ('lambda _: "cams"', 'lambda _: "cam"', "method 'mine' produces 'cam'; give one of cams, masks, segments"),
+        (
+            "# here",
+            "raise pl.SampleError('dark', 'too dark')",
+            "raises a SampleError instead of yielding it, 'too dark'",
+        ),
+    ],
+)
+def test_what_a_method_is_asked_for(
+    experiment: Experiment, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    plugin = write(tmp_path)
+    plugin.write_text(PLUGIN.replace(before, after))
+    done = command("generate", experiment, plugin)
+    assert done.is_clean_error()
+    assert message in done.err
+
+
+def test_a_failure_that_is_yielded_is_the_samples_own(experiment: Experiment, tmp_path: Path) -> None:
+    plugin = write(tmp_path, "yield sample, pl.SampleError('dark', 'too dark'); continue")
+    assert pl.cams(Experiment(), settings(experiment, plugin)).statuses == {"dark": 5}
