@@ -197,6 +197,17 @@ def test_arguments_must_match_the_images(model, scenes) -> None:
         method(scenes[0].image)
     with pytest.raises(pl.SettingError, match="1 images, but 2 lists of labels"):
         method([scenes[0].image], [["star"], ["square"]])
+    for pair in (["star", "square"], ("star", "square")):
+        with pytest.raises(
+            pl.SettingError, match=r"2 images and one list of 2 .*\[\['star'\], \['square'\]\], or, if all"
+        ):
+            method([scene.image for scene in scenes[:2]], pair)
+    found = method([scene.image for scene in scenes[:2]], [["star", "square"]] * 2)
+    assert [result.classes for result in found] == [("square", "star")] * 2
+    found = method([scene.image for scene in scenes], ["star", "square"])
+    assert [result.classes for result in found] == [("square", "star")] * 3
+    with pytest.raises(pl.SettingError, match=r"3 images and one list of 3 names.*\['square'\], ...\], or"):
+        method([scene.image for scene in scenes], ["star", "square", "circle"])
     with pytest.raises(pl.VocabularyError, match="unknown class 'strar' in vocabulary 'shapes'; did you mean 'star'"):
         method(scenes[0].image, ["strar"])
     results = method([scenes[0].image, b"no image", scenes[1].image], ["star"])
@@ -253,6 +264,7 @@ def test_the_segmenter_takes_many_images_and_gives_scores(scenes, labels) -> Non
         found, true = result.labels > 0, scene.labels > 0
         assert (found & true).sum() / (found | true).sum() > 0.5
     assert [result.classes for result in segment(images, ["star"])] == [("star",)] * 3
+    assert all(result.classes == ("star", "square", "heart") for result in segment(images, ["star", "square", "heart"]))
     assert len(list(segment(images, "shapes"))) == 3
 
 

@@ -114,8 +114,9 @@ class ImageMethod:
 
         Args:
             images: one image or several: PIL images, uint8 arrays, paths, URLs or bytes.
-            labels: class names of the image; for several images, names for all of them or a list per image. Optional
-                for methods with unnamed segments; DiffSeg then names them.
+            labels: class names of the image; for several images a list of names for each of them, or one list whose
+                names are in every image. As many names as images in one list are refused, since they could be one for
+                each. Optional for methods with unnamed segments; DiffSeg then names them.
             captions: of each image, a sentence or, if the method reads those, sentences by class name.
 
         Returns:
@@ -132,6 +133,8 @@ class ImageMethod:
         return self._results(images if isinstance(images, Sequence) else list(images), labels, captions)
 
     def _results(self, images: Sequence[ImageLike], labels: Any, captions: Any) -> Iterator[Segmentation]:
+        if labels is not None:
+            _check_unambiguous(labels, len(images))
         names = None if labels is None else names_per_image(labels, len(images))
         settings = self.settings
         if names is not None and self.entry.name_segments is not None:
@@ -209,6 +212,20 @@ class FreeSegDiff(_PackageMethod[FreeSegDiffConfig]):
     """
 
     name = "freesegdiff"
+
+
+def _check_unambiguous(labels: Names | Sequence[Names], count: int) -> None:
+    """Make sure that a single list of names cannot be one name for each of several images.
+
+    Raises:
+        SettingError: if it can.
+    """
+    if count > 1 and len(labels) == count and not isinstance(labels, str) and all(isinstance(n, str) for n in labels):
+        raise SettingError(
+            f"{count} images and one list of {count} names, which could be one for each image; give a list for each, "
+            f"such as [[{labels[0]!r}], [{labels[1]!r}]{', ...' * (count > 2)}], or, if all the names are in every "
+            f"image, [names] * {count}"
+        )
 
 
 def names_per_image(labels: Names | Sequence[Names], count: int) -> list[Names]:

@@ -115,9 +115,9 @@ class Segmenter:
         Args:
             images: one image or several: PIL images, uint8 (H, W), (H, W, 3) or (H, W, 4), paths, URLs or bytes; EXIF
                 orientation is applied, transparency becomes white.
-            classes: class names, or a list of them for each image; or a vocabulary's name or file, such as `voc`, from
-                which the category filter chooses; or `auto`, the nouns of a caption. None is `auto`, but with DiffSeg
-                it gives regions without names.
+            classes: class names, which are looked for in every image, or a list of them for each image; or a
+                vocabulary's name or file, such as `voc`, from which the category filter chooses; or `auto`, the nouns
+                of a caption. None is `auto`, but with DiffSeg it gives regions without names.
 
         Returns:
             The result of the image, or an iterator over the results in the images' order; class activation maps are in
