@@ -1,12 +1,12 @@
 """Runs a command of the command line: parses it, gives it its experiment and rank, and explains errors."""
 
+import argparse
 import inspect
 import logging
 import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser
 from collections.abc import Mapping
 from contextlib import nullcontext
 from io import TextIOWrapper
@@ -23,7 +23,7 @@ from pseudolabel.runtime.interrupt import end_on_interrupt
 from pseudolabel.runtime.single_process import leave_to_first_rank
 from pseudolabel.runtime.terminal import Terminal
 from pseudolabel.runtime.watchdog import end_with_launcher
-from pseudolabel.settings_parser import read_experiment, without_settings
+from pseudolabel.settings_parser import own_methods, read_experiment, without_settings
 
 TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
 
@@ -83,7 +83,7 @@ def parse(commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, N
             traceback.print_exc()
         parser = build_parser(commands, name)
         parser.commands.get(name, parser).error(str(error))
-    parser = build_parser(commands, name)
+    parser = build_parser(commands, name, _named_methods(resolved))
     values = parser.instantiate(parser.parse_args(resolved))[name]
     # `failures` repeats messages of commands that take these settings.
     named = build_parser(commands, "generate").commands["generate"] if name == "failures" else parser.commands[name]
@@ -121,11 +121,22 @@ def _run(name: str, command: Command, values: Namespace) -> int:
 
 def _named_plugins(arguments: list[str]) -> list[str]:
     """The files after `--plugins` and in experiment files, which are run before the options are known."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugins", nargs="+", default=[], action="extend")
-    parser.add_argument("--config", action="append", default=[])
-    known = parser.parse_known_args(arguments)[0]
+    known = _parse_known(arguments)
     return [plugin for config in known.config for plugin in named_plugins(config)] + known.plugins
+
+
+def _named_methods(arguments: list[str]) -> list[str]:
+    """The method after `--method`, and those of plugins."""
+    return [*_parse_known(arguments).method, *own_methods()]
+
+
+def _parse_known(arguments: list[str]) -> argparse.Namespace:
+    """The options that are read before the others are known; the complete parser reports those without a value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", nargs="*", default=[], action="extend")
+    for name in ("config", "method"):
+        parser.add_argument(f"--{name}", nargs="?", const="", default=[], action="append")
+    return parser.parse_known_args(arguments)[0]
 
 
 def _resolve_shipped(arguments: list[str]) -> list[str]:

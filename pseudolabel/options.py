@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
@@ -32,6 +32,8 @@ COMMON = (
     "evaluate.threshold",
 )
 """The settings that the short help shows, where the command reads them."""
+
+METHODS_HELP = "With --method NAME or --plugins FILE, --help also shows the options of those methods."
 
 _REQUIRED = "the following arguments are required: "
 
@@ -152,9 +154,10 @@ def _explain(message: str, parser: CommandParser) -> str:
     return explain(message, parser)
 
 
-def command_parser(name: str, command: Command) -> CommandParser:
-    """The parser of a command."""
-    parser = CommandParser(command.reads, description=command.help.split("\n\nArgs")[0])
+def command_parser(name: str, command: Command, methods: Sequence[str] = ()) -> CommandParser:
+    """The parser of a command, whose short help also shows the options of these methods."""
+    epilog = METHODS_HELP if command.takes("method") else None
+    parser = CommandParser(command.reads, description=command.help.split("\n\nArgs")[0], epilog=epilog)
     if command.reads:
         parser.add_argument(
             "--config",
@@ -169,14 +172,14 @@ def command_parser(name: str, command: Command) -> CommandParser:
             _add_argument(parser, parameter, documented.get(parameter.name))
     parser.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="log details and tracebacks")
     parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress and no notes")
-    _hide(parser, command)
+    _hide(parser, command, methods)
     required = [action for action in parser._actions if action.required]
     words = [" ".join([*action.option_strings[:1], action.dest.upper()]) for action in required]
     parser.usage = " ".join(["pseudolabel", name, *words, "[--OPTION VALUE ...]"])
     return parser
 
 
-def _hide(parser: CommandParser, command: Command) -> None:
+def _hide(parser: CommandParser, command: Command, methods: Sequence[str]) -> None:
     """Leave settings that the command does not read to experiment files, and rare ones to the complete help."""
     for action in list(parser._actions) if command.reads else ():
         section = action.dest.partition(".")[0]
@@ -185,7 +188,7 @@ def _hide(parser: CommandParser, command: Command) -> None:
             unread = _Unread(action.option_strings, argparse.SUPPRESS, nargs="*")
             parser._option_string_actions |= dict.fromkeys(action.option_strings, unread)
             parser.unread.append(action)
-        elif (is_setting and action.dest not in COMMON) or action.dest == "print_config":
+        elif (is_setting and section not in methods and action.dest not in COMMON) or action.dest == "print_config":
             parser.rare.append(action)
     if parser.rare:
         parser.add_argument(
@@ -210,8 +213,8 @@ def _add_argument(parser: CommandParser, parameter: inspect.Parameter, text: str
         parser.add_argument(option, type=kind, default=parameter.default, help=text)
 
 
-def build_parser(commands: Mapping[str, Command], chosen: str) -> CommandParser:
-    """The parser of all commands, complete for the chosen one."""
+def build_parser(commands: Mapping[str, Command], chosen: str, methods: Sequence[str] = ()) -> CommandParser:
+    """The parser of all commands, complete for the chosen one, whose short help shows options of these methods."""
     parser = CommandParser(
         prog="pseudolabel",
         version=_version(),
@@ -221,7 +224,7 @@ def build_parser(commands: Mapping[str, Command], chosen: str) -> CommandParser:
     )
     added = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, command in commands.items():
-        parser.commands[name] = command_parser(name, command) if name == chosen else CommandParser()
+        parser.commands[name] = command_parser(name, command, methods) if name == chosen else CommandParser()
         added.add_subcommand(name, parser.commands[name], help=command.help.split("\n")[0])
     return parser
 

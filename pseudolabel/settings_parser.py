@@ -39,7 +39,7 @@ class SettingsParser(ArgumentParser):
         """Add every setting of `Experiment`, and those of the methods that plugins registered."""
         self.add_class_arguments(Experiment, as_group=False, sub_configs=True, skip={"own_settings", "plugins"})
         self.add_argument("--plugins", nargs="+", default=[], help=PLUGINS_HELP)
-        for method in _own_methods():
+        for method in own_methods():
             self.add_class_arguments(METHODS[method].settings, method)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -50,7 +50,7 @@ class SettingsParser(ArgumentParser):
 
 def read_experiment(values: Namespace) -> Experiment:
     """The experiment of instantiated values; other values are ignored."""
-    own = {name: values[name] for name in _own_methods()}
+    own = {name: values[name] for name in own_methods()}
     return Experiment(**{name: values[name] for name in SECTIONS}, own_settings=own)
 
 
@@ -60,7 +60,7 @@ def without_settings(values: Namespace) -> dict[str, Any]:
     return {name: value for name, value in dict(values).items() if name not in settings}
 
 
-def _own_methods() -> list[str]:
+def own_methods() -> list[str]:
     """The methods whose settings are not a field of `Experiment`."""
     return [name for name in METHODS if name not in SECTIONS]
 

@@ -115,6 +115,21 @@ def test_the_short_help_shows_common_options(name: str) -> None:
     assert len(settings) <= 14
 
 
+def test_the_short_help_shows_the_options_of_the_chosen_method() -> None:
+    short = options_in(expect(0, call("cams", "-h")))
+    assert "With --method NAME or --plugins FILE, --help also shows" in call("cams", "-h").out
+    assert "With --method" not in call("refine", "-h").out
+    for arguments in (("--method", "elbo"), ("--method=elbo",)):
+        more = options_in(expect(0, call("cams", *arguments, "-h"))) - short
+        assert {name.partition(".")[0] for name in more} == {"elbo"}
+        assert "elbo.samples" in more
+
+
+@pytest.mark.parametrize("option", ["--method", "--plugins", "--config"])
+def test_an_option_without_its_value(option: str) -> None:
+    assert refused("cams", option).startswith(f"argument {option}: expected ")
+
+
 def test_the_version() -> None:
     assert re.fullmatch(r"pseudolabel \d+\.\d+\.\d+\n", expect(0, call("--version")).out)
 

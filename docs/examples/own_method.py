@@ -11,25 +11,25 @@ from pseudolabel.shapes.world import draw_scene
 
 @dataclass(frozen=True)
 class CamConfig:
-    """Args: scenes: number of drawn images that the classifier is trained on."""
+    """A classifier of colours; the largest score of a class's map says whether the image has the class.
+    Args:
+        scenes: number of drawn images that the classifier is trained on."""
 
     scenes: int = 300
 
 
 class Cam:
     def __init__(self, context, config):
-        self.settings, self.device = lambda: asdict(config), context.device
+        self.settings = lambda: asdict(config)
         torch.manual_seed(context.seed)
-        self.net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 6)).to(self.device)
-        optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 6)).to(context.device)
+        self.maps = lambda image: net(torch.tensor(np.array(image.resize((64, 64))) / 255).float().to(context.device))
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2)
         for scene in [draw_scene(np.random.default_rng([context.seed, number])) for number in range(config.scenes)]:
-            truth = torch.tensor([float(index in scene.classes) for index in range(1, 7)], device=self.device)
+            truth = torch.tensor([float(index in scene.classes) for index in range(1, 7)], device=context.device)
             optimizer.zero_grad()
             torch.nn.functional.binary_cross_entropy_with_logits(self.maps(scene.image).amax((0, 1)), truth).backward()
             optimizer.step()
-
-    def maps(self, image):  # (64, 64, 6); the largest score of a map says whether the image has the class
-        return self.net(torch.tensor(np.asarray(image.resize((64, 64)), np.float32) / 255, device=self.device))
 
     def __call__(self, samples):
         for sample in samples:

@@ -53,6 +53,13 @@ def test_the_file_is_short() -> None:
     assert len(FILE.read_text().splitlines()) <= 40
 
 
+@pytest.mark.parametrize("option", ["-h", "--help-all"])
+def test_help_explains_its_options(option: str) -> None:
+    shown = " ".join(call("cams", "--plugins", FILE, option).out.split())
+    assert "--cam.scenes SCENES number of drawn images that the classifier is trained on. (default: 300)" in shown
+    assert "whether the image has the class: --cam" in shown
+
+
 def test_two_processes_write_the_bytes_that_python_writes(data, python_run, tmp_path) -> None:
     succeed("generate", *options(data, tmp_path), ranks=2)
     for kind in ("cams", "masks"):
