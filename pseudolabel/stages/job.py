@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+import json
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from pseudolabel.errors import OutputError
@@ -191,7 +192,10 @@ class Job(Generic[T]):
         self._poll_every = max(POLL_SECONDS, POLL_PAUSE * (time.monotonic() - self._polled))
 
     def finish(self) -> Summary | None:
-        """Write the index and the summary, by one rank alone, if every unit of every rank is done; else None."""
+        """Write the index and the summary, by one rank alone, if every unit of every rank is done; else None.
+
+        A run that finds everything done keeps the time and the rate of the one that did it.
+        """
         numbers = {unit.number for unit in self.units}
         if not numbers <= self.ledger.units():
             return None
@@ -201,7 +205,7 @@ class Job(Generic[T]):
             return None
         if self.claim and not self.ledger.folder.claim(self.claim):
             return None  # another rank, which finished at the same time, writes them
-        write_index(self.ledger, entries, self.fingerprint)
+        is_new = write_index(self.ledger, entries, self.fingerprint) or self._written > 0
         seconds = time.monotonic() - self.started
         statuses = sum((Counter(entry.statuses) for entry in entries), Counter())
         summary = Summary(
@@ -217,12 +221,27 @@ class Job(Generic[T]):
                 (failure.status, f"{failure.key}: {failure.message}") for entry in entries for failure in entry.failures
             ),
         )
+        if not is_new:
+            summary = self._with_stored_time(summary)
         self.ledger.folder.write_bytes(SUMMARY, encode_json(asdict(summary)))
         return summary
 
+    def _with_stored_time(self, summary: Summary) -> Summary:
+        """With the time and the rate of the summary in the folder; as it is if there is none, or it is damaged."""
+        try:
+            stored = json.loads(self.ledger.folder.read_bytes(SUMMARY))
+            seconds, rate = float(stored["seconds"]), float(stored["samples_per_second"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return summary
+        return replace(summary, seconds=seconds, samples_per_second=rate)
 
-def write_index(ledger: Ledger, entries: list[LedgerEntry], fingerprint: str) -> None:
-    """Write the index, and before it the tables that belong to it where it is new or one of them is missing."""
+
+def write_index(ledger: Ledger, entries: list[LedgerEntry], fingerprint: str) -> bool:
+    """Write the index, and before it the tables that belong to it where it is new or one of them is missing.
+
+    Returns:
+        Whether it is new.
+    """
     folder, index = ledger.folder, ledger.index(entries, fingerprint)
     is_new = not folder.exists(INDEX) or folder.read_bytes(INDEX) != index
     for name, write_table in TABLES.get(ledger.kind, {}).items():
@@ -231,6 +250,7 @@ def write_index(ledger: Ledger, entries: list[LedgerEntry], fingerprint: str) ->
                 write_table(folder, entries, file)
     if is_new:
         folder.write_bytes(INDEX, index)
+    return is_new
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pseudolabel.io.shipped import NAME
 from pseudolabel.runtime.batching import batched
 from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import current_rank
+from pseudolabel.stages.method import chosen_method
 from pseudolabel.stages.segment_inputs import list_images, shown
 from pseudolabel.stages.segment_settings import digest_settings
 from pseudolabel.stages.segmenter import GUESS_BATCH, Segmenter
@@ -147,7 +148,7 @@ class _Run:
         return possible
 
     def work(self, images: Mapping[str, Path], sharpen: bool) -> None:
-        if self.experiment.model.name == NAME:
+        if self._model == NAME:
             log.info(ONLY_SHAPES)
         work = replace(self.experiment.work, workers=self.experiment.work.workers or current_rank().cores())
         segmenter = Segmenter(replace(self.experiment, work=work), sharpen)
@@ -193,7 +194,7 @@ class _Run:
             self.outcome.written += 1
 
     def _write(self, name: str, path: Path, result: Segmentation, made_from: dict[str, Any]) -> None:
-        described = {"method": self.experiment.method, "model": self.experiment.model.name, **result.to_dict()}
+        described = {"method": self.experiment.method, "model": self._model, **result.to_dict()}
         self.files.write(
             {
                 name + MASK: _png(result.mask),
@@ -201,6 +202,11 @@ class _Run:
                 name + DESCRIPTION: encode_json({"image": printable(str(path)), **described, "made_from": made_from}),
             }
         )
+
+    @property
+    def _model(self) -> str | None:
+        """Name of the diffusion model; None for a method that reads none."""
+        return self.experiment.model.name if chosen_method(self.experiment)[0].needs_model else None
 
     def _is_done(self, name: str, path: Path) -> bool:
         """Whether all files exist, made with these settings from an image with the same bytes."""

@@ -26,7 +26,7 @@ def digest_settings(experiment: Experiment, classes: str | None, sharpen: bool) 
         "method": method.name,
         "plugin": method.source,
         method.name: _identified(asdict(method_settings)),
-        "model": asdict(model),
+        "model": asdict(model) if method.needs_model else None,
         "seed": experiment.work.seed,
         "classes": classes,
     }

@@ -23,7 +23,7 @@ class Summary:
         samples: number of samples in the shards.
         statuses: number of listed samples by status; `ok` are those in the shards.
         shards: number of shards.
-        seconds: since this process opened the job.
+        seconds: since this process opened the job; where a run found all done, those of the run that did it.
         samples_per_second: all ranks of this run together.
         left_out: number of files that the source left out, by reason.
         first_failures: the first failures and skipped samples of each status, as `key: message`.

@@ -104,7 +104,8 @@ def test_segment_loads_no_diffusion_model(data, tmp_path) -> None:
     method = ("--method", "cam", "--plugins", FILE, "--cam.scenes", 20, "--model.name", "/nowhere")
     done = call("segment", image, "--config", "shapes", *method, "--classes", "star, square", "--out", tmp_path)
     assert done.status == 0, done.err
-    assert json.loads((tmp_path / f"{image.stem}.json").read_text())["method"] == "cam"
+    described = json.loads((tmp_path / f"{image.stem}.json").read_text())
+    assert (described["method"], described["model"]) == ("cam", None)
     assert Image.open(tmp_path / f"{image.stem}.png").size == Image.open(image).size
 
 

@@ -16,6 +16,7 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.records import Failure
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.ledger import INDEX, RUN, entry_name
+from pseudolabel.shards.others import SUMMARY
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.verify import verify
 from pseudolabel.stages.job import Job, open_job
@@ -65,6 +66,30 @@ def test_a_stopped_job_resumes(tmp_path: Path) -> None:
     assert (summary.samples, summary.shards, summary.statuses, summary.exit_status) == (6, 3, {"ok": 6}, 0)
     index = json.loads((tmp_path / INDEX).read_text())
     assert [shard["samples"] for shard in index["shards"]] == [2, 2, 2]
+
+
+def test_a_run_that_finds_all_done_keeps_the_summary(tmp_path: Path) -> None:
+    with job_in(tmp_path) as job:
+        for unit in UNITS:
+            do(job, unit)
+        first = job.finish()
+    written = (tmp_path / SUMMARY).read_bytes()
+    assert first is not None
+    assert first.samples_per_second > 0
+    with job_in(tmp_path) as job:
+        assert job.finish() == first
+    assert (tmp_path / SUMMARY).read_bytes() == written
+    (tmp_path / SUMMARY).write_bytes(b"{")  # damaged
+    with job_in(tmp_path) as job:
+        again = job.finish()
+    assert again == replace(first, seconds=again.seconds, samples_per_second=0.0)
+    (tmp_path / entry_name("cams", 1)).unlink()
+    (tmp_path / SUMMARY).write_text(json.dumps({**json.loads(written), "seconds": 1e6}))
+    with job_in(tmp_path) as job:
+        do(job, UNITS[1])
+        redone = job.finish()
+    assert redone.samples == first.samples
+    assert json.loads((tmp_path / SUMMARY).read_bytes())["seconds"] == redone.seconds < 1e6
 
 
 def test_the_last_rank_finishes(tmp_path: Path) -> None:

@@ -103,6 +103,27 @@ def test_images_in_memory_that_are_dropped(experiment: Experiment, tmp_path: Pat
         segmenter(images[0], ["star"])
 
 
+def test_segment_says_nothing_of_a_model_that_is_not_read(experiment: Experiment, tmp_path: Path) -> None:
+    image = min((Path(experiment.source.path) / "JPEGImages").iterdir())
+    given = (
+        "segment",
+        image,
+        "--config",
+        "shapes",
+        "--method",
+        "mine",
+        "--plugins",
+        write(tmp_path),
+        "--classes",
+        "star,",
+    )
+    done = call(*given, "--out", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert "small model" not in done.err
+    again = call(*given, "--out", tmp_path / "out", "--model.name", "/nowhere")
+    assert "0 images segmented, 0 not, 1 left out, done before" in again.out
+
+
 def test_segment_names_the_images_that_are_dropped(experiment: Experiment, tmp_path: Path) -> None:
     images = sorted((Path(experiment.source.path) / "JPEGImages").iterdir())[:2]
     plugin = write(tmp_path, DROP)
