@@ -19,6 +19,8 @@ SKIPPED = "unlabelled"  # a status: left out by choice, not a failure
 THREADS = 16  # read entries; behind a URL waiting for them is all the time there is
 NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between checks of what the first rank has done
+PLUGIN = "plugin"  # a setting: digest of the user's file that registers the method
+CHANGED_PLUGIN = "the file that registers the method has changed since the run began"
 RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add `retry_failed`."
 
 
@@ -168,10 +170,12 @@ class Ledger:
             self.folder.remove(entry.shard)
 
     def _refusal(self, before: Mapping[str, Any], now: Mapping[str, Any], hint: str = "") -> OutputError:
+        lines = differences(before, now)
+        what = "that file" if all(line.endswith(CHANGED_PLUGIN) for line in lines) else "the settings"
         return OutputError(
             f"'{self.folder.path}' holds {self.kind} of a run with other settings:\n"
-            + "\n".join(f"  {line}" for line in differences(before, now))
-            + f"\nChoose another {self.folder.setting}, restore the settings, or remove that folder to start again."
+            + "\n".join(f"  {line}" for line in lines)
+            + f"\nChoose another {self.folder.setting}, restore {what}, or remove that folder to start again."
             + hint
         )
 
@@ -264,4 +268,8 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             for key in keys
             for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
         ]
-    return [] if before == now else [f"{name}: {before} -> {now}"]
+    if before == now:
+        return []
+    # Digests of a file tell nobody anything.
+    is_changed_plugin = name.rpartition(".")[2] == PLUGIN and before is not None and now is not None
+    return [f"{name}: {CHANGED_PLUGIN}" if is_changed_plugin else f"{name}: {before} -> {now}"]

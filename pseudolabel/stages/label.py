@@ -18,7 +18,7 @@ from pseudolabel.methods.registry import Context, Method, Predictor
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.runtime.versions import versions
 from pseudolabel.shards.classes import write_classes
-from pseudolabel.shards.ledger import Ledger
+from pseudolabel.shards.ledger import PLUGIN, Ledger
 from pseudolabel.shards.others import check_shard_folder
 from pseudolabel.shards.packing import TAR
 from pseudolabel.shards.sample import encode
@@ -109,7 +109,7 @@ def run_settings(
     inputs: Inputs,
 ) -> dict[str, Any]:
     """Everything that the shards' meaning depends on; see `describe_run` for the rest."""
-    from_file = {"plugin": method.source} if method.source else {}
+    from_file = {PLUGIN: method.source} if method.source else {}
     return {
         **from_file,
         "inputs": {

@@ -161,3 +161,7 @@ def test_differences() -> None:
     assert differences({"a": 1}, {"a": 1}) == []
     assert differences({"a": {"b": [1]}}, {"a": {"b": [1, 2]}, "c": 0}) == ["a.b: [1] -> [1, 2]", "c: None -> 0"]
     assert differences({"a": None}, {"a": {"b": 1}}) == ["a: None -> {'b': 1}"]
+    changed = "plugin: the file that registers the method has changed since the run began"
+    assert differences({"plugin": "1a"}, {"plugin": "2b"}) == [changed]
+    assert differences({"cams": {"plugin": "1a"}}, {"cams": {"plugin": "2b"}}) == [f"cams.{changed}"]
+    assert differences({}, {"plugin": "2b"}) == ["plugin: None -> 2b"]
