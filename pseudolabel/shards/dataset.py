@@ -47,6 +47,8 @@ class ShardDataset(Dataset[Any]):
         dataset = ShardDataset("runs/mine/masks", transform=lambda item: (item["image"] / 255, item["mask"].long()))
         loader = DataLoader(dataset, batch_size=8, shuffle=True, num_workers=4)
 
+    A batch needs images of one size: if they differ, let `transform` resize or crop image and mask.
+
     An item is a dictionary, or what `transform` makes of it:
 
     - `key`: the sample's key.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the fixtures of a module that run something
 def one_thread() -> Iterator[None]:
     """As many threads here as the commands have in processes of their own, so that the sums come out alike."""
     before = torch.get_num_threads()
