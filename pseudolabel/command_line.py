@@ -23,7 +23,7 @@ from pseudolabel.runtime.interrupt import end_on_interrupt
 from pseudolabel.runtime.single_process import leave_to_first_rank
 from pseudolabel.runtime.terminal import Terminal
 from pseudolabel.runtime.watchdog import end_with_launcher
-from pseudolabel.settings_parser import own_methods, read_experiment, without_settings
+from pseudolabel.settings_parser import instantiate, own_methods, read_experiment, without_settings
 
 TRAINING_PACKAGES = ("mmcv", "mmengine", "mmseg")  # they come with the extra `train`
 
@@ -78,13 +78,13 @@ def parse(commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, N
     try:
         resolved = _resolve_shipped(arguments)
         load_plugins(_named_plugins(resolved))
+        parser = build_parser(commands, name, _named_methods(resolved))
+        values = instantiate(parser, parser.parse_args(resolved))[name]
     except SettingError as error:
         if "--verbose" in arguments:
             traceback.print_exc()
         parser = build_parser(commands, name)
         parser.commands.get(name, parser).error(str(error))
-    parser = build_parser(commands, name, _named_methods(resolved))
-    values = parser.instantiate(parser.parse_args(resolved))[name]
     # `failures` repeats messages of commands that take these settings.
     named = build_parser(commands, "generate").commands["generate"] if name == "failures" else parser.commands[name]
     terminal.options = named.options()

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError
 from pseudolabel.config import SECTIONS, Experiment
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.plugins import load_plugins
-from pseudolabel.settings_parser import SettingsParser, read_experiment, unknown_setting
+from pseudolabel.settings_parser import SettingsParser, instantiate, read_experiment, unknown_setting
 
 Config = str | os.PathLike[str] | Experiment
 """The path of an experiment file (YAML), the name of one that ships, such as `shapes`, or an experiment."""
@@ -84,7 +84,7 @@ def open_experiment(config: Config, overrides: Mapping[str, Any] | None = None) 
             settings = parser.parse_object({name: value}, settings)
         except (ArgumentError, TypeError) as error:
             raise SettingError(str(error)) from error
-    return read_experiment(parser.instantiate(settings))
+    return read_experiment(instantiate(parser, settings))
 
 
 def _plain(value: Any) -> Any:

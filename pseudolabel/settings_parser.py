@@ -8,6 +8,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from jsonargparse import ArgumentParser, Namespace
 
 from pseudolabel.config import SECTIONS, Experiment
+from pseudolabel.errors import SettingError
+from pseudolabel.methods.plugin_errors import describe, line_in
 from pseudolabel.methods.registry import METHODS
 
 PLUGINS_HELP = "Python files of your own that register methods; docs/examples/own_method.py is one."
@@ -46,6 +48,21 @@ class SettingsParser(ArgumentParser):
         """End with the message, or raise ArgumentError if `exit_on_error` is false."""
         parser = getattr(ex, "subcommand_parser", None) or self
         super().error(explain(message, parser), ex)
+
+
+def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
+    """The values with settings as dataclasses.
+
+    Raises:
+        SettingError: if the dataclass of a user's method refuses a value.
+    """
+    try:
+        return parser.instantiate(values)
+    except Exception as error:  # the user's program may raise anything
+        for name in own_methods():
+            if METHODS[name].file and (line := line_in(METHODS[name].file, error)):
+                raise SettingError(f"`{name}` of '{METHODS[name].file}'{line}: {describe(error)}") from error
+        raise
 
 
 def read_experiment(values: Namespace) -> Experiment:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from pseudolabel.config import (
@@ -139,8 +139,10 @@ def register(method: Method) -> Method:
     """Add a method, from inside the package or from a user's own file.
 
     Raises:
-        SettingError: if the name is taken by another method or by a section of the settings.
+        SettingError: if the name is taken by another method or by a section of the settings, or the settings are not
+            a dataclass in which every field has a default.
     """
+    _check_settings(method)
     known = METHODS.get(method.name)
     if known is not None and known.settings.__qualname__ != method.settings.__qualname__:
         raise SettingError(f"a method '{method.name}' is registered already; give yours another name")
@@ -148,6 +150,17 @@ def register(method: Method) -> Method:
         raise SettingError(f"a method cannot be named '{method.name}'; give it a Python name that no setting has")
     METHODS[method.name] = method
     return method
+
+
+def _check_settings(method: Method) -> None:
+    settings = method.settings
+    if not isinstance(settings, type) or not is_dataclass(settings):
+        raise SettingError(
+            f"method '{method.name}': its `settings` {settings!r} is no dataclass; give the class itself"
+        )
+    for field in fields(settings):
+        if field.init and field.default is MISSING and field.default_factory is MISSING:
+            raise SettingError(f"method '{method.name}': setting `{field.name}` has no default; give it one")
 
 
 def find_method(name: str) -> Method:

@@ -67,6 +67,27 @@ def test_an_invalid_section_name(name: str) -> None:
     assert name not in METHODS
 
 
+@dataclass(frozen=True)
+class NoDefault:
+    """Settings of which one must be given."""
+
+    epochs: int
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (NoDefault, "method 'cam': setting `epochs` has no default; give it one"),
+        (dict, "method 'cam': its `settings` <class 'dict'> is no dataclass"),
+        (None, "method 'cam': its `settings` None is no dataclass"),
+        (OwnConfig(), r"method 'cam': its `settings` OwnConfig\(epochs=6\) is no dataclass; give the class itself"),
+    ],
+)
+def test_settings_are_a_dataclass_with_defaults(settings: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        register(own("cam", settings))
+
+
 def test_an_unknown_method() -> None:
     with pytest.raises(SettingError, match=r"`method` difseg: no such method; did you mean 'diffseg'"):
         find_method("difseg")

@@ -194,6 +194,19 @@ def test_every_part_of_a_method_may_fail(
     assert place(plugin, line) + message in done.err
 
 
+def test_settings_may_refuse_a_value(experiment: Experiment, tmp_path: Path) -> None:
+    plugin = write(tmp_path)
+    check = (
+        "    odd: int = 1\n    def __post_init__(self):\n        if self.odd % 2 == 0: raise ValueError('it is even')"
+    )
+    plugin.write_text(PLUGIN.replace("    '''Settings of a method without a model.'''", check))
+    done = command("generate", experiment, plugin, "--mine.odd", 2)
+    assert done.status == 2
+    assert done.err.splitlines()[-1] == f"error: --mine of '{plugin}', line 10: ValueError: it is even"
+    with pytest.raises(pl.SettingError, match="line 10: ValueError: it is even"):
+        pl.cams(Experiment(), {**settings(experiment, plugin), "mine.odd": 2})
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
