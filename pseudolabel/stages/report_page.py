@@ -210,9 +210,10 @@ def _class_table(sums: Mapping[str, np.ndarray], pixels: int) -> Table:
         for name, (images, area, total, count, pieces) in sums.items()
     ]
     values = np.array(list(sums.values()))
-    most = np.maximum(values.max(0), 1)
+    is_class = np.array([name != "background" for name in sums])  # beside it the others would look alike
+    most = np.maximum(values[is_class].max(0, initial=0), 1)
     sure = values[:, 2] / np.maximum(values[:, 3], 1)
-    columns = {1: values[:, 0] / most[0], 2: values[:, 1] / most[1], 3: sure}
+    columns = {1: np.minimum(values[:, 0] / most[0], 1), 2: np.minimum(values[:, 1] / most[1], 1), 3: sure}
     bars = {column: lengths.tolist() for column, lengths in columns.items()}
     return Table("Classes in the masks", heads, rows, bars=bars)
 

@@ -125,7 +125,7 @@ def test_generate_refuses_another_crf_before_it_makes_cams(shapes: Shapes, tmp_p
     assert outcome.is_clean_error()
     assert "  crf.iterations: 2 -> 3" in outcome.err
     assert "Choose another --out" in outcome.err
-    outcome = expect(1, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
+    outcome = expect(2, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
     assert "--crf.bilateral_srgb 0.0: give more than 0" in outcome.err
     assert not last.exists()
 

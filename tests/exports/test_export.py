@@ -162,7 +162,7 @@ def test_only_some_keys_and_the_others_are_counted(run: Path, tmp_path: Path) ->
     assert (result.samples, result.left_out, result.statuses) == (2, 4, {"missing": 1})
     assert result.exit_status == 3
     assert result.first_failures == {"missing": ["unheard of: no shard has it"]}
-    assert result.lines()[-1] == f"export: 2 samples, 1 failed, 4 left out -> {tmp_path / 'png'}"
+    assert result.notes()[-1] == f"export: 2 samples, 1 failed, 4 left out -> {tmp_path / 'png'}"
 
 
 def test_samples_that_cannot_be_exported_are_told(run: Path, tmp_path: Path, drawn) -> None:

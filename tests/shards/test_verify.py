@@ -174,8 +174,8 @@ def test_an_invalid_member_of_a_mask_shard(
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:
-    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no CAM, mask or segment shards"]
-    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no CAM, mask or segment shards"]
+    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no shards"]
+    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no shards"]
 
 
 @pytest.mark.parametrize(("kind", "packing"), [("filter", JSONL), ("captions", CAPTIONS)])
