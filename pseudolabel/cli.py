@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pseudolabel.cli_exchange import correct, export, export_cams, import_cams, import_masks, push
-from pseudolabel.command_line import report, run_command, terminal
+from pseudolabel.command_line import report, run_command, show, terminal
 from pseudolabel.config import Experiment
 from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
@@ -15,6 +15,7 @@ from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind, Order
 
 if TYPE_CHECKING:
+    from pseudolabel.io.folder import Folder
     from pseudolabel.runtime.rank import Rank
 
 NO_OPTIONS: list[str] = []
@@ -110,9 +111,12 @@ def generate(experiment: Experiment, rank: "Rank", retry_failed: bool = False) -
     """
     from pseudolabel.stages.generate import generate as run
 
-    # The masks' summary counts the CAMs' failures, too. A status other than 0 makes the launcher end all other ranks,
-    # so only the rank that ends last gives it.
-    return [report(summary) for summary in run(experiment, rank, retry_failed)][-1]
+    *before, last = run(experiment, rank, retry_failed)
+    for summary in before:  # the last one repeats its failures
+        if summary is not None:
+            show(summary.lines(), summary.notes(is_last=False), 0)
+    # A status other than 0 makes the launcher end all other ranks, so only the rank that ends last gives it.
+    return report(last)
 
 
 def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str = "") -> int:
@@ -129,9 +133,9 @@ def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str 
 
     scores = run(experiment, kind, rank, predictions)
     print_report(scores, Console())
-    for line in scores.scope.lines() if scores.scope is not None else ():
-        terminal.print(line)
-    return 0 if scores.scope is None or scores.scope.is_whole else FAILED_SAMPLES_EXIT
+    status = 0 if scores.scope is None or scores.scope.is_whole else FAILED_SAMPLES_EXIT
+    show([], scores.scope.lines() if scores.scope is not None else [], status)
+    return status
 
 
 def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: str, limit: int = 0) -> int:
@@ -158,8 +162,8 @@ def segment(experiment: Experiment, images: list[str], classes: str | None = Non
     Args:
         images: image files, or folders that hold them.
         classes: names of classes with commas; or the name or file of a vocabulary, such as voc, from whose classes CLIP
-            and captions pick; or auto (the default), the nouns of a caption. Without it DiffSeg gives regions without
-            names.
+            and captions pick; or auto, the nouns of a caption. Not given, DiffSeg gives regions without names, and the
+            others take auto.
         sharpen: refine the maps of DiffSegmenter and ELBO with DenseCRF.
     """
     from pseudolabel.stages.segment import segment_images
@@ -212,21 +216,27 @@ def write_report(experiment: Experiment, run: str, out_file: str = "", images: i
 
 
 def verify(folder: str) -> int:
-    """Check every hash, count and member of a folder of CAM or mask shards.
+    """Check every hash, count and member of the shards of a run.
 
     Args:
-        folder: such as runs/voc/masks.
+        folder: the output folder of a run, such as runs/voc, or a folder of shards, such as runs/voc/masks.
     """
     from pseudolabel.io.folder import Folder
+    from pseudolabel.shards.verify import find_folders
+
+    return max([_verify_shards(found) for found in find_folders(Folder(folder))])
+
+
+def _verify_shards(folder: "Folder") -> int:
     from pseudolabel.runtime.progress import show_progress
     from pseudolabel.shards.verify import verify as run
 
     with show_progress("verify", 0, show=sys.stderr.isatty()) as progress:
-        problems = run(Folder(folder), lambda done, total: progress.update(done, 0))
+        problems = run(folder, lambda done, total: progress.update(done, 0))
     for problem in problems:
         terminal.print(problem)
     failed = "1 failure" if len(problems) == 1 else f"{len(problems):,} failures"
-    print(f"{folder}: {failed}" if problems else f"{folder}: complete and valid")
+    terminal.print(f"{folder.path}: {failed}" if problems else f"{folder.path}: complete and valid")
     return 1 if problems else 0
 
 
@@ -252,7 +262,7 @@ def failures(out: str, csv: str = "") -> int:
         terminal.print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
     if csv:
         write_own(csv, to_csv(found), "`csv`")
-        print(escaped(f"{len(found):,} lines -> {csv}"))
+        show([], [escaped(f"{len(found):,} lines -> {csv}")], 0)
     print(escaped(f"{out}: {count(found)}"))
     return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
 

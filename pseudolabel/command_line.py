@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from io import TextIOWrapper
 from typing import Protocol
@@ -39,16 +40,27 @@ class Ended(Protocol):
         """Of the command."""
 
     def lines(self) -> list[str]:
-        """The command's last lines."""
+        """The result, for standard output."""
+
+    def notes(self) -> list[str]:
+        """What there is to say about it, for standard error."""
 
 
 def report(ended: Ended | None) -> int:
     """Print the result of a command, unless another process does, and return the exit status."""
     if ended is None:
         return 0
-    for line in ended.lines():
-        terminal.print(line)
+    show(ended.lines(), ended.notes(), ended.exit_status)
     return ended.exit_status
+
+
+def show(lines: Sequence[str], notes: Sequence[str], exit_status: int) -> None:
+    """Print the result to standard output, and notes, which are warnings if it is a failure, to standard error."""
+    for line in lines:
+        terminal.print(line)
+    sys.stdout.flush()
+    for note in notes:
+        log.log(logging.WARNING if exit_status else logging.INFO, "%s", note)
 
 
 def run_command(commands: Mapping[str, Command], arguments: list[str] | None) -> int:

@@ -4,6 +4,9 @@
 traceback. `SampleError` concerns one sample; the run continues with the others.
 """
 
+USAGE_EXIT = 2
+"""Exit status of a command whose options, or the settings in its experiment file, cannot be used."""
+
 FAILED_SAMPLES_EXIT = 3
 """Exit status of a command that ended, but could not handle every sample."""
 
@@ -21,9 +24,17 @@ class UserError(Exception):
 class SettingError(UserError, ValueError):
     """A setting is invalid, or invalid for this model; the message names it."""
 
+    exit_status = USAGE_EXIT
+
+
+class DeviceMemoryError(UserError):
+    """The device's memory is full; the message names the settings to reduce."""
+
 
 class PathError(UserError, ValueError):
     """A path or URL cannot be used; the message names it."""
+
+    exit_status = USAGE_EXIT
 
 
 class SourceError(UserError, ValueError):
@@ -44,6 +55,8 @@ class ParquetError(UserError, ValueError):
 
 class VocabularyError(UserError, ValueError):
     """A vocabulary file or a class name cannot be used."""
+
+    exit_status = USAGE_EXIT
 
 
 class ModelError(UserError):

@@ -76,7 +76,12 @@ class _Help(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action)
-        return text.removesuffix(" (default: %(default)s)") if action.default in (None, "") else text
+        is_empty = action.default in (None, "", [])
+        return text.removesuffix(" (default: %(default)s)") if is_empty else text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
 
 
 class _HelpAll(argparse.Action):
@@ -171,7 +176,12 @@ def command_parser(name: str, command: Command, methods: Sequence[str] = ()) -> 
         if parameter.name not in ("experiment", "rank"):
             _add_argument(parser, parameter, documented.get(parameter.name))
     parser.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="log details and tracebacks")
-    parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress and no notes")
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="no progress and no notes: only results, warnings and errors",
+    )
     _hide(parser, command, methods)
     required = [action for action in parser._actions if action.required]
     words = [" ".join([*action.option_strings[:1], action.dest.upper()]) for action in required]
@@ -222,6 +232,8 @@ def build_parser(commands: Mapping[str, Command], chosen: str, methods: Sequence
         epilog="Begin with 'pseudolabel doctor'; 'pseudolabel COMMAND --help' explains the common options and "
         "'pseudolabel COMMAND --help-all' every one.",
     )
+    # Without a command it is the general help, which says what to ask for.
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     added = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, command in commands.items():
         parser.commands[name] = command_parser(name, command, methods) if name == chosen else CommandParser()

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -200,7 +201,33 @@ def test_quiet_and_verbose(tmp_path: Path) -> None:
     failing = ("cams", "--source.path", tmp_path / "absent")
     assert "Traceback" not in expect(1, call(*failing, "--quiet")).err
     assert "Traceback" in expect(1, call(*failing, "--verbose")).err
-    assert call(*missing) == call(*missing, "--verbose")
+    assert call(*missing).err in call(*missing, "--verbose").err
+
+
+def test_quiet_leaves_the_result_and_warnings(few_shapes: Path, tmp_path: Path) -> None:
+    images = sorted((few_shapes / "JPEGImages").glob("*.jpg"))
+    shutil.copytree(few_shapes, tmp_path / "data")
+    run = ("cams", "--config", "shapes", "--source.path", tmp_path / "data", "--out", tmp_path / "out")
+    done = expect(0, call(*run, "--quiet"))
+    assert done.err == ""
+    assert json.loads(done.out)["statuses"] == {"ok": len(images)}
+    (tmp_path / "data" / "JPEGImages" / images[0].name).unlink()
+    failed = expect(3, call(*run, "--out", tmp_path / "other", "--quiet"))
+    assert json.loads(failed.out)["statuses"] == {"missing": 1, "ok": len(images) - 1}
+    assert failed.err.startswith("  1 missing:\n    ")
+    assert failed.err.count(images[0].name) == 1
+
+
+def test_the_help_of_all_options(tmp_path: Path) -> None:
+    assert call("--help-all") == call("--help")
+    assert "--diffsegmenter.class_weight" in expect(0, call("generate", "--help-all")).out
+    assert "(default: null)" not in expect(0, call("segment", "--help-all")).out
+
+
+def test_paragraphs_of_the_help_stay_paragraphs() -> None:
+    shown = expect(0, call("segment", "-h")).out
+    assert "\n\nFor example: pseudolabel segment photo.jpg" in shown
+    assert "\n\nNAME is the image's path" in shown
 
 
 def test_help_imports_no_torch() -> None:

@@ -33,8 +33,9 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = resolve(config.name, "diffusion")
+    access = hub.reach(folder, _what(config), "unet/config.json", config.revision)
     origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
-    origin |= hub.options
+    origin |= access.options
     weights = {**origin, "use_safetensors": True, "dtype": dtype}
     if config.variant:
         weights["variant"] = config.variant
@@ -75,7 +76,8 @@ def fingerprint(config: ModelConfig) -> str:
     folder = resolve(config.name, "diffusion")
     origin = {} if os.path.isdir(folder) else {"revision": config.revision}
     try:
-        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin).config
+        # What has been loaded is in the local cache.
+        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True, **origin).config
         digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
         for part, stem in WEIGHTS.items():
             own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
@@ -85,9 +87,13 @@ def fingerprint(config: ModelConfig) -> str:
     return digest.hexdigest()[:16]
 
 
+def _what(config: ModelConfig) -> str:
+    return f"the diffusion model '{config.name}' (`model.name`)"
+
+
 def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder) and (others := explain_folder(folder)):
-        return f"cannot load the diffusion model '{config.name}' (`model.name`):\n{others}"
+        return f"cannot load {_what(config)}:\n{others}"
     if os.path.isdir(folder):
         hint = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
@@ -95,10 +101,10 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         )
     else:
         hint = (
-            "no such folder here, so it was searched on the hub: check the name and the network, try `model.variant` "
-            "fp16 if only half-precision files exist, or give the folder of a downloaded checkpoint"
+            "the hub's files cannot be used: try `model.variant` fp16 if only half-precision files exist, or give the "
+            "folder of a downloaded checkpoint"
         )
-    return f"cannot load the diffusion model '{config.name}' (`model.name`): {hint}.\n{type(error).__name__}: {error}"
+    return f"cannot load {_what(config)}: {hint}.\n{type(error).__name__}: {error}"
 
 
 def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:

@@ -46,9 +46,13 @@ class PushResult:
         return 0
 
     def lines(self) -> list[str]:
-        """The last lines of the command."""
+        """The command's result."""
         kept = f", {', '.join(self.kept)} of the repository kept" if self.kept else ""
         return [escaped(f"push: {len(self.files):,} files{kept} -> {self.address}")]
+
+    def notes(self) -> list[str]:
+        """None."""
+        return []
 
 
 def push(

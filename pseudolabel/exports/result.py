@@ -1,4 +1,4 @@
-"""How an export ended: the last lines of the command."""
+"""How an export ended."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,15 @@ class ExportResult:
         return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
 
     def lines(self) -> list[str]:
-        """The last lines of the command: the counts as JSON, failures by reason, and where the export is."""
+        """The command's result: the counts as JSON in one line."""
         fields = {name: value for name, value in asdict(self).items() if name != "first_failures"}
-        lines = [escaped(json.dumps(fields, ensure_ascii=False)), *reason_lines(self.statuses, self.first_failures)]
+        return [escaped(json.dumps(fields, ensure_ascii=False))]
+
+    def notes(self) -> list[str]:
+        """Failures by reason, the counts in words, and where the export is."""
         splits = ", ".join(f"{count:,} {split}" for split, count in self.splits.items())
         parts = [f"{self.samples:,} samples{f' ({splits})' if splits else ''}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [f"{self.left_out:,} left out"] if self.left_out else []
-        return [*lines, escaped(f"export: {', '.join(parts)} -> {self.folder}")]
+        last = f"export: {', '.join(parts)} -> {self.folder}"
+        return [*reason_lines(self.statuses, self.first_failures), escaped(last)]

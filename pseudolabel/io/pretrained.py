@@ -45,11 +45,12 @@ def load_pretrained(
     Raises:
         ModelError: if either cannot be loaded.
     """
-    dtype, access = resolve_dtype("auto", device), hub.options
+    dtype = resolve_dtype("auto", device)
     key = (folder, model_class, processor_class, device, dtype)
     model = _models.get(key)
     if model is not None:
         return model, _processors[model]
+    access = hub.reach(folder, f"'{folder}' ({setting})", "config.json").options
     try:
         with library_bars():
             model = model_class.from_pretrained(folder, use_safetensors=True, dtype=dtype, **access)

@@ -172,8 +172,8 @@ def find_method(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     near = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"give one of {', '.join(METHODS)}"
-    raise SettingError(f"`method` {name}: no such method; {hint}, or name the file that registers it with `plugins`")
+    hint = f"did you mean '{near[0]}'?" if near else f"those here are {', '.join(METHODS)}."
+    raise SettingError(f"`method` {name}: no such method; {hint} Otherwise name its file with `plugins`")
 
 
 # A method of the package is one file of mathematics, one predictor, its settings in config.py, and one entry here.

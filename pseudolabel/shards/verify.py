@@ -8,32 +8,57 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pseudolabel.errors import OutputError, SampleError
+from pseudolabel.errors import NoRecordError, OutputError, SampleError
+from pseudolabel.io.files import is_folder
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.images import read_mask
-from pseudolabel.io.tar import Members, read_tar
+from pseudolabel.io.tar import Members
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger, LedgerEntry, shard_name
+from pseudolabel.shards.packing import CAPTIONS, JSONL, TAR
 from pseudolabel.shards.sample import CAM_MEMBERS, MASK_MEMBERS, decode_cams
 
-KINDS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS, "segments": MASK_MEMBERS}
+KINDS = {"cams": TAR, "masks": TAR, "segments": TAR, "filter": JSONL, "captions": CAPTIONS}
+MEMBERS = {"cams": CAM_MEMBERS, "masks": MASK_MEMBERS, "segments": MASK_MEMBERS}
 
 
 def kind_of(folder: Folder) -> str | None:
     """The kind of shards that the folder holds; None if it holds none."""
     names = folder.names()
-    return next((kind for kind in KINDS if any(name.startswith(f"{kind}-") for name in names)), None)
+    for kind, packing in KINDS.items():
+        is_tar = packing is TAR and any(name.startswith(f"{kind}-") and name.endswith(".tar") for name in names)
+        if is_tar or Ledger(folder, kind).units():
+            return kind
+    return None
+
+
+def find_folders(folder: Folder) -> list[Folder]:
+    """The folder, if it holds shards; else those of a run's folder that do.
+
+    Raises:
+        NoRecordError: if there are none.
+    """
+    if kind_of(folder) is not None:
+        return [folder]
+    if not is_folder(folder.path):
+        raise NoRecordError(f"there is no folder '{folder.path}'")
+    if found := [folder / kind for kind in KINDS if kind_of(folder / kind) is not None]:
+        return found
+    raise NoRecordError(
+        f"'{folder.path}' holds no shards of this package, nor do {', '.join(KINDS)} in it; give the `out` of cams, "
+        "generate, refine or filter, a folder in it such as 'masks', or the folder of captions"
+    )
 
 
 def verify(folder: Folder, on_shard: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
     """All problems of a folder of shards, one line each; empty if it is complete and valid.
 
     Args:
-        folder: holds `cams-*.tar`, `masks-*.tar` or `segments-*.tar` with their ledger.
+        folder: holds shards of one kind with their ledger, as `find_folders` gives it.
         on_shard: called after each shard with the number of checked shards and the total.
     """
     kind = kind_of(folder)
     if kind is None:
-        return [f"'{folder.path}' holds no CAM, mask or segment shards"]
+        return [f"'{folder.path}' holds no shards"]
     ledger = Ledger(folder, kind)
     numbers = sorted(ledger.units())
     problems = _check_run(ledger) + _check_names(folder, kind, set(numbers))
@@ -60,7 +85,7 @@ def _check_run(ledger: Ledger) -> list[str]:
 
 
 def _check_names(folder: Folder, kind: str, numbers: set[int]) -> list[str]:
-    ledgered = {shard_name(kind, number) for number in numbers}
+    ledgered = {shard_name(kind, number, KINDS[kind].suffix) for number in numbers}
     return [f"{name} has no ledger entry" for name in folder.names() if name.endswith(".tar") and name not in ledgered]
 
 
@@ -70,19 +95,20 @@ def _check_shard(folder: Folder, kind: str, entry: LedgerEntry) -> list[str]:
         return [f"{entry.shard}: the bytes differ from those that were written (sha256)"]
     problems, count = [], 0
     try:
-        for key, members in read_tar(io.BytesIO(data)):
+        for key, members in KINDS[kind].read(io.BytesIO(data)):
             count += 1
-            problems += [f"{entry.shard}: {problem}" for problem in _check_sample(kind, key, members)]
-    except (tarfile.TarError, ValueError) as error:
-        problems.append(f"{entry.shard}: not a readable tar ({error})")
+            if kind in MEMBERS:
+                problems += [f"{entry.shard}: {problem}" for problem in _check_sample(kind, key, members)]
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"{entry.shard}: not a readable {KINDS[kind].suffix} ({error})")
     if count != entry.samples:
         problems.append(f"{entry.shard}: {count} samples where the ledger says {entry.samples}")
     return problems
 
 
 def _check_sample(kind: str, key: str, members: Members) -> list[str]:
-    if set(members) != KINDS[kind]:
-        return [f"sample '{key}' has members {sorted(members)} instead of {sorted(KINDS[kind])}"]
+    if set(members) != MEMBERS[kind]:
+        return [f"sample '{key}' has members {sorted(members)} instead of {sorted(MEMBERS[kind])}"]
     try:
         width, height = Image.open(io.BytesIO(members["jpg"])).size
         if kind == "cams":

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import DeviceMemoryError, SettingError
 from pseudolabel.io.files import join
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
@@ -97,7 +97,7 @@ def write_captions(experiment: Experiment, rank: Rank, retry_failed: bool = Fals
         try:
             work_through(job, source, experiment.work.loaders, caption, encode)
         except torch.OutOfMemoryError as error:
-            raise SettingError(
+            raise DeviceMemoryError(
                 f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch}. "
                 f"Every finished file is safe, and the run resumes with them. ({error})"
             ) from error

@@ -66,12 +66,14 @@ class Corrected:
         return FAILED_SAMPLES_EXIT if self.refused or not self.keys else 0
 
     def lines(self) -> list[str]:
-        """The last lines of a command: every mask that was not applied, and the counts."""
-        lines = [escaped(f"{one.key}: {one.status}: {one.message}") for one in self.refused]
-        if self.left_out.total:
-            lines.append(escaped(str(self.left_out)))
+        """The command's result: the counts."""
         last = f"{len(self.keys):,} masks corrected, {len(self.refused):,} not applied; shards written: {self.shards:,}"
-        return [*lines, escaped(f"{last} -> {self.out}")]
+        return [escaped(f"{last} -> {self.out}")]
+
+    def notes(self) -> list[str]:
+        """Every mask that was not applied, and what was left out."""
+        lines = [escaped(f"{one.key}: {one.status}: {one.message}") for one in self.refused]
+        return [*lines, *([escaped(str(self.left_out))] if self.left_out.total else [])]
 
 
 def correct(out: str | os.PathLike[str], masks: str | os.PathLike[str]) -> Corrected:

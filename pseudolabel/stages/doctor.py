@@ -68,6 +68,10 @@ class Diagnosis:
                 lines += [f"  {one.state:8}{one.name}: {one.found}", *([f"          {one.hint}"] if one.hint else [])]
         return [*lines, "Something required is missing." if self.exit_status else "Everything required is here."]
 
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
 
 def diagnose(requirements: list[str] | None = None) -> Diagnosis:
     """Check versions, devices, the parts that ship with the package, and storage.

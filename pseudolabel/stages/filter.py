@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import NoLabelsError, SettingError
+from pseudolabel.errors import DeviceMemoryError, NoLabelsError
 from pseudolabel.evaluation.label_scores import LabelScores
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
@@ -79,7 +79,7 @@ def write_classes(experiment: Experiment, rank: Rank, retry_failed: bool = False
                 view=lambda image: image,
             )
         except torch.OutOfMemoryError as error:
-            raise SettingError(
+            raise DeviceMemoryError(
                 f"out of memory on {rank.device}; give a smaller `captions.batch` than {experiment.captions.batch} or "
                 f"`work.batch` than {experiment.work.batch}. Every finished file is safe, and the run resumes with "
                 f"them. ({error})"

@@ -10,7 +10,7 @@ import torch
 from pseudolabel.config import Experiment, ModelConfig
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import DeviceMemoryError, SettingError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest
 from pseudolabel.methods.checked_predictor import CheckedPredictor
@@ -73,7 +73,7 @@ def write_labels(
         try:
             work_through(job, source, work.loaders, predictor, members, predictor.view)
         except torch.OutOfMemoryError as error:
-            raise SettingError(
+            raise DeviceMemoryError(
                 f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "
                 f"`model.dtype` bfloat16: every finished shard is safe, and the run resumes with it. ({error})"
             ) from error

@@ -1,11 +1,12 @@
 """`pseudolabel report`: what a run did, which masks to trust, and a gallery, as one HTML page."""
 
 import json
+import math
 import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ _FIRST_FAILURES = 5
 class Trust:
     """What `scores.csv` says: of every image its confidence and origin, of every class what it covers."""
 
-    confidences: Mapping[str, float | None]
-    corrected: frozenset[str]
-    classes: Sequence[Sequence[str]]
+    confidences: Mapping[str, float | None] = field(default_factory=dict)
+    corrected: frozenset[str] = frozenset()
+    classes: Table | None = None
 
 
 def report(
@@ -98,20 +99,28 @@ def _page(experiment: Experiment, images: int) -> Page:
     tables = [*_run_tables(folder, kinds), *_score_tables(folder), *_failure_tables(folder)]
     if trust.corrected:
         tables.append(Table("Corrections", (), [["masks corrected by people", f"{len(trust.corrected):,}"]]))
-    if trust.classes:
-        heads = ["class", "images", "share of pixels", "mean confidence", "pieces per image"]
-        tables.append(Table("Classes in the masks", heads, trust.classes))
-    known = [value for value in trust.confidences.values() if value is not None]
+    tables += [trust.classes] if trust.classes is not None else []
+    bins, span = _histogram([value for value in trust.confidences.values() if value is not None])
     return Page(
         title=f"pseudolabel: {printable(experiment.out)}",
         tables=tables,
-        bins=np.histogram(known, BINS, (0, 1))[0].tolist() if known else [],
+        bins=bins,
+        span=span,
         plots=[(plot, file_uri(folder.read_bytes(plot))) for plot in _PLOTS if folder.exists(plot)],
         names=names,
         threshold=experiment.evaluate.threshold,
         pictures=list(_pictures(experiment, kinds, keys, trust, _truths(experiment, names))),
         note=note,
     )
+
+
+def _histogram(confidences: Sequence[float]) -> tuple[list[int], tuple[float, float]]:
+    """The counts of equal steps over the tenths that hold all confidences, and where these begin and end."""
+    if not confidences:
+        return [], (0.0, 1.0)
+    low, high = int(min(confidences) * 10) / 10, math.ceil(max(confidences) * 10) / 10
+    span = (min(low, 0.9), max(high, low + 0.1))
+    return np.histogram(confidences, BINS, span)[0].tolist(), span
 
 
 def _run_tables(folder: Folder, kinds: Sequence[str]) -> Iterator[Table]:
@@ -170,7 +179,7 @@ def _score_tables(folder: Folder) -> Iterator[Table]:
 def _trust(masks: Folder) -> Trust:
     """Of folders without `scores.csv`, nothing."""
     if not masks.exists(SCORES):
-        return Trust({}, frozenset(), ())
+        return Trust()
     confidences: dict[str, float | None] = {}
     corrected: set[str] = set()
     sums: dict[str, np.ndarray] = {}
@@ -184,7 +193,13 @@ def _trust(masks: Folder) -> Trust:
         area, sure = int(row["area"]), row["confidence"]
         one = [area > 0, area, float(sure or 0), bool(sure), int(row["pieces"])]
         sums[row["name"]] = sums.get(row["name"], np.zeros(5)) + one
-    classes = [
+    return Trust(confidences, frozenset(corrected), _class_table(sums, pixels) if sums else None)
+
+
+def _class_table(sums: Mapping[str, np.ndarray], pixels: int) -> Table:
+    """A row for each class from its sums of images, area, confidence, known confidences and pieces."""
+    heads = ["class", "images", "share of pixels", "mean confidence", "pieces per image"]
+    rows = [
         [
             printable(name),
             f"{int(images):,}",
@@ -194,7 +209,13 @@ def _trust(masks: Folder) -> Trust:
         ]
         for name, (images, area, total, count, pieces) in sums.items()
     ]
-    return Trust(confidences, frozenset(corrected), classes)
+    values = np.array(list(sums.values()))
+    is_class = np.array([name != "background" for name in sums])  # beside it the others would look alike
+    most = np.maximum(values[is_class].max(0, initial=0), 1)
+    sure = values[:, 2] / np.maximum(values[:, 3], 1)
+    columns = {1: np.minimum(values[:, 0] / most[0], 1), 2: np.minimum(values[:, 1] / most[1], 1), 3: sure}
+    bars = {column: lengths.tolist() for column, lengths in columns.items()}
+    return Table("Classes in the masks", heads, rows, bars=bars)
 
 
 def _choose(experiment: Experiment, kind: str, trust: Trust, images: int) -> tuple[frozenset[str], str]:

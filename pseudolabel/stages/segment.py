@@ -14,7 +14,13 @@ import torch
 from PIL import Image
 
 from pseudolabel.config import Experiment
-from pseudolabel.errors import FAILED_SAMPLES_EXIT, FullDiskError, OutputError, SampleError, SettingError
+from pseudolabel.errors import (
+    FAILED_SAMPLES_EXIT,
+    DeviceMemoryError,
+    FullDiskError,
+    OutputError,
+    SampleError,
+)
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.left_out import LeftOut
@@ -64,15 +70,15 @@ class Outcome:
         return FAILED_SAMPLES_EXIT if self.failures else 0
 
     def lines(self) -> list[str]:
-        """How many files were left out, and how many images were segmented."""
-        left_out = [str(self.left_out)] if self.left_out.total else []
+        """The command's result: how many images were segmented."""
         before = f", {self.done_before} left out, done before with these settings" if self.done_before else ""
         images = "1 image" if self.written == 1 else f"{self.written:,} images"
-        return [*left_out, f"{images} segmented, {len(self.failures)} not{before} -> {self.out}"]
+        return [f"{images} segmented, {len(self.failures)} not{before} -> {self.out}"]
 
-    def log_failures(self) -> None:
-        for message in self.failures.values():
-            log.error("not segmented: %s", message)
+    def notes(self) -> list[str]:
+        """What failed, and how many files were left out."""
+        failed = [f"not segmented: {message}" for message in self.failures.values()]
+        return [*failed, *([str(self.left_out)] if self.left_out.total else [])]
 
 
 def segment_images(experiment: Experiment, paths: list[str], classes: str | None, sharpen: bool) -> Outcome:
@@ -102,7 +108,6 @@ def segment_images(experiment: Experiment, paths: list[str], classes: str | None
     images = run.drop_impossible(images)
     if images:
         run.work(images, sharpen)
-    run.outcome.log_failures()
     return run.outcome
 
 
@@ -158,11 +163,10 @@ class _Run:
                 try:
                     self._segment(segmenter, dict(batch), progress)
                 except FullDiskError:
-                    self.outcome.log_failures()
-                    log.info("%s", self.outcome.lines()[-1])
+                    log.warning("%s", "\n".join([*self.outcome.notes(), *self.outcome.lines()]))
                     raise
                 except torch.OutOfMemoryError as error:
-                    raise SettingError(
+                    raise DeviceMemoryError(
                         f"out of memory with `work.batch` {self.experiment.work.batch}; give a smaller one, or "
                         f"`model.dtype` bfloat16. Finished images are kept, and the same command resumes. ({error})"
                     ) from error

@@ -9,8 +9,10 @@ from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import reason_lines
 from pseudolabel.io.terminal import escaped
 from pseudolabel.shards.ledger import SKIPPED
+from pseudolabel.sources.labels import UNKNOWN_CLASS
 
 OK = "ok"
+_FIX_LABELS = "Correct the labels (or give a `vocabulary` that has them, and another `out`)"
 
 
 @dataclass(frozen=True)
@@ -49,28 +51,37 @@ class Summary:
         return FAILED_SAMPLES_EXIT if self.failed or not self.samples else 0
 
     def lines(self) -> list[str]:
-        """The last lines of a command: the counts as JSON, then messages."""
+        """The command's result: the counts as JSON in one line."""
         fields = {name: value for name, value in asdict(self).items() if name != "first_failures"}
-        lines = [escaped(json.dumps(fields, ensure_ascii=False))]
-        if self.left_out:
-            lines.append(escaped(str(LeftOut(self.left_out))))
+        return [escaped(json.dumps(fields, ensure_ascii=False))]
+
+    def notes(self, is_last: bool = True) -> list[str]:
+        """The counts in words, after the first failures by reason.
+
+        Args:
+            is_last: false where the summary of a step that repeats these failures follows, and names them.
+        """
         unfinished = {status: count for status, count in self.statuses.items() if status != OK}
         if self.samples:
             unfinished.pop(SKIPPED, None)
-        return [*lines, *reason_lines(unfinished, self.first_failures), escaped(self._last_line())]
+        lines = [str(LeftOut(self.left_out))] if self.left_out else []
+        lines += reason_lines(unfinished, self.first_failures) if is_last else []
+        end = self._fix() if is_last and unfinished else f" -> {self.out}"
+        return [escaped(line) for line in [*lines, f"{self.kind}: {self._counts()}{end}"]]
 
-    def _last_line(self) -> str:
+    def _counts(self) -> str:
         skipped = self.statuses.get(SKIPPED, 0)
         left_out = f", {skipped:,} without labels left out" if skipped else ""
-        listing = f"pseudolabel failures {shlex.quote(self.out)}"
         if not self.samples:
-            return (
-                f"{self.kind}: none of {sum(self.statuses.values()):,} samples was done; '{listing}' lists why. Fix "
-                "that and add `retry_failed`, or run again with other settings: the folder is free for them."
-            )
+            return f"none of {sum(self.statuses.values()):,} samples was done"
         if self.failed:
-            return (
-                f"{self.kind}: {self.samples} samples done, {self.failed} failed{left_out}; '{listing}' lists "
-                "them. Fix them and add `retry_failed`."
-            )
-        return f"{self.kind}: all {self.samples} samples done{left_out} -> {self.out}"
+            return f"{self.samples} samples done, {self.failed} failed{left_out}"
+        return f"all {self.samples} samples done{left_out}"
+
+    def _fix(self) -> str:
+        listing = f"; 'pseudolabel failures {shlex.quote(self.out)}' lists {'them' if self.samples else 'why'}."
+        failed = set(self.statuses) - {OK, SKIPPED}
+        fixes = [_FIX_LABELS] if UNKNOWN_CLASS in failed else []
+        fixes += ["Fix the others"] if fixes and len(failed) > 1 else [] if fixes else ["Fix them"]
+        todo = f"{'. '.join(fixes)} and add `retry_failed`" if failed else "Give labels and run again"
+        return f"{listing} {todo}{'' if self.samples else '; the folder is also free for other settings'}."

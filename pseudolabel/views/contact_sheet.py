@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pseudolabel.evaluation.confusion import Confusion
 from pseudolabel.records import IGNORE
+from pseudolabel.views.font import legible
 from pseudolabel.views.overlay import INK, fade, hatching, heat_overlay, legend, mask_overlay
 from pseudolabel.vocabulary import Vocabulary
 
@@ -103,7 +104,7 @@ def _draw_block(rows: Sequence[ContactRow], columns: list[str], vocabulary: Voca
     block = Image.new("RGB", (len(columns) * (cell + GUTTER) - GUTTER, height), "white")
     draw = ImageDraw.Draw(block)
     for index, column in enumerate(columns):
-        draw.text((index * (cell + GUTTER), 0), column, INK, ImageFont.load_default(TEXT))
+        draw.text((index * (cell + GUTTER), 0), column, INK, legible(column, TEXT)[1])
     draw.line([(0, head), (block.width, head)], RULE, 2)
     y = head + GAP
     for row in drawn:
@@ -133,7 +134,7 @@ def _draw_row(row: ContactRow, columns: list[str], vocabulary: Vocabulary, cell:
 
 def _text(text: str, width: int) -> Image.Image:
     """A line of grey text, cut and ended with dots where it is wider than `width` pixels."""
-    drawn, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
+    drawn, (text, font) = Image.new("RGB", (width, CAPTION), "white"), legible(text, SMALL)
     shown = text
     while shown and font.getlength(shown + "..." * (shown != text)) > width:
         shown = shown[:-1]
@@ -143,10 +144,10 @@ def _text(text: str, width: int) -> Image.Image:
 
 def _names(classes: tuple[int, ...], vocabulary: Vocabulary, width: int) -> Image.Image:
     """Class names, each after a patch of its colour; `+2` stands for two more that do not fit in `width` pixels."""
-    drawn, font = Image.new("RGB", (width, CAPTION), "white"), ImageFont.load_default(SMALL)
+    drawn = Image.new("RGB", (width, CAPTION), "white")
     draw, x = ImageDraw.Draw(drawn), 0
     for place, index in enumerate(classes):
-        name = vocabulary.names[index]
+        name, font = legible(vocabulary.names[index], SMALL)
         rest = len(classes) - place
         room = width if rest == 1 else width - round(font.getlength(f"+{rest}")) - 4
         if place and x + 15 + font.getlength(name) > room:
@@ -179,7 +180,8 @@ def _panels(row: ContactRow, palette: np.ndarray, cell: int) -> dict[str, Image.
 
 def _draw_title(title: str, width: int) -> Image.Image:
     drawn = Image.new("RGB", (width, TITLE + 14), "white")
-    ImageDraw.Draw(drawn).text((0, 0), title, INK, ImageFont.load_default(TITLE))
+    title, font = legible(title, TITLE)
+    ImageDraw.Draw(drawn).text((0, 0), title, INK, font)
     return drawn
 
 

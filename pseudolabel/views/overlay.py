@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.views.font import legible
 
 INK = (32, 33, 36)
 HATCH_PERIOD = 8
@@ -87,10 +88,10 @@ def legend(entries: Sequence[tuple[str, np.ndarray]], width: int, size: int = 15
         width: of the legend in pixels.
         size: font size in pixels.
     """
-    font = ImageFont.load_default(size)
+    names = [legible(name, size) for name, _ in entries]
     patch, gap, line = round(1.5 * size), round(0.5 * size), round(1.9 * size)
     places, x, y = [], 0, 0
-    for name, _ in entries:
+    for name, font in names:
         advance = patch + gap + round(font.getlength(name)) + 2 * gap
         if x and x + advance > width:
             x, y = 0, y + line
@@ -98,7 +99,7 @@ def legend(entries: Sequence[tuple[str, np.ndarray]], width: int, size: int = 15
         x += advance
     drawn = Image.new("RGB", (width, y + line), "white")
     draw = ImageDraw.Draw(drawn)
-    for (name, fill), (x, y) in zip(entries, places, strict=True):
+    for (name, font), (_, fill), (x, y) in zip(names, entries, places, strict=True):
         drawn.paste(_patch(fill, (patch, size)), (x, y + (line - size) // 2))
         draw.text((x + patch + gap, y + line / 2), name, INK, font, anchor="lm")
     return drawn

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
@@ -20,12 +20,21 @@ MAP_SIDE = 96
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: its title, its heads and its rows of text; a folded one is opened by a click."""
+    """A table of the page.
+
+    Attributes:
+        title: above it.
+        heads: of the columns; empty where they have none.
+        rows: of text.
+        is_folded: whether it is opened by a click.
+        bars: the lengths in [0, 1] of bars behind the text, one for each row, by column.
+    """
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_folded: bool = False
+    bars: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ class Page:
     Attributes:
         title: of the page.
         tables: in their order.
-        bins: number of images by confidence, in equal steps from 0 to 1; empty without confidences.
+        bins: number of images by confidence, in equal steps; empty without confidences.
+        span: the least confidence of the first step and the greatest of the last one.
         plots: title and data URI of each plot.
         names: class names by label.
         threshold: background threshold of the score maps at which the slider begins.
@@ -75,6 +85,7 @@ class Page:
     threshold: float
     pictures: Sequence[Picture] = field(default_factory=list)
     note: str = ""
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 def render(page: Page) -> bytes:

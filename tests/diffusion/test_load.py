@@ -83,7 +83,7 @@ def test_a_damaged_file_is_reported(checkpoint, tmp_path, name):
 def test_a_wrong_name_gets_a_hint():
     with pytest.raises(UserError, match="no such folder here") as caught:
         load("/no/such/folder")
-    for expected in ("/no/such/folder", "`model.name`", "`model.variant` fp16", "check the name and the network"):
+    for expected in ("/no/such/folder", "`model.name`", "Check the name, the network", "a downloaded checkpoint"):
         assert expected in str(caught.value)
 
 

@@ -36,11 +36,17 @@ class Outcome:
 
     @property
     def last_line(self) -> str:
+        """Of the result."""
         return self.out.rstrip().rpartition("\n")[2]
 
+    @property
+    def last_note(self) -> str:
+        """The last line on standard error."""
+        return self.err.rstrip().rpartition("\n")[2]
+
     def is_clean_error(self) -> bool:
-        """Status 1 and one message on standard error, without a traceback."""
-        return self.status == 1 and "pseudolabel" in self.err and "Traceback" not in self.err + self.out
+        """Status 1 or 2 and one message on standard error, without a traceback."""
+        return self.status in (1, 2) and "pseudolabel" in self.err and "Traceback" not in self.err + self.out
 
 
 def line(*arguments: object, ranks: int = 0, port: int = 0) -> list[str]:

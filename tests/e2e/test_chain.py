@@ -21,8 +21,8 @@ def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
     settings = shapes.at(tmp_path)
     outcome = expect(1, call("refine", *settings))
     assert "run 'pseudolabel cams' with this --out first" in outcome.err
-    assert "cams: all 16 samples done" in expect(0, call("cams", *settings)).out
-    assert "masks: all 16 samples done" in expect(0, call("refine", *settings)).out
+    assert "cams: all 16 samples done" in expect(0, call("cams", *settings)).err
+    assert "masks: all 16 samples done" in expect(0, call("refine", *settings)).err
     for kind in ("cams", "masks"):
         assert shards(tmp_path / kind) == shards(shapes.out / kind)
     done = {kind: finished_units(tmp_path / kind) for kind in ("cams", "masks")}

@@ -10,28 +10,35 @@ from pseudolabel.options import COMMON
 from tests.e2e.commands import call, expect, run
 from tests.e2e.conftest import Shapes
 
+# What is wrong with a value itself; what is wrong with what it names.
+WRONG_VALUES = [
+    (("--vocabulary", "vocc"), "vocc"),
+    (("--diffsegmenter.level_weights", "{3: 1.0}"), "diffsegmenter.level_weights {3: 1.0}"),
+    (("--diffsegmenter.timesteps", "[2000]"), "diffsegmenter.timesteps [2000]"),
+    (("--work.unit", "0"), "--work.unit 0: give at least 1"),
+    (("--work.batch", "0"), "--work.batch 0: give at least 1"),
+    (("--work.loaders=-1",), "--work.loaders -1: give at least 1"),
+    (("--out", "nonsense://bucket/run"), "nonsense"),
+]
+UNUSABLE = [
+    (("--source.path", "/nowhere"), "no folder '/nowhere/JPEGImages'"),
+    (("--source.path", ""), "--source.path"),
+    (("--source.split", "trainn"), "--source.split can be train, trainval, val"),
+    (("--source.labels", "/nowhere.json"), "/nowhere.json"),
+    (("--source.kind", "table"), "--source.path"),
+    (("--model.image_size", "100"), "--model.image_size 100 is not a multiple of"),
+    (("--captions.source", "/nowhere"), "no captions in '/nowhere'"),
+]
+
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--source.path", "/nowhere"), "no folder '/nowhere/JPEGImages'"),
-        (("--source.path", ""), "--source.path"),
-        (("--source.split", "trainn"), "--source.split can be train, trainval, val"),
-        (("--source.labels", "/nowhere.json"), "/nowhere.json"),
-        (("--source.kind", "table"), "--source.path"),
-        (("--vocabulary", "vocc"), "vocc"),
-        (("--diffsegmenter.level_weights", "{3: 1.0}"), "diffsegmenter.level_weights {3: 1.0}"),
-        (("--diffsegmenter.timesteps", "[2000]"), "diffsegmenter.timesteps [2000]"),
-        (("--model.image_size", "100"), "--model.image_size 100 is not a multiple of"),
-        (("--work.unit", "0"), "--work.unit 0: give at least 1"),
-        (("--work.batch", "0"), "--work.batch 0: give at least 1"),
-        (("--work.loaders=-1",), "--work.loaders -1: give at least 1"),
-        (("--captions.source", "/nowhere"), "no captions in '/nowhere'"),
-        (("--out", "nonsense://bucket/run"), "nonsense"),
-    ],
+    ("arguments", "message", "status"),
+    [*((*case, 2) for case in WRONG_VALUES), *((*case, 1) for case in UNUSABLE)],
 )
-def test_an_invalid_setting(shapes: Shapes, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    outcome = expect(1, call("cams", *shapes.at(tmp_path / "out"), *arguments))
+def test_an_invalid_setting(
+    shapes: Shapes, tmp_path: Path, arguments: tuple[str, ...], message: str, status: int
+) -> None:
+    outcome = expect(status, call("cams", *shapes.at(tmp_path / "out"), *arguments))
     assert outcome.is_clean_error(), outcome.err
     assert message in outcome.err
     assert not list((tmp_path / "out").glob("**/*.tar"))
@@ -39,7 +46,7 @@ def test_an_invalid_setting(shapes: Shapes, tmp_path: Path, arguments: tuple[str
 
 def test_an_invalid_preset_and_number(shapes: Shapes, tmp_path: Path) -> None:
     changed = ("--config=shapes", "--crf=clip-es", "--crf.iterations=-1")
-    outcome = expect(1, call("generate", *shapes.at(tmp_path / "out"), *changed))
+    outcome = expect(2, call("generate", *shapes.at(tmp_path / "out"), *changed))
     assert "--crf.iterations -1: give at least 0" in outcome.err
 
 
@@ -120,7 +127,10 @@ def test_settings_can_be_printed(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    assert "holds no CAM, mask or segment shards" in expect(1, call("verify", tmp_path / "absent")).out
+    assert f"there is no folder '{tmp_path}/absent'" in expect(1, call("verify", tmp_path / "absent")).err
+    empty = expect(1, call("verify", tmp_path))
+    assert f"'{tmp_path}' holds no shards of this package, nor do cams, masks, segments, filter, captions" in empty.err
+    assert empty.out == ""
 
 
 def test_shapes_do_not_overwrite_other_data(tmp_path: Path) -> None:
@@ -138,7 +148,7 @@ def test_a_users_config_file(shapes: Shapes, tmp_path: Path) -> None:
         "source": {"path": str(shapes.data), "split": "val"},
     }
     config.write_text(json.dumps({**settings, "out": str(tmp_path / "out"), "work": {"unit": 2}}))
-    assert "cams: all 2 samples done" in expect(0, call("cams", "--config", config, "--source.limit", "2")).out
+    assert "cams: all 2 samples done" in expect(0, call("cams", "--config", config, "--source.limit", "2")).err
 
 
 def test_a_folder_named_like_a_shipped_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

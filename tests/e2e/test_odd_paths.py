@@ -24,10 +24,10 @@ def test_every_command_works_in_a_folder_with_unusual_characters(tmp_path: Path,
     captions, out = ["--captions.source", place / "captions"], ["--out", place / "out"]
 
     captioned = expect(3, call("caption", *data, *captions))
-    assert captioned.out.count("1 file left out: 1 .txt") == 1
+    assert captioned.err.count("1 file left out: 1 .txt") == 1
     labelled = expect(3, call("cams", *data, *captions, *out))
     assert "vocabulary: shapes, since it knows all 2 class folders" in labelled.err
-    assert "1 file left out: 1 .txt" in labelled.out
+    assert "1 file left out: 1 .txt" in labelled.err
     assert set(samples(place / "out/cams")) == {"star/[a] b::c", "circle/new\nline"}
     assert failures(place / "out/cams") == {"star/caf\\xe9": "undecodable_name"}
     expect(0, call("verify", place / "out/cams"))

@@ -125,7 +125,7 @@ def test_generate_refuses_another_crf_before_it_makes_cams(shapes: Shapes, tmp_p
     assert outcome.is_clean_error()
     assert "  crf.iterations: 2 -> 3" in outcome.err
     assert "Choose another --out" in outcome.err
-    outcome = expect(1, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
+    outcome = expect(2, call("generate", *shapes.at(tmp_path), "--crf.bilateral_srgb", "0"))
     assert "--crf.bilateral_srgb 0.0: give more than 0" in outcome.err
     assert not last.exists()
 
@@ -151,7 +151,10 @@ def test_damaged_shards_are_found_and_rewritten(shapes: Shapes, tmp_path: Path) 
     ]
     shard.unlink()
     assert "its shard is missing" in expect(1, call("verify", tmp_path / "cams")).out
+    both = expect(1, call("verify", tmp_path))
+    assert both.out.splitlines()[-2:] == [f"{tmp_path}/cams: 2 failures", f"{tmp_path}/masks: complete and valid"]
     expect(0, call("generate", *shapes.at(tmp_path)))
     for kind in ("cams", "masks"):
         assert shards(tmp_path / kind) == shards(shapes.out / kind)
-        expect(0, call("verify", tmp_path / kind))
+    valid = [f"{tmp_path}/{kind}: complete and valid" for kind in ("cams", "masks")]
+    assert expect(0, call("verify", tmp_path)).out.splitlines() == valid

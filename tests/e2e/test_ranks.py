@@ -30,7 +30,7 @@ def test_three_ranks_write_the_same_bytes(shapes: Shapes, tmp_path: Path) -> Non
     for kind in ("cams", "masks"):
         assert shards(tmp_path / kind) == shards(shapes.out / kind)
         assert len(shards(tmp_path / kind)) == 9  # eight shards and the index
-        assert outcome.out.count(f"{kind}: all 16 samples done -> ") == 1  # printed by one rank only
+        assert outcome.err.count(f"{kind}: all 16 samples done -> ") == 1  # printed by one rank only
     assert {path.name for path in (tmp_path / "cams").glob(".lock-*")} == {f".lock-{rank}" for rank in range(ranks)}
 
 
@@ -102,7 +102,7 @@ def test_several_ranks_fail_and_retry(shapes: Shapes, own_data: Path, tmp_path: 
     failed = run("generate", *shapes.at(out, own_data), ranks=2)
     assert failed.status != 0
     for kind in ("cams", "masks"):
-        assert f"{kind}: 15 samples done, 1 failed" in failed.out
+        assert f"{kind}: 15 samples done, 1 failed" in failed.err
         expect(0, call("verify", out / kind))
     done = {kind: finished_units(out / kind) for kind in ("cams", "masks")}
     image.write_bytes(whole)

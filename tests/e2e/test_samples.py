@@ -37,11 +37,13 @@ def test_bad_samples_and_their_retry(
     outcome = run("generate", *shapes.at(out, own_data))
     assert outcome.status == 3
     assert "Traceback" not in outcome.err
-    assert outcome.last_line.startswith(
-        f"masks: 14 samples done, 2 failed; 'pseudolabel failures {out}/masks' lists them. Fix them and add"
+    assert outcome.last_note == (
+        f"masks: 14 samples done, 2 failed; 'pseudolabel failures {out}/masks' lists them. Correct the labels (or give "
+        "a --vocabulary that has them, and another --out). Fix the others and add --retry-failed."
     )
-    assert f"did you mean '{name}'" in outcome.out
-    assert "cams: 14 samples done, 2 failed" in outcome.out
+    assert outcome.err.count(f"did you mean '{name}'") == 1  # not once for each step
+    assert f"cams: 14 samples done, 2 failed -> {out}/cams\n" in outcome.err
+    assert [json.loads(line)["kind"] for line in outcome.out.splitlines()] == ["cams", "masks"]
     for kind in ("cams", "masks"):
         assert failures(out / kind) == {"val_000004": "truncated", "val_000009": "unknown_class"}
         expect(0, call("verify", out / kind))
@@ -61,7 +63,7 @@ def test_bad_samples_and_their_retry(
         ("cams", "val_000009", "unknown_class"),
     ]
     scored = expect(3, call("evaluate", "masks", *shapes.at(out, own_data)))
-    assert "2 of 16 images not scored: no prediction for 'val_000004', 'val_000009'" in scored.out
+    assert "2 of 16 images not scored: no prediction for 'val_000004', 'val_000009'" in scored.err
 
     image.write_bytes(whole)
     expect(3, call("generate", *shapes.at(out, own_data), "--retry-failed"))
@@ -70,7 +72,7 @@ def test_bad_samples_and_their_retry(
     refused = expect(1, call("cams", *shapes.at(out, own_data)))
     assert "add --retry-failed" in refused.err
     corrected = expect(0, call("generate", *shapes.at(out, own_data), "--retry-failed"))
-    assert corrected.last_line == f"masks: all 16 samples done -> {out}/masks"
+    assert corrected.last_note == f"masks: all 16 samples done -> {out}/masks"
     for kind in ("cams", "masks"):
         assert_alike(out / kind, shapes.out / kind)
         others = {unit: stat for unit, stat in done[kind].items() if unit[-1] not in "14"}
@@ -85,8 +87,8 @@ def test_a_run_without_readable_images_leaves_its_folder_free(shapes: Shapes, ow
     for image in images:
         image.write_bytes(b"")
     failed = expect(3, call("generate", *shapes.at(out, own_data), "--source.limit", "4"))
-    assert "cams: none of 4 samples was done; 'pseudolabel failures" in failed.out
-    assert failed.last_line.startswith("masks: none of 4 samples was done;")
+    assert "cams: none of 4 samples was done -> " in failed.err
+    assert failed.last_note.startswith("masks: none of 4 samples was done; 'pseudolabel failures")
     for image, data in whole.items():
         image.write_bytes(data)
     name = first_class(own_data, images[0].stem)
@@ -144,11 +146,11 @@ def unlabel(data: Path, key: str) -> None:
 def test_images_without_labels(shapes: Shapes, own_data: Path, tmp_path: Path) -> None:
     unlabel(own_data, "val_000002")
     skipped = expect(0, call("generate", *shapes.at(tmp_path / "skip", own_data)))
-    assert skipped.last_line == f"masks: all 15 samples done, 1 without labels left out -> {tmp_path}/skip/masks"
+    assert skipped.last_note == f"masks: all 15 samples done, 1 without labels left out -> {tmp_path}/skip/masks"
     assert failures(tmp_path / "skip" / "cams") == {"val_000002": "unlabelled"}
     background = ("--source.unlabelled", "background")
     taken = expect(0, call("generate", *shapes.at(tmp_path / "take", own_data), *background))
-    assert taken.last_line == f"masks: all 16 samples done -> {tmp_path}/take/masks"
+    assert taken.last_note == f"masks: all 16 samples done -> {tmp_path}/take/masks"
     for out, statuses in (("skip", {"ok": 15, "unlabelled": 1}), ("take", {"ok": 16})):
         for kind in ("cams", "masks"):
             assert json.loads((tmp_path / out / kind / "index.json").read_text())["statuses"] == statuses

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face hub as an upload needs, on localhost and in memory."""
+"""As much of the Hugging Face hub as uploads and the search for a model need, on localhost and in memory."""
 
 import base64
 import hashlib
@@ -21,6 +21,7 @@ class Hub:
         trees: the files of each (repository, branch) by name.
         private: whether each repository is private.
         blobs: what was uploaded as LFS objects, by sha256.
+        models: the revisions of each model.
     """
 
     token: str = "secret"
@@ -28,6 +29,7 @@ class Hub:
     trees: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    models: dict[str, list[str]] = field(default_factory=dict)
     commits: int = 0
 
 
@@ -50,6 +52,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def do_GET(self) -> None:
+        found = re.fullmatch(r"/api/models/(.+)/revision/(.+)", self.path)
+        if found is None:
+            return self.answer({"error": f"no route {self.path}"}, 501)
+        name, revision = found.groups()
+        if name not in self.hub.models:
+            return self.answer({"error": "Repository not found"}, 404, "RepoNotFound")
+        if revision not in self.hub.models[name]:
+            return self.answer({"error": "Invalid rev id"}, 404, "RevisionNotFound")
+        return self.answer({"id": name})
 
     def do_HEAD(self) -> None:
         found = re.fullmatch(r"/datasets/(.+?)/resolve/(.+?)/(.+)", self.path)

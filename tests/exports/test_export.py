@@ -36,8 +36,8 @@ def test_the_command_says_how_it_ended(run: Path, tmp_path: Path) -> None:
     done = expect(0, call("export", run, "--to", "png", "--out", tmp_path / "png", "--split", "0.5"))
     counts = json.loads(done.out.splitlines()[0])
     assert counts["samples"] == 6 == sum(counts["splits"].values())
-    assert done.last_line.startswith("export: 6 samples (")
-    assert done.last_line.endswith(f" -> {tmp_path / 'png'}")
+    assert done.last_note.startswith("export: 6 samples (")
+    assert done.last_note.endswith(f" -> {tmp_path / 'png'}")
     assert "ETA" in done.err
 
 
@@ -162,7 +162,7 @@ def test_only_some_keys_and_the_others_are_counted(run: Path, tmp_path: Path) ->
     assert (result.samples, result.left_out, result.statuses) == (2, 4, {"missing": 1})
     assert result.exit_status == 3
     assert result.first_failures == {"missing": ["unheard of: no shard has it"]}
-    assert result.lines()[-1] == f"export: 2 samples, 1 failed, 4 left out -> {tmp_path / 'png'}"
+    assert result.notes()[-1] == f"export: 2 samples, 1 failed, 4 left out -> {tmp_path / 'png'}"
 
 
 def test_samples_that_cannot_be_exported_are_told(run: Path, tmp_path: Path, drawn) -> None:
@@ -182,8 +182,8 @@ def test_samples_that_cannot_be_exported_are_told(run: Path, tmp_path: Path, dra
     assert json.loads(done.out.splitlines()[0])["statuses"] == {
         "unreadable": 1, "truncated": 1, "size": 1, "unknown_class": 1, "name": 1
     }  # fmt: skip
-    assert "unknown: the mask holds label 4, but the classes end at 3" in done.out
-    assert done.last_line == f"export: 7 samples, 5 failed -> {tmp_path / 'png'}"
+    assert "unknown: the mask holds label 4, but the classes end at 3" in done.err
+    assert done.last_note == f"export: 7 samples, 5 failed -> {tmp_path / 'png'}"
 
 
 def test_images_of_other_kinds_are_turned_into_upright_jpegs(run: Path, tmp_path: Path, drawn) -> None:

@@ -89,7 +89,11 @@ def test_settings_are_a_dataclass_with_defaults(settings: Any, message: str) -> 
 
 
 def test_an_unknown_method() -> None:
-    with pytest.raises(SettingError, match=r"`method` difseg: no such method; did you mean 'diffseg'"):
+    with pytest.raises(
+        SettingError, match=r"`method` difseg: no such method; did you mean 'diffseg'\? Otherwise name its"
+    ):
         find_method("difseg")
-    with pytest.raises(SettingError, match=r"give one of diffsegmenter, .*, or name the file .* with `plugins`"):
+    with pytest.raises(
+        SettingError, match=r"those here are diffsegmenter, .*\. Otherwise name its file with `plugins`"
+    ):
         find_method("xyz")

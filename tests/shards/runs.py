@@ -9,6 +9,7 @@ import torch
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members
 from pseudolabel.runtime.rank import Rank
+from pseudolabel.shards.packing import TAR, Packing
 from pseudolabel.stages.job import open_job
 from pseudolabel.stages.units import Unit
 
@@ -19,10 +20,11 @@ def one_rank() -> Rank:
     return Rank(0, 1, 1, torch.device("cpu"))
 
 
-def write_run(path: Path, kind: str, shards: Sequence[Sequence[tuple[str, Members]]]) -> Folder:
+def write_run(path: Path, kind: str, shards: Sequence[Sequence[tuple[str, Members]]], packing: Packing = TAR) -> Folder:
     units = [Unit(number, range(len(samples))) for number, samples in enumerate(shards)]
     folder = Folder(str(path))
-    with open_job(folder, kind, SETTINGS, units, lambda unit, failed: f"inputs {unit.number}", one_rank()) as job:
+    inputs_of = lambda unit, failed: f"inputs {unit.number}"  # noqa: E731
+    with open_job(folder, kind, SETTINGS, units, inputs_of, one_rank(), packing=packing) as job:
         for unit, samples in zip(units, shards, strict=True):
             job.write(unit, samples, [], time.monotonic())
         job.finish()

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pseudolabel.errors import NoRecordError
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.tar import Members, write_tar
 from pseudolabel.shards.ledger import INDEX, RUN, Ledger
-from pseudolabel.shards.verify import verify
+from pseudolabel.shards.packing import CAPTIONS, JSONL, Packing
+from pseudolabel.shards.verify import find_folders, verify
 from tests.shards.runs import write_run
 
 SHARD = "cams-000001.tar"
@@ -172,5 +174,40 @@ def test_an_invalid_member_of_a_mask_shard(
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:
-    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no CAM, mask or segment shards"]
-    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no CAM, mask or segment shards"]
+    assert verify(Folder(str(tmp_path))) == [f"'{tmp_path}' holds no shards"]
+    assert verify(Folder(str(tmp_path / "absent"))) == [f"'{tmp_path / 'absent'}' holds no shards"]
+
+
+@pytest.mark.parametrize(("kind", "packing"), [("filter", JSONL), ("captions", CAPTIONS)])
+def test_files_of_lines_are_checked(tmp_path: Path, kind: str, packing: Packing) -> None:
+    members = {"json": b'{"classes": ["dog"]}'} if kind == "filter" else {"dog": b"a dog", "cat": b"a cat"}
+    run = write_run(tmp_path / kind, kind, [[("a", members)], [("b", members)]], packing)
+    assert verify(run) == []
+    name = f"{kind}-000001.jsonl"
+    data = run.read_bytes(name)
+    run.write_bytes(name, data.replace(b"dog", b"cow"))
+    assert verify(run) == [f"{name}: the bytes differ from those that were written (sha256)"]
+    broken = b"not JSON"
+    run.write_bytes(name, broken)
+    ledger = Ledger(run, kind)
+    entry = ledger.recorded(1)
+    assert entry is not None
+    ledger.write(replace(entry, size=len(broken), sha256=hashlib.sha256(broken).hexdigest()))
+    assert any("not a readable jsonl" in problem for problem in verify(run))
+
+
+def test_the_folders_of_a_run_are_found(tmp_path: Path, mask_members: Members) -> None:
+    masks = write_run(tmp_path / "masks", "masks", [[("a", mask_members)]])
+    guesses = write_run(tmp_path / "filter", "filter", [[("a", {"json": b"{}"})]], JSONL)
+    (tmp_path / "cams").mkdir()
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "captions-mine.jsonl").touch()
+    assert [found.path for found in find_folders(Folder(str(tmp_path)))] == [masks.path, guesses.path]
+    assert [found.path for found in find_folders(masks)] == [masks.path]
+
+
+def test_folders_without_shards_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoRecordError, match=r"holds no shards of this package.*give the `out` of cams"):
+        find_folders(Folder(str(tmp_path)))
+    with pytest.raises(NoRecordError, match=r"there is no folder '.*absent'"):
+        find_folders(Folder(str(tmp_path / "absent")))

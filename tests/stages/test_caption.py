@@ -187,7 +187,7 @@ def test_an_image_that_cannot_be_read(captioned: Experiment, one_rank: Rank) -> 
     again = captioned_now(captioned, one_rank)
     assert again.statuses == {"ok": 3, "truncated": 1}
     assert again.exit_status == 3
-    assert "3 samples done, 1 failed" in again.lines()[-1]
+    assert "3 samples done, 1 failed" in again.notes()[-1]
     (failed,) = find_failures(Folder(captioned.captions.source))
     assert failed[0] == "captions"
     assert (failed[1].key, failed[1].status) == ("val_000002", "truncated")

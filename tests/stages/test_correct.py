@@ -280,7 +280,7 @@ def test_masks_that_do_not_fit_are_listed_and_not_applied(masks: Path, tmp_path:
         f"{keys[2]}: unreadable",
         "1 file left out: 1 .txt",
     ):
-        assert f"{line}" in outcome.out
+        assert f"{line}" in outcome.err
     assert outcome.last_line == f"1 masks corrected, 4 not applied; shards written: 1 -> {masks}"
     check_in_place(masks, {keys[3]: people[keys[3]]})
     assert all(samples(masks)[key] == before[key] for key in keys[:3])

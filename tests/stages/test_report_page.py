@@ -51,6 +51,12 @@ def test_the_command_shows_every_sample_with_maps_masks_and_truth(run: Experimen
     for fact in ("Scores of masks", "mIoU", "diffsegmenter.timesteps", "Classes in the masks", "masks-iou.png"):
         assert fact in text
     assert not re.search(r'(src|href)="(?!data:)', text)
+    span = re.search(r"by confidence from ([\d.]+) to ([\d.]+): ([\d, ]+)", text)
+    assert span is not None
+    low, high = float(span[1]), float(span[2])
+    assert all(low <= confidence <= high for confidence in confidences.values())
+    assert sum(map(int, span[3].split(", "))) == len(confidences)
+    assert 'class="bar" style="--length:100.0%"' in text
     assert call("report", run.out, *data).status == 0  # ours, so it may be written again
 
 

@@ -30,8 +30,9 @@ def picture(key: str, label: int, confidence: float | None, **further) -> Pictur
 def page() -> Page:
     return Page(
         title=f"run {TRICKY}",
-        tables=[Table("Counts", ["status", "number"], [["ok", "3"], [TRICKY, "1"]])],
+        tables=[Table("Counts", ["status", "number"], [["ok", "3"], [TRICKY, "1"]], bars={1: [1.0, 0.25]})],
         bins=[1, 0, 2],
+        span=(0.2, 0.9),
         plots=[],
         names=["background", "cat", TRICKY],
         threshold=0.25,
@@ -82,7 +83,21 @@ def test_it_opens_without_errors_and_escapes_text(browser) -> None:
     assert TRICKY in browser.find_element("tag name", "table").text
     assert not browser.find_elements("tag name", "b")[1:]  # one of the page's own
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    assert browser.find_element("css selector", ".bars").get_attribute("aria-label").endswith("1, 0, 2")
+    assert (
+        browser.find_element("css selector", ".bars")
+        .get_attribute("aria-label")
+        .endswith(" from 0.20 to 0.90: 1, 0, 2")
+    )
+
+
+def test_the_histogram_has_axes_and_the_table_bars(browser) -> None:
+    assert browser.find_element("css selector", ".chart").text.split() == ["2", "0", "0.20", "0.55", "0.90"]
+    bars = browser.find_elements("css selector", ".bars i")
+    assert [bar.get_attribute("title") for bar in bars][-1] == "2 of 0.667 to 0.900"
+    assert bars[2].size["height"] == pytest.approx(2 * bars[0].size["height"], abs=2)
+    script = "return [...document.querySelectorAll('td.bar')].map(cell => getComputedStyle(cell).backgroundImage)"
+    full, quarter = browser.execute_script(script)
+    assert "100%" in full and "25%" in quarter  # noqa: PT018
 
 
 def test_filters_and_order(browser) -> None:
@@ -95,7 +110,23 @@ def test_filters_and_order(browser) -> None:
     change(browser, "text", "FIRST", "input")
     assert titles(browser) == ["first/a"]
     assert browser.find_element("id", "count").text == "1 of 3"
+    change(browser, "text", "CAT", "input")  # a class
+    assert set(titles(browser)) == {"first/a", "third"}
     change(browser, "text", "", "input")
+    change(browser, "order", "worst", "change")
+
+
+def test_random_order_stays_while_filtering(browser) -> None:
+    seen = set()
+    for _ in range(60):  # of six orders
+        change(browser, "order", "random", "change")
+        order = titles(browser)
+        seen.add(tuple(order))
+        change(browser, "text", "cat", "input")
+        change(browser, "text", "", "input")
+        assert titles(browser) == order
+    assert 1 < len(seen) <= 6
+    assert all(sorted(order) == sorted(["first/a", TRICKY, "third"]) for order in seen)
     change(browser, "order", "worst", "change")
 
 
