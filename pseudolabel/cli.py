@@ -134,6 +134,24 @@ def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str 
     return 0 if scores.scope is None or scores.scope.is_whole else FAILED_SAMPLES_EXIT
 
 
+def probe(experiment: Experiment, rank: "Rank", images: int = 40) -> int:
+    """Measure a checkpoint's attention on images with masks: a table, OUT/metrics.json and OUT/probe.png.
+
+    For each layer, head and timestep: how well cross-attention localises the classes, how much self-attention stays in
+    the object, and what passes of it make of the maps. It shows which layers, heads and weights suit a new checkpoint.
+
+    For example: pseudolabel probe --model.name MODEL --source.path VOC2012 --diffsegmenter.timesteps [100]
+
+    Args:
+        images: number of images to measure.
+    """
+    from pseudolabel.evaluation.probe_report import print_probe
+    from pseudolabel.stages.probe import probe as run
+
+    print_probe(run(experiment, rank, images), Console())
+    return 0
+
+
 def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: str, limit: int = 0) -> int:
     """Run a paper's table row by row; print measured and published scores; write OUT/TABLE/metrics.json.
 
@@ -338,6 +356,7 @@ COMMANDS = {
     "export-cams": Command(export_cams, is_single_process=True, interrupted=_RESUME),
     "correct": Command(correct, is_single_process=True, interrupted=_RESUME),
     "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
+    "probe": Command(probe, ("out", *_DATA, "model", "diffsegmenter", "work"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(
         segment,

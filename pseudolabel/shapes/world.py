@@ -164,9 +164,7 @@ def _place(
     return None
 
 
-def _centre(
-    rng: np.random.Generator, radius: float, size: int, places: list[_Place], touching: float
-) -> np.ndarray:
+def _centre(rng: np.random.Generator, radius: float, size: int, places: list[_Place], touching: float) -> np.ndarray:
     """A centre anywhere in the image, or beside an earlier object."""
     inside = 0.6 * radius, size - 0.6 * radius
     if places and touching and rng.random() < touching:
