@@ -13,6 +13,7 @@ from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind, Order
+from pseudolabel.shapes.difficulty import Name as Difficulty
 
 if TYPE_CHECKING:
     from pseudolabel.runtime.rank import Rank
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 NO_OPTIONS: list[str] = []
 
 
-def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
+def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1, difficulty: Difficulty = "easy") -> int:
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
@@ -28,12 +29,13 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
         train: number of training images.
         val: number of validation images.
         seed: another seed draws other images.
+        difficulty: `standard` has duller colours, unlabelled blobs and objects that touch or cover each other.
     """
     from pseudolabel.runtime.progress import show_progress
     from pseudolabel.shapes.dataset import write_shapes
 
     with show_progress("shapes", train + val) as progress:
-        write_shapes(out, train, val, seed, lambda done, total: progress.update(done, 0))
+        write_shapes(out, train, val, seed, difficulty, lambda done, total: progress.update(done, 0))
     print(f"{train} training and {val} validation images -> {out}")
     return 0
 

@@ -29,6 +29,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shapes.difficulty import DIFFICULTIES, Difficulty
 from pseudolabel.shapes.world import BACKGROUNDS, SIZE, Scene, caption, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 
@@ -45,7 +46,10 @@ SUBSET_SHARE = 0.5
 BACKGROUND_SHARE = 0.3
 LATE_SHARE = 0.7
 LOG_EVERY = 100
-LIVE = ("down_blocks.0.attentions.0.transformer_blocks.0.attn1", "down_blocks.1.attentions.0.transformer_blocks.0.attn2")
+LIVE = (
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    scenes = draw_pool(args.seed, args.scenes)
+    scenes = draw_pool(args.seed, args.scenes, DIFFICULTIES[args.difficulty])
     vae = build_vae().to(device)
     vae_loss = train_vae(vae, scenes, args.vae_steps, args.batch, args.seed)
     pool = encode_pool(vae, scenes)
@@ -82,7 +86,13 @@ def main() -> None:
     def save(step: int, loss: float) -> None:
         save_pipeline(args.out, vae, text_encoder, tokenizer, unet, scheduler)
         provenance = {
-            "data": {"source": "shapes", "seed": args.seed, "scenes": args.scenes, "size": SIZE},
+            "data": {
+                "source": "shapes",
+                "seed": args.seed,
+                "difficulty": args.difficulty,
+                "scenes": args.scenes,
+                "size": SIZE,
+            },
             "vae": {"steps": args.vae_steps, "loss": round(vae_loss, 5), "parameters": count(vae)},
             "unet": {"step": step, "of": args.unet_steps, "loss": round(loss, 5), "parameters": count(unet)},
             "text_encoder": {"parameters": count(text_encoder)},
@@ -101,6 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training scenes, weights and noise")
     parser.add_argument("--scenes", type=int, default=5000, help="training scenes drawn once")
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard", help="of the training scenes")
     parser.add_argument("--vae-steps", type=int, default=250)
     parser.add_argument("--unet-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=16)
@@ -119,10 +130,10 @@ def count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def draw_pool(seed: int, scenes: int) -> list[Scene]:
+def draw_pool(seed: int, scenes: int, difficulty: Difficulty) -> list[Scene]:
     with Progress() as progress:
         numbers = progress.track(range(scenes), description="drawing scenes")
-        return [draw_scene(np.random.default_rng([seed, number])) for number in numbers]
+        return [draw_scene(np.random.default_rng([seed, number]), difficulty=difficulty) for number in numbers]
 
 
 def to_tensor(scenes: list[Scene]) -> torch.Tensor:

@@ -31,4 +31,4 @@ DIFFICULTIES: dict[Name, Difficulty] = {
     "easy": Difficulty((0.7, 0.95), (0.7, 0.9), 0.025, 0.03, 0, 0.0),
     "standard": Difficulty((0.55, 0.95), (0.6, 0.9), 0.04, 0.05, 2, 0.4),
 }
-STANDARD = DIFFICULTIES["standard"]
+EASY = DIFFICULTIES["easy"]

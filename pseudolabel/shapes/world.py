@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pseudolabel.shapes.difficulty import STANDARD, Difficulty
+from pseudolabel.shapes.difficulty import EASY, Difficulty
 
 SIZE = 128
 RADIUS = (20.0, 42.0)
@@ -117,7 +117,7 @@ class _Place:
         return int((self.coverage >= 0.5).sum())
 
 
-def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficulty = STANDARD) -> Scene:
+def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficulty = EASY) -> Scene:
     """Draw 1 to 3 objects of distinct classes, each at least half visible, on a textured background.
 
     Args:
