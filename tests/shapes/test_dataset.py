@@ -175,7 +175,9 @@ def test_changed_files_are_not_overwritten(tmp_path: Path, name: str) -> None:
 def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
     write_shapes(tmp_path, train=1, val=1, seed=0)
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0, easy\); choose another `out`"):
+    with pytest.raises(
+        SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0, easy\); choose another `out`"
+    ):
         write_shapes(tmp_path, train=2, val=1, seed=0)
     assert digests(tmp_path) == before
 
