@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
     from pseudolabel.shards.dataset import ShardDataset
     from pseudolabel.stages.correct import correct
-    from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks
+    from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks, probe
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
     from pseudolabel.stages.refine_image import refine
@@ -79,6 +79,7 @@ __all__ = [
     "load_model",
     "load_plugins",
     "open_experiment",
+    "probe",
     "push",
     "refine",
     "register_method",
@@ -94,7 +95,7 @@ _MODULES = {
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
     "stages.correct": ("correct",),
-    "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks"),
+    "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks", "probe"),
     "exports.export": ("export",),
     "exports.push": ("push",),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),

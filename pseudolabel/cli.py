@@ -13,6 +13,7 @@ from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind, Order
+from pseudolabel.shapes.difficulty import Name as Difficulty
 
 if TYPE_CHECKING:
     from pseudolabel.io.folder import Folder
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 NO_OPTIONS: list[str] = []
 
 
-def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int:
+def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1, difficulty: Difficulty = "easy") -> int:
     """Write Shapes, a procedural data set in VOC layout, to try everything on.
 
     Args:
@@ -29,12 +30,13 @@ def shapes(*, out: Path, train: int = 100, val: int = 200, seed: int = 1) -> int
         train: number of training images.
         val: number of validation images.
         seed: another seed draws other images.
+        difficulty: `standard` has duller colours, unlabelled blobs and objects that touch or cover each other.
     """
     from pseudolabel.runtime.progress import show_progress
     from pseudolabel.shapes.dataset import write_shapes
 
     with show_progress("shapes", train + val) as progress:
-        write_shapes(out, train, val, seed, lambda done, total: progress.update(done, 0))
+        write_shapes(out, train, val, seed, difficulty, lambda done, total: progress.update(done, 0))
     print(f"{train} training and {val} validation images -> {out}")
     return 0
 
@@ -136,6 +138,24 @@ def evaluate(experiment: Experiment, rank: "Rank", kind: Kind, predictions: str 
     status = 0 if scores.scope is None or scores.scope.is_whole else FAILED_SAMPLES_EXIT
     show([], scores.scope.lines() if scores.scope is not None else [], status)
     return status
+
+
+def probe(experiment: Experiment, rank: "Rank", images: int = 40) -> int:
+    """Measure a checkpoint's attention on images with masks: a table, OUT/metrics.json and OUT/probe.png.
+
+    For each layer, head and timestep: how well cross-attention localises the classes, how much self-attention stays in
+    the object, and what passes of it make of the maps. It shows which layers, heads and weights suit a new checkpoint.
+
+    For example: pseudolabel probe --model.name MODEL --source.path VOC2012 --diffsegmenter.timesteps [100]
+
+    Args:
+        images: number of images to measure.
+    """
+    from pseudolabel.evaluation.probe_report import print_probe
+    from pseudolabel.stages.probe import probe as run
+
+    print_probe(run(experiment, rank, images), Console())
+    return 0
 
 
 def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: str, limit: int = 0) -> int:
@@ -348,6 +368,7 @@ COMMANDS = {
     "export-cams": Command(export_cams, is_single_process=True, interrupted=_RESUME),
     "correct": Command(correct, is_single_process=True, interrupted=_RESUME),
     "evaluate": Command(evaluate, ("out", *_DATA, "work.workers", "evaluate"), is_single_process=True),
+    "probe": Command(probe, ("out", *_DATA, "model", "diffsegmenter", "work"), is_single_process=True),
     "reproduce": Command(reproduce, (*_LABEL, "captions", "filter", "crf", "evaluate"), interrupted=_RESUME),
     "segment": Command(
         segment,

@@ -59,9 +59,8 @@ class Command:
     def takes(self, setting: str) -> bool:
         """Whether it reads a setting, such as `source.path`."""
         section = setting.partition(".")[0]
-        if section == "plugins" or section in METHODS:
-            section = "method"
-        return setting in self.reads or section in self.reads
+        of_method = section == "plugins" or section in METHODS
+        return setting in self.reads or section in self.reads or (of_method and "method" in self.reads)
 
     @property
     def help(self) -> str:

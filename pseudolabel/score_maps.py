@@ -47,6 +47,12 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int], final: bool = False) -> t
     return enlarged.clamp(0, 1) if final else min_max(enlarged)  # interpolating may leave [0, 1] by one rounding
 
 
+def square(rows: torch.Tensor) -> torch.Tensor:
+    """Maps (..., n), row by row, as (..., side, side)."""
+    side = int(rows.shape[-1] ** 0.5)
+    return rows.unflatten(-1, (side, side))
+
+
 def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Scale each map of float32 (..., h, w) to [0, 1]; a constant map becomes zeros."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)

@@ -48,6 +48,7 @@ from transformers import (
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.shapes.difficulty import DIFFICULTIES
 from pseudolabel.shapes.world import BACKGROUNDS, SIZE, Scene, caption
 from pseudolabel.vocabulary import load_vocabulary
 
@@ -91,8 +92,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    pool = stack(draw_pool(args.seed, args.scenes))
-    provenance: dict = {"data": {"source": "shapes", "seed": args.seed, "scenes": args.scenes, "size": SIZE}}
+    pool = stack(draw_pool(args.seed, args.scenes, DIFFICULTIES[args.difficulty]))
+    data = {"source": "shapes", "seed": args.seed, "difficulty": args.difficulty, "scenes": args.scenes, "size": SIZE}
+    provenance: dict = {"data": data}
     clip, tokenizer = build_clip()
     loss = train_clip(clip.to(device), tokenizer, pool, args)
     save_clip(args.out / "clip", clip, tokenizer)
@@ -113,6 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the three models")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training scenes, weights and sentences")
     parser.add_argument("--scenes", type=int, default=4000, help="training scenes drawn once")
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard", help="of the training scenes")
     parser.add_argument("--clip-steps", type=int, default=3000)
     parser.add_argument("--captioner-steps", type=int, default=1500)
     parser.add_argument("--nouns-steps", type=int, default=600)

@@ -18,7 +18,8 @@ class Recording:
 
     Attributes:
         cross: one map per cross-attention layer, float32 (B, h*w), or (B, C, h*w) for token weights (B, C, tokens):
-            softmax over all tokens (DiffSegmenter, Eq. 4), mean over heads, weighted sum over tokens.
+            softmax over all tokens (DiffSegmenter, Eq. 4), mean over heads, weighted sum over tokens. With
+            `each_head`, (B, heads, h*w), without the mean.
         queries_keys: (B, heads, h*w, d) queries and keys per self-attention layer, in the model's dtype.
     """
 
@@ -39,6 +40,7 @@ def read_attention(
     token_weights: torch.Tensor | None = None,
     cross_strides: Collection[int] = (),
     self_strides: Collection[int] = (),
+    each_head: bool = False,
 ) -> Recording:
     """Run the U-Net as far as needed and record attention at the given strides.
 
@@ -51,6 +53,7 @@ def read_attention(
             each token's cross-attention counts in the map. Needed for cross-attention only.
         cross_strides: strides at which cross-attention is recorded.
         self_strides: strides at which queries and keys of self-attention are recorded.
+        each_head: record the cross-attention of every head, for token weights (B, tokens).
 
     Raises:
         ValueError: if the U-Net has no such layer.
@@ -61,7 +64,7 @@ def read_attention(
     modules = [model.unet.get_submodule(layer.name) for layer in layers]
     before = [module.get_processor() for module in modules]
     for module, layer in zip(modules, layers, strict=True):
-        module.set_processor(_recorder(recording, layer, token_weights, is_last=layer is layers[-1]))
+        module.set_processor(_recorder(recording, layer, token_weights, each_head, is_last=layer is layers[-1]))
     try:
         with suppress(LastLayerReached):
             model.run_unet(latents, timesteps, embeddings)
@@ -72,12 +75,12 @@ def read_attention(
 
 
 def _recorder(
-    recording: Recording, layer: AttentionLayer, token_weights: torch.Tensor | None, is_last: bool
+    recording: Recording, layer: AttentionLayer, token_weights: torch.Tensor | None, each_head: bool, is_last: bool
 ) -> "_RecordCross | _RecordSelf":
     if layer.kind == "self":
         return _RecordSelf(recording.queries_keys.setdefault(layer.stride, []), is_last)
     assert token_weights is not None, "cross-attention is recorded as a weighted sum over tokens"
-    return _RecordCross(recording.cross.setdefault(layer.stride, []), token_weights, is_last)
+    return _RecordCross(recording.cross.setdefault(layer.stride, []), token_weights, each_head, is_last)
 
 
 def _wanted_layers(
@@ -94,9 +97,10 @@ def _wanted_layers(
 class _RecordCross:
     """Attention processor that appends a cross-attention layer's map to `maps`."""
 
-    def __init__(self, maps: list[torch.Tensor], token_weights: torch.Tensor, is_last: bool) -> None:
+    def __init__(self, maps: list[torch.Tensor], token_weights: torch.Tensor, each_head: bool, is_last: bool) -> None:
         self.maps = maps
         self.token_weights = token_weights
+        self.each_head = each_head
         self.is_last = is_last
 
     def __call__(
@@ -107,7 +111,10 @@ class _RecordCross:
             query, key = query.float(), key.float()
         # With 77 tokens the matrix is small: one softmax serves both the map and the layer's own output.
         probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
-        self.maps.append(torch.einsum("b...t,bnt->b...n", self.token_weights, probabilities.mean(dim=1)))
+        if self.each_head:
+            self.maps.append(torch.einsum("bt,bhnt->bhn", self.token_weights, probabilities))
+        else:
+            self.maps.append(torch.einsum("b...t,bnt->b...n", self.token_weights, probabilities.mean(dim=1)))
         if self.is_last:
             raise LastLayerReached
         return _output(attn, probabilities.to(value.dtype) @ value)

@@ -13,6 +13,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import read_attention
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.precision import full_precision
+from pseudolabel.score_maps import square
 
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Queries and keys, each (B, heads, n, d), of the self-attention layers of one resolution."""
@@ -75,7 +76,7 @@ class AggregatedAttention:
         """
         weights = self.model.upload(weights)
         recording = read_attention(self.model, latents, self.config.timestep, embeddings, weights, self.cross_strides)
-        return [_square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
+        return [square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
 
 
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:
@@ -132,7 +133,7 @@ def merge(maps: torch.Tensor, config: DiffSegConfig) -> list[torch.Tensor]:
     proposals = [first.double() for first in _gather(maps, anchors, config.threshold, rounded)]
     for _ in range(config.iterations - 1):
         proposals = [_merge_alike(rows, config.threshold, config.merging == "strict") for rows in proposals]
-    return [_square(rows) for rows in proposals]
+    return [square(rows) for rows in proposals]
 
 
 def anchor_positions(side: int, count: int) -> torch.Tensor:
@@ -244,7 +245,7 @@ def name_segments(labels: torch.Tensor, text_maps: Sequence[torch.Tensor]) -> to
 def _enlarge(maps: torch.Tensor, side: int) -> torch.Tensor:
     """Bilinear on the last axis's square, each map scaled to sum 1: (B, n, m) to (B, n, side * side)."""
     if maps.shape[-1] != side**2:
-        maps = F.interpolate(_square(maps), (side, side), mode="bilinear", align_corners=False).flatten(2)
+        maps = F.interpolate(square(maps), (side, side), mode="bilinear", align_corners=False).flatten(2)
     return maps.div_(maps.sum(-1, keepdim=True))
 
 
@@ -257,10 +258,6 @@ def _nearest(own: int, side: int, device: torch.device) -> torch.Tensor:
 def _steps(values: int, device: torch.device) -> int:
     """Number of rows per step, for rows of `values` values."""
     return max(1, (CPU_CHUNK if device.type == "cpu" else CHUNK) // values)
-
-
-def _square(rows: torch.Tensor) -> torch.Tensor:
-    return rows.unflatten(-1, (_side(rows.shape[-1]),) * 2)
 
 
 def _side(count: int) -> int:

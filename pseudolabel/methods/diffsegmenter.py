@@ -10,7 +10,7 @@ from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, read_attention
 from pseudolabel.errors import SettingError
-from pseudolabel.score_maps import min_max
+from pseudolabel.score_maps import min_max, square
 
 
 class CompletedAttention:
@@ -53,16 +53,21 @@ class CompletedAttention:
         embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
         weights = model.upload(weights).float().repeat_interleave(count, 0)
         recording = read_attention(model, noised, timesteps, embeddings, weights, self.cross_strides, self.self_strides)
-        fused = self._fuse(recording.cross, noised.shape[-1])
+        fused = self.fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)
         return self._complete(fused, recording).unflatten(0, (pairs, count)).mean(1)
 
-    def _fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
-        """Weighted sum over resolutions (Eq. 5): float32 (B, side, side)."""
+    def fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
+        """Weighted sum over resolutions (Eq. 5): float32 (B, side, side).
+
+        Args:
+            cross: float32 (B, n) maps by stride, one for each layer; see `Recording`.
+            side: height and width of the sum.
+        """
         total = torch.zeros(side, side, device=self.model.device)
         for stride in self.cross_strides:
-            maps = _square(torch.stack(cross[stride]).mean(0))
+            maps = square(torch.stack(cross[stride]).mean(0))
             if self.config.level_norm == "before":
                 maps = min_max(maps)
             maps = _resize(maps, side)
@@ -79,7 +84,7 @@ class CompletedAttention:
         side, total = fused.shape[-1], torch.zeros_like(fused)
         for query, key in layers:
             own = int(query.shape[2] ** 0.5)
-            total += _resize(_square(propagate(query, key, _resize(fused, own).flatten(1))), side)
+            total += _resize(square(propagate(query, key, _resize(fused, own).flatten(1))), side)
         return total / len(layers)
 
 
@@ -99,11 +104,6 @@ def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> t
     # The fused kernels need values as wide as the keys: the map is the first column, the others are zeros.
     padded = F.pad(own, (0, query.shape[-1] - 1))
     return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
-
-
-def _square(rows: torch.Tensor) -> torch.Tensor:
-    side = int(rows.shape[-1] ** 0.5)
-    return rows.unflatten(-1, (side, side))
 
 
 def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:

@@ -58,7 +58,7 @@ class DiffSegmenterPredictor:
         self.config, self.context = config, context
         self.method = CompletedAttention(self.model, config)
         # All timesteps of a pair are in one batch, which computes their mean.
-        self.pairs = max(1, context.batch // len(config.timesteps))
+        self.pairs_per_batch = max(1, context.batch // len(config.timesteps))
 
     def settings(self) -> dict[str, Any]:
         """All that the maps depend on besides the diffusion model and the labels."""
@@ -70,21 +70,21 @@ class DiffSegmenterPredictor:
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, ScoreMaps | SampleError]]:
         """Every sample with its score maps, or with its failure, in order."""
-        prompted = (self._prompt(sample) for sample in samples)
+        prompted = (self.prompt(sample) for sample in samples)
         for one, maps in bypass(prompted, lambda one: bool(one.tokens), self._maps, self._no_maps):
             sample = one.sample
             yield sample, one.failure or ScoreMaps(sample.key, sample.classes, maps, sample.size)
 
     def _maps(self, prompted: Iterable[Prompted]) -> Iterator[np.ndarray]:
         """float16 (C, h, w) maps of samples with at least one prompt."""
-        return self._collect(fetch(self._run(self._pairs(prompted))))
+        return self._collect(fetch(self._run(self.pairs(prompted))))
 
     def _no_maps(self, _: Prompted) -> np.ndarray:
         return np.zeros((0, *self.model.latent_shape[1:]), np.float16)
 
     def _run(self, pairs: Iterable[Pair]) -> Iterator[tuple[list[Prompted], torch.Tensor]]:
         """The samples of each batch's pairs with their float16 (pairs, h, w) maps, on the model's device."""
-        for batch, count in static_batches(pairs, self.pairs):
+        for batch, count in static_batches(pairs, self.pairs_per_batch):
             maps = self.method(
                 torch.stack([pair.latent for pair in batch]),
                 torch.stack([pair.noise for pair in batch]),
@@ -104,7 +104,8 @@ class DiffSegmenterPredictor:
                     yield np.stack(rows)
                     rows = []
 
-    def _prompt(self, sample: Sample) -> Prompted:
+    def prompt(self, sample: Sample) -> Prompted:
+        """The sample with the prompts of its classes."""
         try:
             return Prompted(sample, [self._tokens(sample.key, index) for index in sample.classes])
         except SampleError as error:
@@ -115,10 +116,13 @@ class DiffSegmenterPredictor:
         prompt = build_prompt(self.vocabulary.template, self.vocabulary.prompt(index), caption)
         return token_weights(self.model.tokenizer, prompt, self.config)
 
-    def _pairs(self, prompted: Iterable[Prompted]) -> Iterator[Pair]:
+    def pairs(self, prompted: Iterable[Prompted]) -> Iterator[Pair]:
+        """The pairs of samples, in order."""
         draw = self._draw_posterior if self.config.vae == "sample" else None
         work = self._with_text(prompted)
-        for group, latents in encode_ahead(self.model, work, self._view, self.pairs, self.context.loaders, draw):
+        for group, latents in encode_ahead(
+            self.model, work, self._view, self.pairs_per_batch, self.context.loaders, draw
+        ):
             for (one, text), latent in zip(group, latents, strict=True):
                 noise = self._draw_noise(one.sample.key)
                 for tokens in one.tokens:

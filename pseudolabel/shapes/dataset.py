@@ -13,6 +13,7 @@ from PIL import Image
 
 from pseudolabel.errors import SourceError
 from pseudolabel.io.images import mask_image
+from pseudolabel.shapes.difficulty import DIFFICULTIES, Name
 from pseudolabel.shapes.world import Scene, caption, draw_scene
 from pseudolabel.vocabulary import Vocabulary, load_vocabulary
 
@@ -22,7 +23,8 @@ CAPTION_FILE = "captions.jsonl"
 JPEG_QUALITY = 95
 SPLITS = ("train", "val")
 
-_FORMAT = "pseudolabel shapes 1"
+_FORMAT = "pseudolabel shapes 2"
+_EASY_FORMAT = "pseudolabel shapes 1"  # of versions that knew no other difficulty
 _UNFINISHED = ".unfinished-"
 _LISTS = "ImageSets/Segmentation"
 _PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"}
@@ -30,11 +32,15 @@ _PLACES = {"jpg": "JPEGImages", "png": "SegmentationClass", "xml": "Annotations"
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of scenes and their seed, as in the marker file."""
+    """Numbers of scenes, their seed and how hard they are, as in the marker file."""
 
     train: int
     val: int
     seed: int
+    difficulty: Name = "easy"
+
+    def __str__(self) -> str:
+        return f"{self.train} train, {self.val} val, seed {self.seed}, {self.difficulty}"
 
     def scenes(self) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
         """Split, id and seed of every scene.
@@ -48,7 +54,12 @@ class Plan:
 
 
 def write_shapes(
-    out: Path, train: int, val: int, seed: int, on_scene: Callable[[int, int], None] | None = None
+    out: Path,
+    train: int,
+    val: int,
+    seed: int,
+    difficulty: Name = "easy",
+    on_scene: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a Shapes data set; equal arguments give equal bytes.
 
@@ -62,6 +73,7 @@ def write_shapes(
         train: number of scenes of the train split.
         val: number of scenes of the val split.
         seed: of the scenes; no seed gives a scene from the shipped model's training.
+        difficulty: of the scenes; a key of `DIFFICULTIES`.
         on_scene: called after each scene with the number of finished scenes and the total.
 
     Raises:
@@ -69,7 +81,7 @@ def write_shapes(
     """
     if min(train, val, seed) < 0 or train + val == 0:
         raise SourceError(f"cannot write {train} train and {val} val scenes of seed {seed}; give numbers of at least 0")
-    plan, out = Plan(train, val, seed), out.expanduser()
+    plan, out = Plan(train, val, seed, difficulty), out.expanduser()
     try:
         _claim(out, plan)
         _write_scenes(out, plan, on_scene)
@@ -87,8 +99,7 @@ def _claim(out: Path, plan: Plan) -> None:
         out.mkdir(parents=True, exist_ok=True)
         _write_file(out / MARKER, (json.dumps({"format": _FORMAT, **vars(plan)}) + "\n").encode())
     elif (before := _read_marker(out)) != plan:
-        held = f"{before.train} train, {before.val} val, seed {before.seed}"
-        raise SourceError(f"'{out}' holds another Shapes data set ({held}); choose another `out`, or remove it")
+        raise SourceError(f"'{out}' holds another Shapes data set ({before}); choose another `out`, or remove it")
     for folder in (_LISTS, *_PLACES.values()):
         (out / folder).mkdir(parents=True, exist_ok=True)
 
@@ -121,7 +132,10 @@ def _write_file(path: Path, data: bytes) -> None:
 def _read_marker(out: Path) -> Plan:
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        if marker.pop("format") != _FORMAT or any(type(value) is not int for value in marker.values()):
+        if marker.pop("format") == _EASY_FORMAT:
+            marker["difficulty"] = "easy"
+        numbers = [marker[name] for name in ("train", "val", "seed")]
+        if any(type(number) is not int for number in numbers) or marker["difficulty"] not in DIFFICULTIES:
             raise ValueError("another format")
         return Plan(**marker)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -134,7 +148,7 @@ def _write_scenes(out: Path, plan: Plan, on_scene: Callable[[int, int], None] | 
     labels: dict[str, list[str]] = {}
     captions: list[dict[str, str]] = []
     for done, (split, name, seed) in enumerate(plan.scenes(), 1):
-        scene = draw_scene(np.random.default_rng(seed))
+        scene = draw_scene(np.random.default_rng(seed), difficulty=DIFFICULTIES[plan.difficulty])
         _write_scene(out, name, scene, vocabulary)
         lists[split].append(name)
         labels[name] = [vocabulary.names[index] for index in scene.classes]

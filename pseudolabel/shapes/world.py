@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from pseudolabel.shapes.difficulty import EASY, Difficulty
+
 SIZE = 128
 RADIUS = (20.0, 42.0)
+BLOB_RADIUS = (9.0, 22.0)
 VISIBLE_SHARE = 0.5
 SUPERSAMPLING = 4
 PLACEMENT_TRIES = 40
@@ -100,29 +103,45 @@ SHAPE_CLASSES = (
 )
 
 
-def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
+@dataclass(frozen=True)
+class _Place:
+    """Where an object lies: coverage, float (size, size) in [0, 1]; centre (2,) and radius in pixels; angle."""
+
+    coverage: np.ndarray
+    centre: np.ndarray
+    radius: float
+    angle: float
+
+    @property
+    def area(self) -> int:
+        return int((self.coverage >= 0.5).sum())
+
+
+def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficulty = EASY) -> Scene:
     """Draw 1 to 3 objects of distinct classes, each at least half visible, on a textured background.
 
     Args:
         rng: the only source of randomness.
         size: side of the image in pixels; objects scale with it.
+        difficulty: ranges of colours, and what else lies in the scene.
     """
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-    pixels = _draw_background(rng, background, size)
+    pixels = _draw_background(rng, background, size, difficulty.ground_tint)
+    for _ in range(rng.integers(difficulty.blobs + 1) if difficulty.blobs else 0):
+        _draw_blob(rng, pixels)
     objects = np.zeros((size, size), np.uint8)
-    areas: list[int] = []
+    places: list[_Place] = []
     drawn: list[int] = []
     wanted = rng.choice(len(SHAPE_CLASSES), rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]), replace=False)
     for index in wanted:
-        placed = _place(rng, SHAPE_CLASSES[index], objects, areas, size)
-        if placed is None:
+        place = _place(rng, SHAPE_CLASSES[index], objects, places, difficulty.touching)
+        if place is None:
             continue
-        coverage, centre, angle = placed
-        colour = _paint(rng, SHAPE_CLASSES[index], coverage, centre, angle)
-        pixels += coverage[..., None] * (colour - pixels)
+        colour = _paint(rng, SHAPE_CLASSES[index], place, difficulty)
+        pixels += place.coverage[..., None] * (colour - pixels)
         drawn.append(int(index) + 1)
-        objects[coverage >= 0.5] = len(drawn)
-        areas.append(int((coverage >= 0.5).sum()))
+        objects[place.coverage >= 0.5] = len(drawn)
+        places.append(place)
     pixels += rng.normal(0, 0.02, pixels.shape)
     labels = np.array([0, *drawn], np.uint8)[objects]
     image = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
@@ -130,18 +149,29 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
 
 
 def _place(
-    rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, areas: list[int], size: int
-) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Coverage, centre and angle that keep half of every earlier object visible; None if no such place is found."""
+    rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, places: list[_Place], touching: float
+) -> _Place | None:
+    """A place that keeps half of every earlier object visible; None if no such place is found."""
+    size = len(objects)
     for _ in range(PLACEMENT_TRIES):
         radius = rng.uniform(*RADIUS) * size / SIZE
-        centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
+        centre = _centre(rng, radius, size, places, touching)
         angle = rng.uniform(-0.5, 0.5)
         coverage = _rasterise(shape.outline, centre, radius, angle, size)
-        left = np.bincount(objects[coverage < 0.5], minlength=len(areas) + 1)[1:]
-        if all(left >= VISIBLE_SHARE * np.array(areas)):
-            return coverage, centre, angle
+        left = np.bincount(objects[coverage < 0.5], minlength=len(places) + 1)[1:]
+        if all(left >= VISIBLE_SHARE * np.array([place.area for place in places])):
+            return _Place(coverage, centre, radius, angle)
     return None
+
+
+def _centre(rng: np.random.Generator, radius: float, size: int, places: list[_Place], touching: float) -> np.ndarray:
+    """A centre anywhere in the image, or beside an earlier object."""
+    inside = 0.6 * radius, size - 0.6 * radius
+    if places and touching and rng.random() < touching:
+        other, angle = places[rng.integers(len(places))], rng.uniform(0, 2 * np.pi)
+        distance = rng.uniform(0.6, 0.9) * (other.radius + radius)
+        return (other.centre + distance * np.array([np.cos(angle), np.sin(angle)])).clip(*inside)
+    return rng.uniform(*inside, 2)
 
 
 def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: float, size: int) -> np.ndarray:
@@ -153,18 +183,29 @@ def _rasterise(outline: np.ndarray, centre: np.ndarray, radius: float, angle: fl
     return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
 
 
-def _paint(
-    rng: np.random.Generator, shape: ShapeClass, coverage: np.ndarray, centre: np.ndarray, angle: float
-) -> np.ndarray:
+def _paint(rng: np.random.Generator, shape: ShapeClass, place: _Place, difficulty: Difficulty) -> np.ndarray:
     """The object's RGB at every pixel, float (size, size, 3): the class's hue and texture, and a dark rim."""
-    rows, columns = np.mgrid[: coverage.shape[0], : coverage.shape[1]] * (SIZE / coverage.shape[0])
-    x, y = columns - centre[0], rows - centre[1]
-    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    brightness = rng.uniform(0.7, 0.9) + 0.17 * shape.texture(u, v)
-    colour = brightness[..., None] * _hue(shape.hue + rng.uniform(-0.025, 0.025), rng.uniform(0.7, 0.95))
-    solid = Image.fromarray((coverage >= 0.5).astype(np.uint8) * 255)
+    rows, columns = np.mgrid[: place.coverage.shape[0], : place.coverage.shape[1]] * (SIZE / place.coverage.shape[0])
+    x, y = columns - place.centre[0], rows - place.centre[1]
+    u, v = np.cos(place.angle) * x + np.sin(place.angle) * y, np.cos(place.angle) * y - np.sin(place.angle) * x
+    brightness = rng.uniform(*difficulty.brightness) + 0.17 * shape.texture(u, v)
+    hue = shape.hue + rng.uniform(-difficulty.hue_jitter, difficulty.hue_jitter)
+    colour = brightness[..., None] * _hue(hue, rng.uniform(*difficulty.saturation))
+    solid = Image.fromarray((place.coverage >= 0.5).astype(np.uint8) * 255)
     inside = np.asarray(solid.filter(ImageFilter.MinFilter(5))) > 0
     return np.where(inside[..., None], colour, 0.45 * colour)
+
+
+def _draw_blob(rng: np.random.Generator, pixels: np.ndarray) -> None:
+    """Draw a smooth unlabelled shape of any hue, without texture or rim, into float (size, size, 3) pixels."""
+    size = len(pixels)
+    turns = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    waves = [rng.uniform(0, 0.15) * np.sin(count * turns + rng.uniform(0, 2 * np.pi)) for count in (2, 3, 4)]
+    outline = (1 + np.sum(waves, 0))[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
+    radius = rng.uniform(*BLOB_RADIUS) * size / SIZE
+    coverage = _rasterise(outline, rng.uniform(0, size, 2), radius, 0.0, size)
+    shade = rng.uniform(0.45, 0.85) * (1 + 0.1 * _noise(rng, size, 4))
+    pixels += coverage[..., None] * (shade[..., None] * _hue(rng.uniform(), rng.uniform(0.2, 0.6)) - pixels)
 
 
 def _hue(hue: float, saturation: float) -> np.ndarray:
@@ -173,7 +214,7 @@ def _hue(hue: float, saturation: float) -> np.ndarray:
     return 1 - saturation * (1 - channels.clip(0, 1))
 
 
-def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
+def _draw_background(rng: np.random.Generator, kind: str, size: int, tint: float) -> np.ndarray:
     """Float (size, size, 3) in about [0, 1]: a muted colour, smooth shading and a texture of its kind."""
     colour = {
         "grass": (0.42, 0.5, 0.34),
@@ -191,7 +232,7 @@ def _draw_background(rng: np.random.Generator, kind: str, size: int) -> np.ndarr
         shade += 0.08 * np.sin(rows * 0.5 + 3 * _noise(rng, size, 5))
     else:
         shade += 0.09 * np.sign(_noise(rng, size, 12))
-    return (np.array(colour[kind]) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03, 3)) * (1 + shade[..., None])
+    return (np.array(colour[kind]) * rng.uniform(0.75, 1.2) + rng.normal(0, tint, 3)) * (1 + shade[..., None])
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:

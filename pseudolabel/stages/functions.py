@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pseudolabel.errors import SettingError
+from pseudolabel.evaluation.probe_report import ProbeReport
 from pseudolabel.evaluation.report import Report, SegmentReport
 from pseudolabel.experiment_file import Config, open_experiment
 from pseudolabel.records import Kind
@@ -18,6 +19,7 @@ from pseudolabel.stages.generate import generate as write_cams_and_masks
 from pseudolabel.stages.import_files import import_files
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.method import produced_kind
+from pseudolabel.stages.probe import probe as write_probe
 from pseudolabel.stages.summary import Summary
 
 Overrides = Mapping[str, Any]
@@ -87,6 +89,24 @@ def import_masks(
     Arguments, result and errors are those of `import_cams`.
     """
     return import_files(open_experiment(config, overrides), current_rank(), os.fspath(folder), "masks", retry_failed)
+
+
+def probe(config: Config, overrides: Overrides | None = None, *, images: int = 40) -> ProbeReport | None:
+    """Measure a checkpoint's attention layers on images with masks; writes `out`/metrics.json and `out`/probe.png.
+
+    Args:
+        config: as in `cams`.
+        overrides: as in `cams`; `diffsegmenter.timesteps` are the timesteps measured.
+        images: number of images.
+
+    Returns:
+        The measures; None in all processes but the first.
+
+    Raises:
+        UserError: if there is no ground truth, or a setting does not fit the checkpoint.
+    """
+    experiment, rank = open_experiment(config, overrides), current_rank()
+    return write_probe(experiment, rank, images) if rank.is_main else None
 
 
 def evaluate(

@@ -45,7 +45,7 @@ def plot_threshold_curve(report: Report, out: Path | BinaryIO) -> Figure:
     # Below the axes, clear of the curve.
     axes.legend(loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=2, frameon=False, columnspacing=4, fontsize=9)
     _title(axes, f"mIoU by threshold on {report.split}", f"{report.images:,} images")
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def plot_class_iou(report: Report, out: Path | BinaryIO) -> Figure:
@@ -70,7 +70,7 @@ def plot_class_iou(report: Report, out: Path | BinaryIO) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     _title(axes, f"IoU by class on {report.split}", f"{report.images:,} images, mIoU {100 * report.miou:.2f} (dashed)")
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path | BinaryIO) -> Figure:
@@ -104,7 +104,7 @@ def plot_confusion(confusion: Confusion, names: tuple[str, ...], out: Path | Bin
     bar.ax.tick_params(labelsize=8, length=0, labelcolor=GREY)
     bar.set_label("% of the row's pixels", color=GREY, fontsize=9)
     _title(axes, "Confusion matrix", "predicted labels of the pixels of each true label, in per cent")
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path | BinaryIO) -> Figure:
@@ -126,7 +126,7 @@ def plot_draws(curves: Mapping[str, Mapping[int, float]], data: str, out: Path |
     axes.grid(axis="y", color=LIGHT, linewidth=0.8)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
     _title(axes, "mIoU by number of draws", data)
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def _label_matrix(axes: Axes, rows: list[str], columns: list[str]) -> None:
@@ -155,12 +155,17 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    style(axes)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """The look of all plots."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LIGHT)
     axes.tick_params(color=LIGHT, labelcolor=INK)
     axes.xaxis.label.set_color(GREY)
     axes.yaxis.label.set_color(GREY)
-    return figure, axes
 
 
 def _title(axes: Axes, title: str, note: str) -> None:
@@ -168,6 +173,7 @@ def _title(axes: Axes, title: str, note: str) -> None:
     axes.annotate(note, (0, 1), (0, 9), "axes fraction", "offset points", fontsize=9.5, color=GREY)
 
 
-def _save(figure: Figure, out: Path | BinaryIO) -> Figure:
+def save(figure: Figure, out: Path | BinaryIO) -> Figure:
+    """Write a figure as PNG, and return it."""
     figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.2)
     return figure

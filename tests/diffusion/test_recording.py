@@ -54,6 +54,17 @@ def test_several_maps_of_a_latent_equal_single_ones(model):
         assert (maps[0][:, 0] - maps[0][:, 1]).abs().max() > 1e-3
 
 
+@torch.inference_mode()
+def test_each_head_has_a_map(model):
+    latents, embeddings, weights = inputs(model)
+    recording = read_attention(model, latents, 100, embeddings, weights, [8, 64], [16], each_head=True)
+    for row in range(2):
+        matrices = attend(model, latents[row], 100, embeddings[row : row + 1])
+        for stride, maps in recording.cross.items():
+            plain = [m.probabilities @ weights[row] for m in matrices if m.is_cross and m.stride == stride]
+            torch.testing.assert_close([layer[row] for layer in maps], plain, atol=1e-5, rtol=1e-4)
+
+
 def test_only_requested_layers_are_kept(model):
     recording = record(model, [32], [16])
     layers = attention_layers(model.unet, model.vae_stride)

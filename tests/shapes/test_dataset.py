@@ -10,6 +10,7 @@ from PIL import Image
 from pseudolabel.config import SourceConfig
 from pseudolabel.errors import SourceError
 from pseudolabel.shapes.dataset import Plan, write_shapes
+from pseudolabel.shapes.difficulty import DIFFICULTIES
 from pseudolabel.shapes.world import SIZE, caption, draw_scene
 from pseudolabel.sources.source import open_source
 from pseudolabel.vocabulary import load_vocabulary, voc_palette
@@ -100,6 +101,29 @@ def test_lists_name_the_splits(shapes: Path) -> None:
     assert lists["trainval"] == lists["train"] + lists["val"]
 
 
+def test_the_difficulty_is_part_of_a_data_set(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "easy", train=0, val=2, seed=0)
+    write_shapes(tmp_path / "standard", train=0, val=2, seed=0, difficulty="standard")
+    with pytest.raises(SourceError, match=r"another Shapes data set \(0 train, 2 val, seed 0, standard\)"):
+        write_shapes(tmp_path / "standard", train=0, val=2, seed=0)
+    image = "JPEGImages/val_000001.jpg"
+    assert digests(tmp_path / "easy")[image] != digests(tmp_path / "standard")[image]
+    scene = draw_scene(np.random.default_rng([0, 1, 1]), difficulty=DIFFICULTIES["standard"])
+    with Image.open(tmp_path / "standard/SegmentationClass/val_000001.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), scene.labels)
+
+
+def test_a_set_of_an_earlier_version_is_easy(tmp_path: Path) -> None:
+    write_shapes(tmp_path, train=0, val=1, seed=0)
+    before = digests(tmp_path)
+    old = '{"format": "pseudolabel shapes 1", "train": 0, "val": 1, "seed": 0}\n'
+    (tmp_path / "shapes.json").write_text(old)
+    write_shapes(tmp_path, train=0, val=1, seed=0)
+    assert {**digests(tmp_path), "shapes.json": before["shapes.json"]} == before
+    with pytest.raises(SourceError, match="seed 0, easy"):
+        write_shapes(tmp_path, train=0, val=1, seed=0, difficulty="standard")
+
+
 def test_equal_seeds_give_equal_bytes(shapes: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / "again", train=6, val=3, seed=0)
     assert digests(tmp_path / "again") == digests(shapes)
@@ -151,7 +175,9 @@ def test_changed_files_are_not_overwritten(tmp_path: Path, name: str) -> None:
 def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
     write_shapes(tmp_path, train=1, val=1, seed=0)
     before = digests(tmp_path)
-    with pytest.raises(SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0\); choose another `out`"):
+    with pytest.raises(
+        SourceError, match=r"another Shapes data set \(1 train, 1 val, seed 0, easy\); choose another `out`"
+    ):
         write_shapes(tmp_path, train=2, val=1, seed=0)
     assert digests(tmp_path) == before
 
