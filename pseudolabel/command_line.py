@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from io import TextIOWrapper

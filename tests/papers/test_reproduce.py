@@ -16,6 +16,7 @@ from pseudolabel.papers.data import DATA
 from pseudolabel.papers.names import TableName
 from pseudolabel.papers.reproduce import TABLES
 from pseudolabel.stages import label
+from pseudolabel.text import category_filter
 from tests.e2e.commands import Outcome, call
 
 IMAGES = 1
@@ -33,6 +34,7 @@ def each_model_is_loaded_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label, "load_model", cache(label.load_model))
         patch.setattr(freesegdiff_predictor, "ClipScorer", cache(freesegdiff_predictor.ClipScorer))
+        patch.setattr(category_filter, "load_pipeline", cache(category_filter.load_pipeline))
         yield
 
 
