@@ -115,7 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the three models")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training scenes, weights and sentences")
     parser.add_argument("--scenes", type=int, default=4000, help="training scenes drawn once")
-    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard", help="of the training scenes")
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="easy", help="of the training scenes")
     parser.add_argument("--clip-steps", type=int, default=3000)
     parser.add_argument("--captioner-steps", type=int, default=1500)
     parser.add_argument("--nouns-steps", type=int, default=600)
