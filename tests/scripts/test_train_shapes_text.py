@@ -58,7 +58,7 @@ def test_the_script_writes_checkpoints_in_the_published_format(tmp_path):
     AutoProcessor.from_pretrained(tmp_path / "captioner")
     assert [token.text for token in spacy.load(tmp_path / "nouns")("two stars")] == ["two", "stars"]
     provenance = json.loads((tmp_path / "training.json").read_text())
-    assert provenance["data"] == {"source": "shapes", "seed": 0, "scenes": 20, "size": 128}
+    assert provenance["data"] == {"source": "shapes", "seed": 0, "difficulty": "easy", "scenes": 20, "size": 128}
     assert provenance["captioner"]["steps"] == 21
 
 

@@ -71,7 +71,7 @@ def test_dropped_samples_are_failures(experiment: Experiment, tmp_path: Path) ->
     """Three units of two, two and one images."""
     done = command("generate", experiment, write(tmp_path, DROP))
     assert done.status == 3
-    assert "masks: 3 samples done, 2 failed" in done.out
+    assert "masks: 3 samples done, 2 failed" in done.err
     assert "no_result" in done.out
     for kind in ("cams", "masks"):
         assert list(failures(Path(experiment.out) / kind).values()) == ["no_result"] * 2
@@ -83,7 +83,7 @@ def test_dropped_samples_are_failures(experiment: Experiment, tmp_path: Path) ->
 def test_a_predictor_that_yields_nothing(experiment: Experiment, tmp_path: Path) -> None:
     summary = pl.cams(Experiment(), settings(experiment, write(tmp_path, NOTHING)))
     assert (summary.samples, summary.statuses, summary.exit_status) == (0, {"no_result": 5}, 3)
-    assert "none of 5 samples was done" in summary.lines()[-1]
+    assert "none of 5 samples was done" in summary.notes()[-1]
 
 
 def test_images_in_memory_that_are_dropped(experiment: Experiment, tmp_path: Path) -> None:
