@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pseudolabel.config import CrfConfig, Experiment, ModelConfig, SourceConfig, WorkConfig
+from pseudolabel.methods.registry import METHODS
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shapes.dataset import write_shapes
 
@@ -63,6 +64,15 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 @pytest.fixture(scope="session")
 def one_rank() -> Rank:
     return Rank(0, 1, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def methods_restored() -> Iterator[None]:
+    """The registry as it was before the test."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The ledger: what every shard of an output folder holds, and the fingerprint of the run that wrote it."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Set
@@ -21,7 +22,10 @@ NOTHING: dict[str, Any] = {}
 WAIT_SECONDS = 0.1  # between checks of what the first rank has done
 PLUGIN = "plugin"  # a setting: digest of the user's file that registers the method
 CHANGED_PLUGIN = "the file that registers the method has changed since the run began"
+CHANGED_CONTENT = "other content than when the run began"
 RELABELLED_HINT = "\nIf labels or captions of failed samples were corrected, add `retry_failed`."
+
+_DIGEST = re.compile(r"[0-9a-f]{16}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,7 @@ def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """One line for every setting that differs: `method.class_weight: 1.21 -> 1.0`."""
+    """One line for every setting that differs: `method.class_weight: 1.21 -> 1.0`; digests are not shown."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(set(before) | set(now))
         return [
@@ -270,6 +274,8 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         ]
     if before == now:
         return []
-    # Digests of a file tell nobody anything.
-    is_changed_plugin = name.rpartition(".")[2] == PLUGIN and before is not None and now is not None
-    return [f"{name}: {CHANGED_PLUGIN}" if is_changed_plugin else f"{name}: {before} -> {now}"]
+    if before is not None and now is not None and name.rpartition(".")[2] == PLUGIN:
+        return [f"{name}: {CHANGED_PLUGIN}"]
+    if isinstance(before, str) and isinstance(now, str) and _DIGEST.fullmatch(before) and _DIGEST.fullmatch(now):
+        return [f"{name}: {CHANGED_CONTENT}"]
+    return [f"{name}: {before} -> {now}"]

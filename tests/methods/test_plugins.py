@@ -1,6 +1,5 @@
 """Users' files that register methods."""
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.plugins import load_plugins
-from pseudolabel.methods.registry import METHODS, find_method
+from pseudolabel.methods.registry import find_method
 
 OWN = """
 from dataclasses import dataclass
@@ -22,12 +21,7 @@ pl.register_method(pl.Method("{name}", lambda context, settings: None, Settings,
 """
 
 
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    before = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(before)
+pytestmark = pytest.mark.usefixtures("methods_restored")
 
 
 def write(path: Path, text: str) -> str:

@@ -1,6 +1,5 @@
 """The registry of methods: what can be registered, and what is found."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +22,7 @@ def own(name: str, settings: type[Any] = OwnConfig) -> Method:
     return Method(name, lambda context, settings: None, settings, lambda _: "segments")  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    before = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(before)
+pytestmark = pytest.mark.usefixtures("methods_restored")
 
 
 def test_the_methods_of_the_package() -> None:

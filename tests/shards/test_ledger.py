@@ -162,6 +162,8 @@ def test_differences() -> None:
     assert differences({"a": {"b": [1]}}, {"a": {"b": [1, 2]}, "c": 0}) == ["a.b: [1] -> [1, 2]", "c: None -> 0"]
     assert differences({"a": None}, {"a": {"b": 1}}) == ["a: None -> {'b': 1}"]
     changed = "plugin: the file that registers the method has changed since the run began"
+    digests = ({"model": {"weights": "0f" * 8}}, {"model": {"weights": "1e" * 8}})
+    assert differences(*digests) == ["model.weights: other content than when the run began"]
     assert differences({"plugin": "1a"}, {"plugin": "2b"}) == [changed]
     assert differences({"cams": {"plugin": "1a"}}, {"cams": {"plugin": "2b"}}) == [f"cams.{changed}"]
     assert differences({}, {"plugin": "2b"}) == ["plugin: None -> 2b"]

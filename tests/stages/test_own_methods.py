@@ -1,13 +1,11 @@
 """Methods of users' own files that lose samples or fail: nothing is lost without a word."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import pseudolabel as pl
 from pseudolabel.config import Experiment
-from pseudolabel.methods.registry import METHODS
 from tests.e2e.commands import Outcome, call, failures
 
 PLUGIN = """
@@ -39,13 +37,7 @@ DROP = "if number % 2: continue"
 NOTHING = "return"
 
 
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    """Remove the method after each test."""
-    before = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(before)
+pytestmark = pytest.mark.usefixtures("methods_restored")
 
 
 def write(folder: Path, here: str = "") -> Path:
