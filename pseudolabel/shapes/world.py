@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from pseudolabel.shapes.difficulty import EASY, Difficulty
 
 SIZE = 128
-RADIUS = (20.0, 42.0)
 BLOB_RADIUS = (9.0, 22.0)
 VISIBLE_SHARE = 0.5
 SUPERSAMPLING = 4
@@ -126,7 +125,7 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficult
         difficulty: ranges of colours, and what else lies in the scene.
     """
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-    pixels = _draw_background(rng, background, size, difficulty.ground_tint)
+    pixels = _draw_background(rng, background, size, difficulty)
     for _ in range(rng.integers(difficulty.blobs + 1) if difficulty.blobs else 0):
         _draw_blob(rng, pixels)
     objects = np.zeros((size, size), np.uint8)
@@ -134,7 +133,7 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficult
     drawn: list[int] = []
     wanted = rng.choice(len(SHAPE_CLASSES), rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]), replace=False)
     for index in wanted:
-        place = _place(rng, SHAPE_CLASSES[index], objects, places, difficulty.touching)
+        place = _place(rng, SHAPE_CLASSES[index], objects, places, difficulty)
         if place is None:
             continue
         colour = _paint(rng, SHAPE_CLASSES[index], place, difficulty)
@@ -149,13 +148,13 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE, difficulty: Difficult
 
 
 def _place(
-    rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, places: list[_Place], touching: float
+    rng: np.random.Generator, shape: ShapeClass, objects: np.ndarray, places: list[_Place], difficulty: Difficulty
 ) -> _Place | None:
     """A place that keeps half of every earlier object visible; None if no such place is found."""
     size = len(objects)
     for _ in range(PLACEMENT_TRIES):
-        radius = rng.uniform(*RADIUS) * size / SIZE
-        centre = _centre(rng, radius, size, places, touching)
+        radius = rng.uniform(*difficulty.radius) * size / SIZE
+        centre = _centre(rng, radius, size, places, difficulty.touching)
         angle = rng.uniform(-0.5, 0.5)
         coverage = _rasterise(shape.outline, centre, radius, angle, size)
         left = np.bincount(objects[coverage < 0.5], minlength=len(places) + 1)[1:]
@@ -214,9 +213,9 @@ def _hue(hue: float, saturation: float) -> np.ndarray:
     return 1 - saturation * (1 - channels.clip(0, 1))
 
 
-def _draw_background(rng: np.random.Generator, kind: str, size: int, tint: float) -> np.ndarray:
+def _draw_background(rng: np.random.Generator, kind: str, size: int, difficulty: Difficulty) -> np.ndarray:
     """Float (size, size, 3) in about [0, 1]: a muted colour, smooth shading and a texture of its kind."""
-    colour = {
+    colours = {
         "grass": (0.42, 0.5, 0.34),
         "sand": (0.66, 0.6, 0.48),
         "water": (0.4, 0.5, 0.56),
@@ -232,7 +231,10 @@ def _draw_background(rng: np.random.Generator, kind: str, size: int, tint: float
         shade += 0.08 * np.sin(rows * 0.5 + 3 * _noise(rng, size, 5))
     else:
         shade += 0.09 * np.sign(_noise(rng, size, 12))
-    return (np.array(colour[kind]) * rng.uniform(0.75, 1.2) + rng.normal(0, tint, 3)) * (1 + shade[..., None])
+    colour = np.array(colours[kind])
+    colour = difficulty.ground_chroma * colour + (1 - difficulty.ground_chroma) * colour.mean()
+    colour = colour * rng.uniform(0.75, 1.2) + rng.normal(0, difficulty.ground_tint, 3)
+    return colour * (1 + shade[..., None])
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:

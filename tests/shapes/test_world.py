@@ -53,9 +53,10 @@ def test_blobs_are_unlabelled():
     assert STANDARD.blobs > EASY.blobs == 0
 
 
-def test_objects_of_the_standard_world_touch_more_often():
-    easy, standard = (sum(map(touch, scenes(difficulty, 80))) for difficulty in (EASY, STANDARD))
-    assert standard > 1.3 * easy
+def test_objects_touch_more_often_where_they_are_placed_side_by_side():
+    apart, beside = (sum(map(touch, scenes(replace(STANDARD, touching=share), 80))) for share in (0.0, 1.0))
+    assert beside > 1.5 * apart
+    assert STANDARD.touching > EASY.touching == 0
 
 
 def test_colours_are_duller_and_less_certain():
