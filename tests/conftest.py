@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from pseudolabel.config import CrfConfig, Experiment, ModelConfig, SourceConfig, WorkConfig
 from pseudolabel.methods.registry import METHODS
@@ -16,6 +17,10 @@ from pseudolabel.shapes.dataset import write_shapes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+
+# The same examples in every run, and none is too slow: cores are shared with other work.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 SLOW_FOLDERS = ("bench", "e2e", "train")  # as in the Makefile
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -24,6 +25,12 @@ LAUNCHER = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--
 # One thread per process, whatever the number of processes, as the launcher sets by itself: the sums come out alike.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
 TIMEOUT = 240
+
+
+class Running(Protocol):
+    """A command that has been started: a `subprocess.Popen` or a fork."""
+
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = TIMEOUT) -> None:
         time.sleep(0.01)
 
 
-def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def family(process: Running) -> list[psutil.Process]:
     """All processes that a command has started."""
     return psutil.Process(process.pid).children(recursive=True)
 

@@ -13,8 +13,9 @@ import webdataset
 from PIL import Image
 
 from pseudolabel.vocabulary import load_vocabulary
-from tests.e2e.commands import call, expect, finished_units, run, samples, shards, start, wait_until
+from tests.e2e.commands import call, expect, finished_units, run, samples, shards, wait_until
 from tests.e2e.conftest import Shapes
+from tests.e2e.forks import start_fork
 
 
 def test_generate_is_cams_and_refine(shapes: Shapes, tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_refine_waits_for_all_cams(shapes: Shapes, tmp_path: Path) -> None:
 
 def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
+    follower = start_fork("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
     expect(0, call("cams", *shapes.at(out), "--source.limit", "16"))
     assert follower.wait(120) == 0
     assert shards(out / "masks") == shards(shapes.out / "masks")
@@ -66,7 +67,7 @@ def test_refine_follows_cams(shapes: Shapes, tmp_path: Path) -> None:
 
 def test_refine_can_start_before_cams(shapes: Shapes, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    follower = start("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
+    follower = start_fork("refine", "--follow", *shapes.at(out), log=tmp_path / "log")
     shapes.begun(out, units=3)
     wait_until(lambda: len(finished_units(out / "masks")) == 3 or follower.poll() is not None)
     assert follower.poll() is None

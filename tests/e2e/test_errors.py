@@ -9,6 +9,7 @@ from pseudolabel.cli import COMMANDS
 from pseudolabel.options import COMMON
 from tests.e2e.commands import call, expect, run
 from tests.e2e.conftest import Shapes
+from tests.e2e.forks import run_fork
 
 # What is wrong with a value itself; what is wrong with what it names.
 WRONG_VALUES = [
@@ -52,7 +53,7 @@ def test_an_invalid_preset_and_number(shapes: Shapes, tmp_path: Path) -> None:
 
 def test_a_missing_model(shapes: Shapes, tmp_path: Path) -> None:
     """In a process of its own, which knows from the start that there is no network."""
-    outcome = expect(1, run("cams", *shapes.at(tmp_path), "--model.name", "nobody/nothing"))
+    outcome = expect(1, run_fork("cams", *shapes.at(tmp_path), "--model.name", "nobody/nothing"))
     assert outcome.is_clean_error(), outcome.err
     assert "cannot load the diffusion model 'nobody/nothing' (--model.name)" in outcome.err
 

@@ -1,43 +1,17 @@
 """No rank outlives its launcher, whenever the launcher is killed."""
 
-import json
-import os
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
-from tests.e2e.commands import ENVIRONMENT, LAUNCHER, call, expect, shards, wait_for_all, wait_until
+from tests.e2e.commands import LAUNCHER, call, expect, shards, wait_for_all, wait_until
 from tests.e2e.conftest import Shapes
+from tests.e2e.forks import start_fork
 
 TIMES = 4
 MESSAGE = "the launcher is gone; stopping. Every finished shard is safe"
-Fork = Callable[..., psutil.Process]
-
-
-@pytest.fixture(scope="module")
-def fork() -> Iterator[Fork]:
-    """Starts launchers; see tests/e2e/launcher.py."""
-    command = [sys.executable, "-m", "tests.e2e.launcher"]
-    environment = {**os.environ, **ENVIRONMENT}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-
-        def start(how: str, arguments: list[str], log: Path) -> psutil.Process:
-            assert server.stdin is not None
-            assert server.stdout is not None
-            print(json.dumps({"how": how, "arguments": arguments, "log": str(log)}), file=server.stdin, flush=True)
-            return psutil.Process(int(server.stdout.readline()))
-
-        yield start
-        server.stdin.close()
 
 
 def kill(launcher: psutil.Process) -> list[psutil.Process]:
@@ -51,20 +25,20 @@ def kill(launcher: psutil.Process) -> list[psutil.Process]:
     return ranks
 
 
-def start_ranks(fork: Fork, how: str, arguments: list[str], log: Path) -> psutil.Process:
+def start_ranks(how: str, arguments: list[str], log: Path) -> psutil.Process:
     """A launcher that has just started its two ranks."""
-    launcher = fork(how, arguments, log)
+    launcher = psutil.Process(start_fork(*arguments, ranks=2, how=how, log=log).pid)
     wait_until(lambda: len(launcher.children()) == 2, 60)
     return launcher
 
 
-def test_at_start_up(shapes: Shapes, tmp_path: Path, fork: Fork) -> None:
+def test_at_start_up(shapes: Shapes, tmp_path: Path) -> None:
     """While the ranks of `accelerate launch` are importing and joining."""
     chance = random.Random(0)
     arguments = [*LAUNCHER, "--main_process_port", "0", "-m", "pseudolabel", "cams", *shapes.at(tmp_path / "out")]
     for number in range(TIMES):
         log = tmp_path / f"log-{number}"
-        launcher = start_ranks(fork, "programs", arguments, log)
+        launcher = start_ranks("programs", arguments, log)
         time.sleep(chance.uniform(0, 2.5))
         ranks = kill(launcher)
         wait_for_all(ranks)
@@ -72,13 +46,13 @@ def test_at_start_up(shapes: Shapes, tmp_path: Path, fork: Fork) -> None:
         assert MESSAGE in log.read_text()  # of one at least: the other may have ended as its peer was gone
 
 
-def test_while_loading(shapes: Shapes, endless_data: Path, tmp_path: Path, fork: Fork) -> None:
+def test_while_loading(shapes: Shapes, endless_data: Path, tmp_path: Path) -> None:
     """And while working on units that never end by themselves."""
     chance, out = random.Random(1), tmp_path / "out"
     folder = shapes.begun(out, units=6)
     for number in range(TIMES):
         log = tmp_path / f"log-{number}"
-        launcher = start_ranks(fork, "forks", ["cams", *shapes.at(out, endless_data)], log)
+        launcher = start_ranks("forks", ["cams", *shapes.at(out, endless_data)], log)
         time.sleep(chance.uniform(0, 1.5))
         ranks = kill(launcher)
         wait_for_all(ranks)
@@ -88,12 +62,12 @@ def test_while_loading(shapes: Shapes, endless_data: Path, tmp_path: Path, fork:
     assert shards(folder) == shards(shapes.out / "cams")
 
 
-def test_at_the_end(shapes: Shapes, tmp_path: Path, fork: Fork) -> None:
+def test_at_the_end(shapes: Shapes, tmp_path: Path) -> None:
     chance, out = random.Random(2), tmp_path / "out"
     folder = shapes.begun(out, units=7)
     last = folder / "cams-000007.json"
     for number in range(TIMES):
-        launcher = start_ranks(fork, "forks", ["cams", *shapes.at(out)], tmp_path / f"log-{number}")
+        launcher = start_ranks("forks", ["cams", *shapes.at(out)], tmp_path / f"log-{number}")
         wait_until(last.exists, 60)
         time.sleep(chance.uniform(0, 0.1))
         wait_for_all(kill(launcher))

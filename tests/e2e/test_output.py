@@ -10,19 +10,18 @@ from tests.e2e.commands import (
     expect,
     family,
     finished_units,
-    run,
     shards,
-    start,
     wait_for_all,
     wait_until,
 )
 from tests.e2e.conftest import Shapes
+from tests.e2e.forks import run_fork, start_fork
 from tests.mounts import mounted_tmpfs, remount
 
 
 def test_a_full_disk(shapes: Shapes, tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path, "size=200k"):
-        outcome = run("cams", *shapes.at(tmp_path))
+        outcome = run_fork("cams", *shapes.at(tmp_path))
         assert outcome.is_clean_error(), outcome.err
         assert "no space left in" in outcome.err
         assert "run the same command again" in outcome.err
@@ -39,7 +38,7 @@ def test_a_full_disk(shapes: Shapes, tmp_path: Path) -> None:
 
 def test_a_disk_too_full_for_masks(shapes: Shapes, tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path, "size=450k"):
-        outcome = run("generate", *shapes.at(tmp_path))
+        outcome = run_fork("generate", *shapes.at(tmp_path))
         assert outcome.is_clean_error(), outcome.err
         assert "no space left in" in outcome.err
         remount(tmp_path, "size=8m")
@@ -71,7 +70,7 @@ def test_an_output_below_a_file(shapes: Shapes, tmp_path: Path) -> None:
 
 
 def test_two_runs_on_one_output(shapes: Shapes, tmp_path: Path) -> None:
-    first = start("cams", *shapes.at(tmp_path / "out"), log=tmp_path / "log")
+    first = start_fork("cams", *shapes.at(tmp_path / "out"), log=tmp_path / "log")
     wait_until(lambda: len(finished_units(tmp_path / "out" / "cams")) >= 1 or first.poll() is not None)
     processes = family(first)
     first.send_signal(signal.SIGSTOP)

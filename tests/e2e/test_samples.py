@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from pseudolabel.crf.torch_engine import TorchCrf
-from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, run, samples, shards
+from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, samples, shards
 from tests.e2e.conftest import Shapes
+from tests.e2e.forks import run_fork
 
 
 def relabel(data: Path, key: str, old: str, new: str) -> None:
@@ -34,7 +35,7 @@ def test_bad_samples_and_their_retry(
     whole, name = image.read_bytes(), first_class(own_data, "val_000009")
     damage(image)
     relabel(own_data, "val_000009", f"<name>{name}</name>", f"<name>{name}x</name>")
-    outcome = run("generate", *shapes.at(out, own_data))
+    outcome = run_fork("generate", *shapes.at(out, own_data))
     assert outcome.status == 3
     assert "Traceback" not in outcome.err
     assert outcome.last_note == (

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.commands import Outcome, call, expect, run, succeed
+from tests.e2e.commands import Outcome, call, expect
 from tests.e2e.conftest import IMAGES, Shapes
+from tests.e2e.forks import run_fork
 
 # Prints which samples every iteration takes, and at the end a digest of the process's parameters.
 HOOK = """
@@ -64,7 +65,7 @@ def witnessed(folder: Path, rank: int = 0) -> list[str]:
 
 
 def test_two_processes_have_equal_parameters_and_split_the_samples(config, tmp_path):
-    succeed("train", config, "--work-dir", tmp_path / "two", ranks=2)
+    expect(0, run_fork("train", config, "--work-dir", tmp_path / "two", ranks=2))
     first, second = witnessed(tmp_path / "two", 0), witnessed(tmp_path / "two", 1)
     assert len(first) == len(second) == 7
     assert first[-1] == second[-1]
@@ -75,7 +76,8 @@ def test_two_processes_have_equal_parameters_and_split_the_samples(config, tmp_p
     assert len({name for line in first[:4] + second[:4] for name in line.split("'")[1::2]}) == IMAGES
     # Scoring on two processes, each with its own CRF workers, is scoring on one.
     checkpoint = tmp_path / "two" / "iter_6.pth"
-    succeed("test", config, checkpoint, "--work-dir", tmp_path / "test-two", "--out", tmp_path / "masks", ranks=2)
+    arguments = ["test", config, checkpoint, "--work-dir", tmp_path / "test-two", "--out", tmp_path / "masks"]
+    expect(0, run_fork(*arguments, ranks=2))
     expect(0, call("test", config, checkpoint, "--work-dir", tmp_path / "test-one"))
     scores = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("test-two", "test-one")]
     assert scores[0] == scores[1]
@@ -84,7 +86,7 @@ def test_two_processes_have_equal_parameters_and_split_the_samples(config, tmp_p
 
 def test_training_resumes_and_the_result_is_scored_and_written(config, shapes, tmp_path):
     work = tmp_path / "work"
-    succeed("train", config, "--work-dir", tmp_path / "whole")
+    expect(0, run_fork("train", config, "--work-dir", tmp_path / "whole"))
     expect(0, call("train", config, "--work-dir", work, "--cfg-options", "train_cfg.max_iters=3"))
     expect(0, call("train", config, "--work-dir", work, "--resume"))
     whole, parts = witnessed(tmp_path / "whole"), witnessed(work)
@@ -210,7 +212,7 @@ val_dataloader = dict(
 train_cfg = dict(max_iters=1, val_interval=1)
 default_hooks = dict(visualization=dict(interval=6))
 """)
-    succeed("train", path, "--work-dir", tmp_path / "work")  # MMEngine's visualizer is one per process
+    expect(0, run_fork("train", path, "--work-dir", tmp_path / "work"))  # MMEngine's visualizer is one per process
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())["val"]
     assert (metrics["split"], metrics["images"], metrics["iteration"]) == (str(shapes.out / "masks"), IMAGES, 1)
     images = sorted(path.name for path in (tmp_path / "work").glob("*/vis_data/vis_image/*.png"))
@@ -258,4 +260,4 @@ def test_another_models_checkpoint_is_refused(config, tmp_path):
 
 def test_help_shows_common_options(tmp_path):
     for command, word in (("train", "--cfg-options"), ("test", "--split"), ("pack-voc-test", "--split")):
-        assert word in expect(0, run(command, "--help")).out
+        assert word in expect(0, call(command, "--help")).out

@@ -12,7 +12,8 @@ from PIL import Image
 import pseudolabel as pl
 from pseudolabel.methods.registry import METHODS
 from pseudolabel.shapes.dataset import write_shapes
-from tests.e2e.commands import call, finished_units, shards, succeed
+from tests.e2e.commands import call, expect, finished_units, shards
+from tests.e2e.forks import run_fork
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ def test_help_explains_its_options(option: str) -> None:
 
 
 def test_two_processes_write_the_bytes_that_python_writes(data, python_run, tmp_path) -> None:
-    succeed("generate", *options(data, tmp_path), ranks=2)
+    expect(0, run_fork("generate", *options(data, tmp_path), ranks=2))
     for kind in ("cams", "masks"):
         assert len(shards(python_run / kind)) == 4
         assert shards(tmp_path / kind) == shards(python_run / kind)

@@ -116,7 +116,7 @@ def run(root: Path, out: Path, rank: Rank) -> Summary:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example([Item(("cat",), "caf\udce9", ".jpg", "JPEG"), Item((".git",), "a", "", "link to the store")])
 @example([Item(("cat",), "x", "", "link to the store"), Item(("dog", "[v1]"), "y", "", "link to the store")])
 @example([Item(("__a__",), "x", ".jpg", "JPEG"), Item(("cat", "__a__"), "\n", ".jpg?w=1", "PNG")])

@@ -29,7 +29,8 @@ from pseudolabel.stages.import_files import import_files
 from pseudolabel.stages.refine import write_masks
 from pseudolabel.stages.sheet import draw_sheet
 from pseudolabel.vocabulary import load_vocabulary
-from tests.e2e.commands import call, expect, failures, samples, shards, succeed
+from tests.e2e.commands import call, expect, failures, samples, shards
+from tests.e2e.forks import run_fork
 
 VOC = load_vocabulary("voc")
 Cams = dict[str, tuple[tuple[int, ...], np.ndarray]]
@@ -320,7 +321,8 @@ def test_commands(experiment: Experiment, shapes_cams: tuple[Path, Cams], tmp_pa
         expect(0, call("verify", out / kind))
     together = ["--work.unit", "1", *data]
     for ranks in (0, 2):
-        succeed("import-cams", folder, "--format", "npy", *together, "--out", tmp_path / f"by-{ranks}", ranks=ranks)
+        arguments = ["import-cams", folder, "--format", "npy", *together, "--out", tmp_path / f"by-{ranks}"]
+        expect(0, run_fork(*arguments, ranks=ranks))
     assert shards(tmp_path / "by-0" / "cams") == shards(tmp_path / "by-2" / "cams")
     truth = Path(experiment.source.path, "SegmentationClass")
     expect(0, call("import-masks", truth, *data, "--out", tmp_path / "masks"))

@@ -143,7 +143,9 @@ def test_freesegdiff_s_other_models_are_compared_by_weights(
     save_file(weights, clip / "model.safetensors")
     for part in ("clip", "backbone"):
         changed = replace(first, freesegdiff=replace(first.freesegdiff, **{part: str(clip)}))
-        with pytest.raises(OutputError, match=rf"\n  freesegdiff\.{part}: other content than when the run began\nChoose"):
+        with pytest.raises(
+            OutputError, match=rf"\n  freesegdiff\.{part}: other content than when the run began\nChoose"
+        ):
             write_labels(changed, one_rank)
 
 

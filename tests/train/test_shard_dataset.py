@@ -232,7 +232,7 @@ def rank_samplers(monkeypatch: pytest.MonkeyPatch, ranks: int, make) -> list:
     return made
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(0, 9))
 def test_ranks_are_balanced(masks: Path, ranks: int, seed: int) -> None:
     dataset = ShardDataset(str(masks), "voc")
