@@ -1,7 +1,7 @@
 """A process that has imported everything and forks commands, which spares each of them seconds.
 
-Each line of standard input is the JSON of a `Request`; the process id of the fork comes back. How a fork begins and ends
-is not how a Python program does: tests of those moments run programs.
+Each line of standard input is the JSON of a `Request`; the process id of the fork comes back. A fork begins and ends in
+another way than a Python program: tests of those moments run programs.
 """
 
 import json

@@ -162,7 +162,8 @@ def test_real_images(voc_sample: Path, tmp_path: Path) -> None:
     """What the small model says of them means nothing; sizes, shards, CRF and scores are real."""
     labels = voc_sample / "image_labels.json"
     settings = (*VOC, "--source.path", voc_sample, "--source.labels", labels, "--out", tmp_path)
-    expect(0, call("generate", *settings))
+    quick = ("--crf.iterations", "2")
+    expect(0, call("generate", *settings, *quick))
     expected = sizes(voc_sample)
     assert len(expected) == 40
     for kind in ("cams", "masks"):
@@ -178,18 +179,18 @@ def test_real_images(voc_sample: Path, tmp_path: Path) -> None:
     for kind in ("cams", "masks"):
         assert (metrics[kind]["images"], metrics[kind]["failures"]) == (40, {})
     done = finished_units(tmp_path / "cams")
-    expect(0, call("generate", *settings))
+    expect(0, call("generate", *settings, *quick))
     assert finished_units(tmp_path / "cams") == done
 
 
 @pytest.mark.timeout(600)
 def test_real_images_through_stable_diffusion(voc_sample: Path, stable_diffusion: Path, tmp_path: Path) -> None:
-    """The architecture of v1.5 with random weights, for one class of an image at one timestep and half the size."""
+    """The architecture of v1.5 with random weights, for one class of an image, at one timestep and 128 pixels."""
     labels = json.loads((voc_sample / "image_labels.json").read_text())
     (tmp_path / "labels.json").write_text(json.dumps({key: names[:1] for key, names in labels.items()}))
     source = ("--vocabulary", "voc", "--source.path", voc_sample, "--source.limit", "1")
     settings = (*source, "--source.labels", tmp_path / "labels.json", "--out", tmp_path)
-    model = ("--model.name", stable_diffusion, "--model.image_size", "256", "--diffsegmenter.timesteps", "[100]")
+    model = ("--model.name", stable_diffusion, "--model.image_size", "128", "--diffsegmenter.timesteps", "[100]")
     expect(0, run("generate", *settings, *model, OMP_NUM_THREADS=str(os.cpu_count())))
     expected = sizes(voc_sample)
     for kind in ("cams", "masks"):

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.e2e.commands import call, expect, run
 
 CONFIG = "deeplabv2_r101_voc12_imagenet_full"
-ITERATIONS = 12
+ITERATIONS = 8
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
 
 
 def options(*further: str) -> list[str]:
-    """The recipe on four small crops, with a learning rate that shows something within twelve iterations."""
+    """The recipe on four small crops, with a learning rate that shows something within eight iterations."""
     return [
         "--cfg-options",
         "train_dataloader.batch_size=4",
@@ -67,7 +67,7 @@ def options(*further: str) -> list[str]:
         "test_dataloader.persistent_workers=False",
         "model.data_preprocessor.size=(65,65)",
         "train_dataloader.dataset.pipeline.3.crop_size=(65,65)",
-        "optim_wrapper.optimizer.lr=2e-3",
+        "optim_wrapper.optimizer.lr=3e-3",
         f"train_cfg.max_iters={ITERATIONS}",
         "train_cfg.val_interval=1000",
         "default_hooks.logger.interval=1",
@@ -91,7 +91,7 @@ def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tm
     expect(0, call("train", CONFIG, *work, "--resume", *options()))
     found = losses(tmp_path / "work")
     assert len(found) == ITERATIONS
-    assert min(found[-2:]) < found[0] / 2
+    assert min(found[-2:]) < 0.8 * found[0]
     checkpoint = tmp_path / "work" / f"iter_{ITERATIONS}.pth"
     expect(0, call("test", CONFIG, checkpoint, *work[:2], "--out", tmp_path / "masks", *options()))
     report = json.loads((tmp_path / "work" / "metrics.json").read_text())["test"]
