@@ -5,12 +5,30 @@ import subprocess
 import sys
 import zipfile
 from importlib import resources
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 DATA = ("*.py", "*.yaml", "py.typed", "*.safetensors", "*.json", "*.txt")
+
+PINS = [
+    Requirement(line.split("#")[0])
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line.split("#")[0]
+]
+
+
+@pytest.mark.parametrize("pin", PINS, ids=str)
+def test_pins_are_installed_and_take_the_first_python_of_each_minor_version(pin: Requirement) -> None:
+    """A pin that refuses somebody's Python makes pip search for hours instead of saying so."""
+    found = distribution(pin.name)
+    assert found.version in pin.specifier
+    required = SpecifierSet(found.metadata.get("Requires-Python", ""))
+    assert all(version in required for version in ("3.11.0", "3.12.0")), required
 
 
 @pytest.fixture(scope="module")
