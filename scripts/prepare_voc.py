@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import shutil
 import ssl
 import sys
 import tarfile
@@ -242,9 +243,10 @@ def unpack(archive: Path, voc: Path, folders: tuple[str, ...], ids: Collection[s
                 if target.exists() and target.stat().st_size != member.size:
                     raise other(target)
                 if not target.exists():
-                    with appearing(target) as temporary:
-                        # Into the folder itself, under a bare name: the filter lets nothing out of there.
-                        tar.extract(member.replace(name=temporary.name), temporary.parent, filter="data")
+                    with appearing(target) as temporary, temporary.open("wb") as unpacked:
+                        packed = tar.extractfile(member)
+                        assert packed is not None  # only links and folders have no content
+                        shutil.copyfileobj(packed, unpacked)
                 progress.update(done, 0)
 
 

@@ -170,3 +170,12 @@ def test_another_backbone_as_initial_weights_is_refused(tmp_path):
     torch.save({"layer9.weight": torch.ones(3)}, path)
     with pytest.raises(WeightsError, match=r"another backbone's: the file lacks 'backbone\.0\.weight'"):
         check_initial(Segmenter(), path)
+
+
+def test_a_checkpoint_in_the_old_format_may_be_cut_off_anywhere(tmp_path):
+    torch.save({"weight": torch.ones(30)}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "x.pth").read_bytes()
+    for length in range(1, len(data)):
+        (tmp_path / "x.pth").write_bytes(data[:length])
+        with pytest.raises(WeightsError, match=r"x\.pth' "):
+            read_weights(str(tmp_path / "x.pth"))

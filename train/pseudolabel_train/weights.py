@@ -1,6 +1,7 @@
 """Read initial and trained weights, without executing code that a file may contain."""
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ def _read(place: str) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise WeightsError(f"'{path}' {_explain_pickle(path, error)}") from error
-    except (EOFError, LookupError) as error:  # raised for truncated files in the old format
+    except (EOFError, LookupError, struct.error) as error:  # raised for truncated files in the old format
         raise WeightsError(f"'{path}' is truncated or damaged; download or copy it again") from error
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {error}; download or copy it again") from error
