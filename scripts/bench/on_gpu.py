@@ -61,7 +61,7 @@ def main() -> None:
     claim(args.out)
     out, began, outcomes = args.out.resolve(), time.monotonic(), []
     with TemporaryDirectory() as scratch, environment() as variables:
-        for step in steps(args, Path(scratch) / "model"):
+        for step in chosen(steps(args, Path(scratch) / "model"), args.steps):
             left = args.minutes * 60 - (time.monotonic() - began)
             outcomes.append(run(step, out, variables, left))
             print(f"{step.name}: {outcomes[-1].status}, {outcomes[-1].seconds:.0f} s", flush=True)
@@ -75,9 +75,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the logs, the figures and the report")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--model", choices=["sd15", "shapes"], default="sd15")
+    parser.add_argument("--model", default="sd15", help="sd15 (random weights), shapes, or a checkpoint's folder")
     parser.add_argument("--images", type=int, default=384, help="of one run of generate")
     parser.add_argument("--minutes", type=float, default=9.5, help="later steps are left out")
+    parser.add_argument("--steps", nargs="+", metavar="NAME", help="only these, in this order, such as crf")
     parser.add_argument("--quick", action="store_true", help="a few images, one batch size, nothing compiled")
     return parser.parse_args()
 
@@ -125,11 +126,21 @@ def steps(args: argparse.Namespace, checkpoint: Path) -> list[Step]:
     for name, options in (QUICK if args.quick else VARIANTS).items():
         found.append(bench("generate", f"generate-{name}", [*generate, *options.split()], 240))
     found.append(bench("precision", "precision-shapes", ["--model", "shapes", *device, *few(args, 40)], 90))
-    if args.model == "sd15":
-        found.append(bench("precision", "precision-sd15", ["--model", model, *device, *few(args, 24)], 90))
+    if args.model != "shapes":
+        found.append(bench("precision", "precision-model", ["--model", model, *device, *few(args, 24)], 90))
     if not args.quick:
         found.append(bench("cams", "cams", ["--model", model, *device, *half, "--batches", "8,16,32,64"], 90))
     return found
+
+
+def chosen(found: Sequence[Step], names: Sequence[str] | None) -> Sequence[Step]:
+    """All steps, or the named ones in their order, after the one that makes the model."""
+    if names is None:
+        return found
+    by_name = {step.name: step for step in found}
+    if unknown := [name for name in names if name not in by_name]:
+        raise SystemExit(f"on_gpu: no step is called {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in dict.fromkeys(["model", *names]) if name in by_name]
 
 
 QUICK = {"batch16": "--batch 16"}

@@ -1,6 +1,8 @@
 """The checks of a GPU: their options are those of the benchmarks, and each step is reported however it ends."""
 
 import os
+import subprocess
+import sys
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +31,23 @@ def test_every_step_is_a_benchmark_with_valid_options(model, quick):
     assert ("model" in {step.name for step in steps}) == (model == "sd15")
     (tests,) = (step for step in steps if step.name == "tests")
     assert "tests/crf/test_torch_engine.py" in tests.arguments
+
+
+def test_chosen_steps_follow_the_model():
+    arguments = Namespace(device="cpu", model="sd15", images=8, quick=False)
+    steps = on_gpu.steps(arguments, Path("checkpoint"))
+    assert on_gpu.chosen(steps, None) == steps
+    assert [step.name for step in on_gpu.chosen(steps, ["cams", "crf"])] == ["model", "cams", "crf"]
+    with pytest.raises(SystemExit, match="no step is called cam; there are crf, model, "):
+        on_gpu.chosen(steps, ["cam"])
+
+
+def test_steps_need_nothing_of_the_extra_train():
+    modules = ("mmcv", "mmengine", "mmseg", "tensorboard")
+    parts = (*(f"scripts.bench.{name}" for name in ("cams", "crf", "generate", "precision")), "tests.stages.test_cuda")
+    program = f"import sys; sys.modules |= dict.fromkeys({modules}); import {', '.join(parts)}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=on_gpu.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_benchmark_runs_as_a_step(tmp_path):
