@@ -134,13 +134,15 @@ def steps(args: argparse.Namespace, checkpoint: Path) -> list[Step]:
 
 
 def chosen(found: Sequence[Step], names: Sequence[str] | None) -> Sequence[Step]:
-    """All steps, or the named ones in their order, after the one that makes the model."""
+    """All steps, or the named ones in their order, after the one that makes the model where one of them reads it."""
     if names is None:
         return found
     by_name = {step.name: step for step in found}
     if unknown := [name for name in names if name not in by_name]:
         raise SystemExit(f"on_gpu: no step is called {', '.join(unknown)}; there are {', '.join(by_name)}")
-    return [by_name[name] for name in dict.fromkeys(["model", *names]) if name in by_name]
+    wanted = [by_name[name] for name in dict.fromkeys(names)]
+    maker = [step for step in found if step.name == "model" and step not in wanted]
+    return [*(step for step in maker if any(step.arguments[-1] in one.arguments for one in wanted)), *wanted]
 
 
 QUICK = {"batch16": "--batch 16"}
