@@ -87,10 +87,22 @@ class DiffSegmenterConfig:
 
     Args:
         timesteps: noise levels at which attention is read, each in one forward pass.
+        prompt: one prompt `per_class`, or one for all classes of an image (`joint`): fewer forward passes, and classes
+            compete for attention. Where the classes do not fit into the text encoder's tokens, there is one per class.
+        joint_tail: words after the last class of a joint prompt.
         level_weights: weight of the cross-attention maps of each stride (image side / map side), Eq. 5.
+        cross_layers: numbers of the cross-attention layers that are read, as `probe` lists them; all of the
+            weighted strides, if there are none.
+        cross_heads: heads of cross-attention that are averaged; all, if there are none.
         self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
-            or those of `self_attention_strides` (`strides`).
+            those of `self_attention_strides` (`strides`), or `self_layers` (`layers`).
         self_attention_strides: strides of the self-attention layers for `self_attention: strides`.
+        self_layers: numbers of the self-attention layers for `self_attention: layers`, as `probe` lists them.
+        self_heads: heads of self-attention that are averaged; all, if there are none.
+        affinity: what completes the map: `attention` itself; its entries to a `power`, which sharpens it; its `peaks`
+            (CLIPer); or its entries after the `entropy` step of iSeg, which removes small ones.
+        affinity_value: the power; the smallest entry that is a peak; or the size of the entropy step.
+        iterations: passes of the affinity over the map.
         level_norm: min-max normalise each resolution's map `after` upsampling, `before` it, or not (`none`, as in the
             paper's text).
         class_tokens: which tokens of a class name are read and emphasised: the `mean` of all of them, the `last` one
@@ -105,9 +117,18 @@ class DiffSegmenterConfig:
     """
 
     timesteps: list[int] = field(default_factory=lambda: [1, 50, 100, 150])
+    prompt: Literal["per_class", "joint"] = "per_class"
+    joint_tail: str = ""
     level_weights: dict[int, float] = field(default_factory=lambda: dict(SD_LEVEL_WEIGHTS))
-    self_attention: Literal["highest", "all", "none", "strides"] = "highest"
+    cross_layers: list[int] = field(default_factory=list)
+    cross_heads: list[int] = field(default_factory=list)
+    self_attention: Literal["highest", "all", "none", "strides", "layers"] = "highest"
     self_attention_strides: list[int] = field(default_factory=list)
+    self_layers: list[int] = field(default_factory=list)
+    self_heads: list[int] = field(default_factory=list)
+    affinity: Literal["attention", "power", "peaks", "entropy"] = "attention"
+    affinity_value: float = 2.0
+    iterations: int = 1
     level_norm: Literal["after", "before", "none"] = "after"
     class_tokens: Literal["mean", "last", "last_word"] = "mean"
     modifiers: Literal["ing_next", "ing_released", "none"] = "ing_next"

@@ -1,5 +1,6 @@
 """The attention layers of a diffusers U-Net: names, kinds and strides."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,13 @@ def attention_layers(unet: UNet2DConditionModel, vae_stride: int) -> list[Attent
     names = [name for name, module in unet.named_modules() if isinstance(module, Attention)]
     names.sort(key=lambda name: _EXECUTION_ORDER[name.split(".")[0]])
     return [AttentionLayer(name, _kind(name), vae_stride * 2 ** level(name, last)) for name in names]
+
+
+def at_strides(
+    layers: Iterable[AttentionLayer], kind: Literal["self", "cross"], strides: Collection[int]
+) -> list[AttentionLayer]:
+    """The layers of a kind at some strides."""
+    return [layer for layer in layers if layer.kind == kind and layer.stride in strides]
 
 
 def _kind(name: str) -> Literal["self", "cross"]:

@@ -1,8 +1,6 @@
 """All attention of the U-Net for the classes of an image: layer by layer, head by head."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 
@@ -12,8 +10,6 @@ from pseudolabel.diffusion.recording import read_attention
 from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
 from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +37,7 @@ class AttentionReader:
             SettingError: if the timestep or the weights do not fit this model.
         """
         self.model, self.timestep = context.diffusion, timestep
-        self.predictor = DiffSegmenterPredictor(context, replace(config, timesteps=[timestep]))
+        self.predictor = DiffSegmenterPredictor(context, replace(config, timesteps=[timestep], prompt="per_class"))
         self.layers = attention_layers(self.model.unet, self.model.vae_stride)
 
     @torch.inference_mode()
@@ -54,28 +50,18 @@ class AttentionReader:
         prompted = self.predictor.prompt(sample)
         if prompted.failure is not None:
             raise prompted.failure
-        pairs = list(self.predictor.pairs([prompted]))
-        latents = self.model.upload(torch.stack([pair.latent for pair in pairs]))
-        noise = self.model.upload(torch.stack([pair.noise[0] for pair in pairs]))
+        rows = list(self.predictor.rows([prompted]))
+        latents = self.model.upload(torch.stack([row.latent for row in rows]))
+        noise = self.model.upload(torch.stack([row.noise[0] for row in rows]))
         recording = read_attention(
             self.model,
-            self.model.add_noise(latents, noise, torch.full((len(pairs),), self.timestep)),
+            self.model.add_noise(latents, noise, torch.full((len(rows),), self.timestep)),
             self.timestep,
-            torch.stack([pair.embeddings for pair in pairs]),
-            self.model.upload(torch.stack([pair.weights for pair in pairs])).float(),
-            {layer.stride for layer in self.layers if layer.kind == "cross"},
-            {layer.stride for layer in self.layers if layer.kind == "self"},
+            torch.stack([row.embeddings for row in rows]),
+            self.layers,
+            self.model.upload(torch.cat([row.weights for row in rows])).float(),
             each_head=True,
         )
-        heads_mean = {stride: [heads.mean(1) for heads in maps] for stride, maps in recording.cross.items()}
-        fused = self.predictor.method.fuse(heads_mean, latents.shape[-1])
-        return Reading(
-            dict(self._by_layer("cross", recording.cross)),
-            dict(self._by_layer("self", recording.queries_keys)),
-            fused,
-        )
-
-    def _by_layer(self, kind: str, recorded: dict[int, list[T]]) -> Iterator[tuple[AttentionLayer, T]]:
-        """What was recorded by stride, by layer; both are in the order of execution."""
-        iterators = {stride: iter(values) for stride, values in recorded.items()}
-        return ((layer, next(iterators[layer.stride])) for layer in self.layers if layer.kind == kind)
+        weighted = {layer: recording.cross[layer].mean(1, keepdim=True) for layer in self.predictor.method.cross_layers}
+        fused = self.predictor.method.fuse(weighted, latents.shape[-1])[:, 0]
+        return Reading(recording.cross, recording.queries_keys, fused)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pseudolabel.config import DiffSegConfig
 from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.diffusion.recording import read_attention
+from pseudolabel.diffusion.recording import by_stride, read_attention
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.precision import full_precision
 from pseudolabel.score_maps import square
@@ -37,9 +37,9 @@ class AggregatedAttention:
         """
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
-        self.self_strides = {layer.stride for layer in layers if layer.kind == "self"}
-        self.cross_strides = {layer.stride for layer in layers if layer.kind == "cross"}
-        self.side = model.image_size // min(self.self_strides)
+        self.self_layers = [layer for layer in layers if layer.kind == "self"]
+        self.cross_layers = [layer for layer in layers if layer.kind == "cross"]
+        self.side = model.image_size // min(layer.stride for layer in self.self_layers)
         _check(config, self.side, len(model.alphas_cumprod))
         self.empty = model.encode_text([""])
 
@@ -55,12 +55,12 @@ class AggregatedAttention:
         """
         model = self.model
         no_text = self.empty.expand(len(latents), -1, -1)
-        recording = read_attention(model, latents, self.config.timestep, no_text, self_strides=self.self_strides)
+        recording = read_attention(model, latents, self.config.timestep, no_text, self.self_layers)
         group = max(1, GROUP // self.side**4)
         for start in range(0, len(latents), group):
             chosen = slice(start, start + group)
-            layers = [[(q[chosen], k[chosen]) for q, k in level] for level in recording.queries_keys.values()]
-            yield aggregate(layers, self.config.weights)
+            levels = by_stride(recording.queries_keys).values()
+            yield aggregate([[(q[chosen], k[chosen]) for q, k in level] for level in levels], self.config.weights)
 
     @torch.inference_mode()
     def text_maps(self, latents: torch.Tensor, embeddings: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
@@ -75,8 +75,8 @@ class AggregatedAttention:
             float32 (B, C, side, side), one for each resolution.
         """
         weights = self.model.upload(weights)
-        recording = read_attention(self.model, latents, self.config.timestep, embeddings, weights, self.cross_strides)
-        return [square(torch.stack(maps).sum(0)) for maps in recording.cross.values()]
+        recording = read_attention(self.model, latents, self.config.timestep, embeddings, self.cross_layers, weights)
+        return [square(torch.stack(maps).sum(0)) for maps in by_stride(recording.cross).values()]
 
 
 def aggregate(levels: Sequence[Layers], weights: str) -> torch.Tensor:

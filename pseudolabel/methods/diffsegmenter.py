@@ -1,73 +1,82 @@
 """DiffSegmenter (Wang et al. 2023): cross-attention of a class's tokens, completed by self-attention."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 
 from pseudolabel.config import DiffSegmenterConfig
-from pseudolabel.diffusion.layers import attention_layers
+from pseudolabel.diffusion.layers import AttentionLayer, at_strides, attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.diffusion.recording import Recording, read_attention
+from pseudolabel.diffusion.recording import Recording, by_stride, read_attention
 from pseudolabel.errors import SettingError
+from pseudolabel.methods.affinity import spread
 from pseudolabel.score_maps import min_max, square
 
 
 class CompletedAttention:
-    """Score maps of (image, class) pairs from one noised forward pass per timestep."""
+    """Score maps of an image's classes from one noised forward pass per timestep and prompt."""
 
     def __init__(self, model: DiffusionModel, config: DiffSegmenterConfig) -> None:
         """Check the settings against the model.
 
         Raises:
-            SettingError: if a timestep, a stride or the weights do not fit this model.
+            SettingError: if a timestep, a stride, a layer, a head or the weights do not fit this model.
         """
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
-        self.cross_strides = _weighted_strides(config.level_weights, {x.stride for x in layers if x.kind == "cross"})
-        self.self_strides = _completing_strides(config, {x.stride for x in layers if x.kind == "self"})
+        self.cross_layers = _cross_layers(config, layers)
+        self.self_layers = _self_layers(config, layers)
+        for name, chosen in {"cross_heads": self.cross_layers, "self_heads": self.self_layers}.items():
+            _check_heads(model, name, getattr(config, name), chosen)
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
             raise SettingError(f"`diffsegmenter.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
+        if config.iterations < 1:
+            raise SettingError(f"`diffsegmenter.iterations` {config.iterations}: give at least 1")
+        if config.affinity_value <= 0:
+            raise SettingError(f"`diffsegmenter.affinity_value` {config.affinity_value}: give a value above 0")
 
     @torch.inference_mode()
     def __call__(
         self, latents: torch.Tensor, noise: torch.Tensor, embeddings: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """Score maps M_c of P pairs, Eq. 7 before normalisation.
+        """Score maps M_c of the K classes that each of P prompts names, Eq. 7 before normalisation.
 
         Args:
             latents: (P, c, h, w) scaled latents.
             noise: (P, T or 1, c, h, w) standard normal noise per timestep, or one for all.
-            embeddings: (P, tokens, width) text encodings of the pairs' prompts.
-            weights: (P, tokens) how much each token counts in the map; rows sum to 1.
+            embeddings: (P, tokens, width) text encodings of the prompts.
+            weights: (P, K, tokens) how much each token counts in the class's map; rows sum to 1, or are 0 where a
+                prompt names fewer classes.
 
         Returns:
-            float32 (P, h, w).
+            float32 (P, K, h, w).
         """
         model, steps = self.model, torch.tensor(self.config.timesteps)
-        pairs, count = len(latents), len(steps)
-        timesteps = steps.repeat(pairs)
+        prompts, count = len(latents), len(steps)
+        timesteps = steps.repeat(prompts)
         noise = model.upload(noise).expand(-1, count, -1, -1, -1).flatten(0, 1)
         noised = model.add_noise(model.upload(latents).repeat_interleave(count, 0), noise, timesteps)
         embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
         weights = model.upload(weights).float().repeat_interleave(count, 0)
-        recording = read_attention(model, noised, timesteps, embeddings, weights, self.cross_strides, self.self_strides)
+        layers, heads = [*self.cross_layers, *self.self_layers], self.config.cross_heads
+        recording = read_attention(model, noised, timesteps, embeddings, layers, weights, heads)
         fused = self.fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
-            fused = fused.unflatten(0, (pairs, count)).mean(1, keepdim=True).expand(-1, count, -1, -1).flatten(0, 1)
-        return self._complete(fused, recording).unflatten(0, (pairs, count)).mean(1)
+            fused = fused.unflatten(0, (prompts, count)).mean(1).repeat_interleave(count, 0)
+        return self._complete(fused, recording).unflatten(0, (prompts, count)).mean(1)
 
-    def fuse(self, cross: Mapping[int, list[torch.Tensor]], side: int) -> torch.Tensor:
-        """Weighted sum over resolutions (Eq. 5): float32 (B, side, side).
+    def fuse(self, cross: Mapping[AttentionLayer, torch.Tensor], side: int) -> torch.Tensor:
+        """Weighted sum over resolutions (Eq. 5): float32 (B, K, side, side).
 
         Args:
-            cross: float32 (B, n) maps by stride, one for each layer; see `Recording`.
+            cross: float32 (B, K, n) maps of the cross-attention layers; see `Recording`.
             side: height and width of the sum.
         """
         total = torch.zeros(side, side, device=self.model.device)
-        for stride in self.cross_strides:
-            maps = square(torch.stack(cross[stride]).mean(0))
+        for stride, level in sorted(by_stride(cross).items()):
+            maps = square(torch.stack(level).mean(0))
             if self.config.level_norm == "before":
                 maps = min_max(maps)
             maps = _resize(maps, side)
@@ -77,39 +86,60 @@ class CompletedAttention:
         return total
 
     def _complete(self, fused: torch.Tensor, recording: Recording) -> torch.Tensor:
-        """Mean over the chosen self-attention layers of A vec(fused), each at its own resolution (Eqs. 6 and 7)."""
-        layers = [layer for stride in self.self_strides for layer in recording.queries_keys[stride]]
-        if not layers:
+        """Mean over the chosen self-attention layers of P^k vec(fused), each at its own resolution (Eqs. 6 and 7)."""
+        if not self.self_layers:
             return fused
         side, total = fused.shape[-1], torch.zeros_like(fused)
-        for query, key in layers:
+        for layer in self.self_layers:
+            query, key = (one[:, self.config.self_heads or slice(None)] for one in recording.queries_keys[layer])
             own = int(query.shape[2] ** 0.5)
-            total += _resize(square(propagate(query, key, _resize(fused, own).flatten(1))), side)
-        return total / len(layers)
-
-
-def propagate(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Mean over heads of softmax(Q K^T / sqrt d) v, without the attention matrix in memory.
-
-    Args:
-        query, key: (B, heads, n, d).
-        values: float32 (B, n).
-
-    Returns:
-        float32 (B, n).
-    """
-    # Rows sum to 1, so a constant passes through unchanged; without the mean, half precision keeps more digits.
-    mean = values.mean(1, keepdim=True)
-    own = (values - mean).to(query.dtype)[:, None, :, None].expand(-1, query.shape[1], -1, 1)
-    # The fused kernels need values as wide as the keys: the map is the first column, the others are zeros.
-    padded = F.pad(own, (0, query.shape[-1] - 1))
-    return F.scaled_dot_product_attention(query, key, padded)[..., 0].float().mean(1) + mean
+            total += _resize(square(spread(query, key, _resize(fused, own).flatten(2), self.config)), side)
+        return total / len(self.self_layers)
 
 
 def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
     if maps.shape[-1] == side:
         return maps
-    return F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _cross_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
+    strides = _weighted_strides(config.level_weights, {layer.stride for layer in layers if layer.kind == "cross"})
+    if not config.cross_layers:
+        return at_strides(layers, "cross", strides)
+    chosen = _numbered("cross", config.cross_layers, layers)
+    if {layer.stride for layer in chosen} != set(strides):
+        raise SettingError(
+            f"`diffsegmenter.cross_layers` {config.cross_layers} have the strides "
+            f"{sorted({layer.stride for layer in chosen})}, but `level_weights` weigh {strides}"
+        )
+    return chosen
+
+
+def _self_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
+    if config.self_attention == "layers":
+        if not config.self_layers:
+            raise SettingError("`diffsegmenter.self_attention` is layers: say which with `diffsegmenter.self_layers`")
+        return _numbered("self", config.self_layers, layers)
+    strides = _completing_strides(config, {layer.stride for layer in layers if layer.kind == "self"})
+    return at_strides(layers, "self", strides)
+
+
+def _numbered(kind: str, numbers: Sequence[int], layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
+    """The layers of a kind with these numbers, in the order of execution."""
+    known = [layer for layer in layers if layer.kind == kind]
+    if not all(0 <= number < len(known) for number in numbers):
+        raise SettingError(
+            f"`diffsegmenter.{kind}_layers` {list(numbers)}: "
+            f"this model has {kind}-attention layers 0 to {len(known) - 1}"
+        )
+    return [layer for number, layer in enumerate(known) if number in numbers]
+
+
+def _check_heads(model: DiffusionModel, name: str, heads: Sequence[int], layers: Sequence[AttentionLayer]) -> None:
+    fewest = min((model.unet.get_submodule(layer.name).heads for layer in layers), default=0)
+    if heads and layers and not all(0 <= head < fewest for head in heads):
+        raise SettingError(f"`diffsegmenter.{name}` {list(heads)}: the chosen layers have heads 0 to {fewest - 1}")
 
 
 def _weighted_strides(weights: Mapping[int, float], known: set[int]) -> list[int]:

@@ -19,7 +19,7 @@ class JointPrompt:
     spans: tuple[tuple[int, int], ...]
 
 
-def build_joint_prompt(template: str, classes: Sequence[ClassEntry], caption: str = "") -> JointPrompt:
+def build_joint_prompt(template: str, classes: Sequence[ClassEntry], caption: str = "", tail: str = "") -> JointPrompt:
     """A caption that names the classes, or the template filled with their prompt names, joined by `and`.
 
     In a caption the first word that spells a class (name, prompt name or synonym, also in a regular plural) stands for
@@ -29,26 +29,34 @@ def build_joint_prompt(template: str, classes: Sequence[ClassEntry], caption: st
         template: sentence with one `{}`.
         classes: in the order of the spans.
         caption: any sentence; empty where there is none.
+        tail: words that end the sentence.
     """
     caption = " ".join(caption.split())
     spans = [_find(caption, entry) for entry in classes]
     missing = [entry.prompt for entry, span in zip(classes, spans, strict=True) if span is None]
     if caption:
-        prefix, tail = f"{caption}, " if missing else caption, ""
+        prefix, suffix = f"{caption}, " if missing else caption, ""
     else:
-        prefix, tail = template.split("{}")
+        prefix, suffix = template.split("{}")
     place, placed = len(prefix), []
     for name in missing:
         placed.append((place, place + len(name)))
         place += len(name) + len(" and ")
     rest = iter(placed)
-    return JointPrompt(prefix + " and ".join(missing) + tail, tuple(span or next(rest) for span in spans))
+    text = prefix + " and ".join(missing) + suffix + (f" {tail}" if tail else "")
+    return JointPrompt(text, tuple(span or next(rest) for span in spans))
 
 
 def _find(caption: str, entry: ClassEntry) -> tuple[int, int] | None:
     spellings = "|".join(re.escape(word) for word in (entry.prompt, entry.name, *entry.synonyms))
     found = re.search(rf"(?<!\w)(?:{spellings})(?:e?s)?(?!\w)", caption, re.IGNORECASE)
     return found.span() if found else None
+
+
+def fits(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> bool:
+    """Whether every class lies within the tokens that the text encoder sees; what follows the last one may not."""
+    named = prompt.text[: max((end for _, end in prompt.spans), default=0)]
+    return len(tokenizer(named).input_ids) <= tokenizer.model_max_length
 
 
 def class_token_weights(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> torch.Tensor:

@@ -228,13 +228,13 @@ def label(experiment: Experiment, model: DiffusionModel, samples: Sequence[Sampl
         tokens = [token_weights(model.tokenizer, prompt, experiment.diffsegmenter) for prompt in prompts]
         encodings = TextEncodings(model, [one.text for one in tokens])
         embeddings = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
-        weights = torch.stack([one.weights for one in tokens])
+        weights = torch.stack([one.weights for one in tokens])[:, None]
     noise = torch.stack([draw_noise(0, "noise", sample.key, 1, model.latent_shape) for sample in samples])
     method, maps = Clocked(model, experiment.diffsegmenter, clock), []
     for batch, count in static_batches(range(len(pairs)), pairs_together):
         images = torch.tensor([pairs[number][0] for number in batch])
         with clock.part("unet"):
-            made = method(latents[images], noise[images], embeddings[list(batch)], weights[list(batch)])
+            made = method(latents[images], noise[images], embeddings[list(batch)], weights[list(batch)])[:, 0]
         maps.append(min_max(made[:count]).half().cpu())
     rows = torch.cat(maps).split([len(sample.classes) for sample in samples])
     return [

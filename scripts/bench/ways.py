@@ -55,12 +55,12 @@ def ours(
         tokens = [token_weights(model.tokenizer, build_prompt(TEMPLATE, name), config) for name in names]
         encodings = TextEncodings(model, [one.text for one in tokens])
         embeddings = torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens])
-        weights = torch.stack([one.weights for one in tokens])
+        weights = torch.stack([one.weights for one in tokens])[:, None]
     maps = []
     for pairs in batched(torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(names))), pairs_per_batch):
         image, name = torch.stack(pairs).unbind(1)
         with clock.part("unet"):
-            maps.append(method(latents[image], noise[image], embeddings[name], weights[name]))
+            maps.append(method(latents[image], noise[image], embeddings[name], weights[name])[:, 0])
     return torch.cat(maps)
 
 

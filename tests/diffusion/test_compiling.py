@@ -17,7 +17,7 @@ CONFIG = DiffSegmenterConfig(timesteps=[50, 150], self_attention="all")
 def maps_of(model, seed):
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(1, 3, model.image_size, model.image_size, generator=generator) * 2 - 1
-    noise, weights = torch.randn(1, 1, *model.latent_shape, generator=generator), torch.full((1, 77), 1 / 77)
+    noise, weights = torch.randn(1, 1, *model.latent_shape, generator=generator), torch.full((1, 1, 77), 1 / 77)
     return CompletedAttention(model, CONFIG)(
         model.encode(pixels), noise, model.encode_text(["a star"]), weights
     ).numpy()

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pseudolabel.diffusion.layers import attention_layers
-from pseudolabel.diffusion.recording import read_attention
+from pseudolabel.diffusion.layers import at_strides, attention_layers
+from pseudolabel.diffusion.recording import by_stride, read_attention
 from tests.plain.architectures import loaded
 from tests.plain.diffsegmenter import attend
 
@@ -19,9 +19,14 @@ def inputs(model):
     return latents, embeddings, torch.rand(2, 77, generator=generator)
 
 
+def at(model, cross_strides, self_strides):
+    layers = attention_layers(model.unet, model.vae_stride)
+    return [*at_strides(layers, "self", self_strides), *at_strides(layers, "cross", cross_strides)]
+
+
 def record(model, cross_strides, self_strides, timestep=100):
     latents, embeddings, weights = inputs(model)
-    return read_attention(model, latents, timestep, embeddings, weights, cross_strides, self_strides)
+    return read_attention(model, latents, timestep, embeddings, at(model, cross_strides, self_strides), weights)
 
 
 @torch.inference_mode()
@@ -32,12 +37,12 @@ def test_records_equal_full_matrices(model):
         matrices = attend(model, latents[row], 100, embeddings[row : row + 1])
         for stride in (8, 16, 32, 64):
             cross = [m.probabilities.mean(0) for m in matrices if m.is_cross and m.stride == stride]
-            found = [layer[row] for layer in recording.cross[stride]]
+            found = [maps[row] for maps in by_stride(recording.cross)[stride]]
             torch.testing.assert_close(found, [matrix @ weights[row] for matrix in cross], atol=1e-5, rtol=1e-4)
             own = [m.probabilities for m in matrices if not m.is_cross and m.stride == stride]
             found = [
                 (query[row] @ key[row].transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-                for query, key in recording.queries_keys[stride]
+                for query, key in by_stride(recording.queries_keys)[stride]
             ]
             torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-3)
 
@@ -46,38 +51,51 @@ def test_records_equal_full_matrices(model):
 def test_several_maps_of_a_latent_equal_single_ones(model):
     latents, embeddings, weights = inputs(model)
     both = torch.stack([weights, weights.flip(1)], 1)
-    recording = read_attention(model, latents, 100, embeddings, both, [8, 64])
+    recording = read_attention(model, latents, 100, embeddings, at(model, [8, 64], []), both)
     single = record(model, [8, 64], [])
-    for stride, maps in recording.cross.items():
-        assert maps[0].shape == (2, 2, (model.image_size // stride) ** 2)
-        torch.testing.assert_close([layer[:, 0] for layer in maps], single.cross[stride])
-        assert (maps[0][:, 0] - maps[0][:, 1]).abs().max() > 1e-3
+    assert recording.cross.keys() == single.cross.keys()
+    for layer, maps in recording.cross.items():
+        assert maps.shape == (2, 2, (model.image_size // layer.stride) ** 2)
+        torch.testing.assert_close(maps[:, 0], single.cross[layer])
+        assert (maps[:, 0] - maps[:, 1]).abs().max() > 1e-3
 
 
 @torch.inference_mode()
 def test_each_head_has_a_map(model):
     latents, embeddings, weights = inputs(model)
-    recording = read_attention(model, latents, 100, embeddings, weights, [8, 64], [16], each_head=True)
+    layers = at(model, [8, 64], [16])
+    recording = read_attention(model, latents, 100, embeddings, layers, weights, each_head=True)
     for row in range(2):
         matrices = attend(model, latents[row], 100, embeddings[row : row + 1])
-        for stride, maps in recording.cross.items():
+        for stride, level in by_stride(recording.cross).items():
             plain = [m.probabilities @ weights[row] for m in matrices if m.is_cross and m.stride == stride]
-            torch.testing.assert_close([layer[row] for layer in maps], plain, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close([maps[row] for maps in level], plain, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_chosen_heads_are_averaged(model):
+    latents, embeddings, weights = inputs(model)
+    layers = at(model, [16, 32], [])
+    each = read_attention(model, latents, 100, embeddings, layers, weights, each_head=True)
+    chosen = read_attention(model, latents, 100, embeddings, layers, weights, heads=[1])
+    for layer, maps in chosen.cross.items():
+        torch.testing.assert_close(maps, each.cross[layer][:, 1])
 
 
 def test_only_requested_layers_are_kept(model):
     recording = record(model, [32], [16])
     layers = attention_layers(model.unet, model.vae_stride)
     count = sum(layer.kind == "cross" and layer.stride == 32 for layer in layers)
-    assert {stride: len(maps) for stride, maps in recording.cross.items()} == {32: count}
-    assert recording.queries_keys.keys() == {16}
+    assert {stride: len(level) for stride, level in by_stride(recording.cross).items()} == {32: count}
+    assert by_stride(recording.queries_keys).keys() == {16}
 
 
 def test_one_timestep_applies_to_all(model):
     one, other = (record(model, [8], [16], timestep) for timestep in (100, torch.tensor([100, 100])))
-    assert all(map(torch.equal, one.cross[8], other.cross[8]))
-    for pair, same in zip(one.queries_keys[16], other.queries_keys[16], strict=True):
-        assert all(map(torch.equal, pair, same))
+    assert one.cross.keys() == other.cross.keys()
+    assert all(map(torch.equal, one.cross.values(), other.cross.values()))
+    for layer, pair in one.queries_keys.items():
+        assert all(map(torch.equal, pair, other.queries_keys[layer]))
 
 
 MIDDLE = "mid_block.attentions.0.transformer_blocks.0"
@@ -112,14 +130,5 @@ def test_processors_are_restored(model):
     record(model, [8, 64], [8])
     assert model.unet.attn_processors == before
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        read_attention(model, latents, 100, embeddings[..., :-1], weights, [8], [8])
-    assert model.unet.attn_processors == before
-
-
-@pytest.mark.parametrize(("cross", "own", "kind"), [([4], [], "cross"), ([8], [8, 128], "self")])
-def test_an_unknown_stride_is_refused(cross, own, kind):
-    model = loaded("tiny")
-    before = dict(model.unet.attn_processors)
-    with pytest.raises(ValueError, match=f"no {kind}-attention .* it has \\[8, 16, 32, 64\\]"):
-        record(model, cross, own)
+        read_attention(model, latents, 100, embeddings[..., :-1], at(model, [8], [8]), weights)
     assert model.unet.attn_processors == before

@@ -10,7 +10,8 @@ from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.errors import SettingError
 from pseudolabel.experiment_file import open_experiment
-from pseudolabel.methods.diffsegmenter import CompletedAttention, propagate
+from pseudolabel.methods.affinity import affinity, propagate, spread
+from pseudolabel.methods.diffsegmenter import CompletedAttention
 from pseudolabel.score_maps import at_image_size, label_map, min_max
 from pseudolabel.shapes.world import draw_scene
 from pseudolabel.text.encoder import TextEncodings
@@ -51,6 +52,15 @@ CHANGES = [
     {"timestep_average": "product_of_means"},
     {"timesteps": [0, 999]},
     {"level_weights": {16: 0.25, 64: 0.75}},
+    {"cross_layers": [1, 4, 6], "level_weights": {8: 0.5, 32: 0.3, 64: 0.2}},
+    {"cross_heads": [1]},
+    {"self_attention": "layers", "self_layers": [2, 15]},
+    {"self_heads": [0]},
+    {"iterations": 3},
+    {"affinity": "power"},
+    {"affinity": "power", "affinity_value": 3.5, "iterations": 2, "self_attention": "all"},
+    {"affinity": "peaks", "affinity_value": 0.9, "iterations": 2},
+    {"affinity": "entropy", "affinity_value": 1.0},
 ]
 RELEASED = {"class_tokens": "last_word", "modifiers": "ing_released", "vae": "sample"}
 
@@ -78,8 +88,8 @@ def fast_maps(model, config, prompts):
         latents.expand(len(tokens), -1, -1, -1),
         noise.expand(len(tokens), *noise.shape),
         torch.stack([encodings.emphasised(one.text, one.emphasis) for one in tokens]),
-        torch.stack([one.weights for one in tokens]),
-    )
+        torch.stack([one.weights for one in tokens])[:, None],
+    )[:, 0]
 
 
 def plain_maps(model, config, prompts, **options):
@@ -158,11 +168,38 @@ def test_bfloat16_labels_are_nearly_equal():
     assert (found == expected).mean() > 0.95
 
 
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("kind", ["attention", "power", "peaks", "entropy"])
+def test_several_maps_at_once_equal_single_ones(kind, iterations):
+    """More maps than a head has channels, whose passes are done in parts."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (3 * torch.randn(2, 3, 25, 6, generator=generator) for _ in range(2))
+    maps = torch.rand(2, 8, 25, generator=generator)
+    config = DiffSegmenterConfig(affinity=kind, affinity_value=0.5, iterations=iterations)
+    single = [spread(query, key, maps[:, number : number + 1], config) for number in range(8)]
+    torch.testing.assert_close(spread(query, key, maps, config), torch.cat(single, 1))
+
+
+def test_a_position_without_peaks_keeps_its_value():
+    query, key = torch.zeros(1, 4, 2), torch.zeros(1, 4, 2)
+    config = DiffSegmenterConfig(affinity="peaks", affinity_value=1.1)
+    torch.testing.assert_close(affinity(query, key, config), torch.eye(4))
+
+
+def test_an_affinity_is_made_in_blocks(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, 25, 6, generator=generator) for _ in range(2))
+    config = DiffSegmenterConfig(affinity="entropy", affinity_value=0.3)
+    at_once = affinity(query, key, config)
+    monkeypatch.setattr("pseudolabel.methods.affinity.BLOCK", 200)  # two rows of attention, eight of the matrix
+    torch.testing.assert_close(affinity(query, key, config), at_once)
+
+
 def test_propagate_keeps_small_differences_in_bfloat16():
     """A map of small differences around a large mean, as self-attention leaves them."""
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(1, 4, 64, 8, generator=generator).bfloat16() for _ in range(2))
-    values = 0.5 + 0.01 * torch.rand(1, 64, generator=generator)
+    values = 0.5 + 0.01 * torch.rand(1, 1, 64, generator=generator)
     exact = propagate(query.float(), key.float(), values)
     assert (propagate(query, key, values) - exact).abs().max() < 0.02 * (exact.max() - exact.min())
 
@@ -177,9 +214,9 @@ def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffus
 def test_propagate_is_the_matrix_product():
     generator = torch.Generator().manual_seed(0)
     query, key = (3 * torch.randn(2, 3, 25, 6, generator=generator) for _ in range(2))
-    values = torch.rand(2, 25, generator=generator)
+    values = torch.rand(2, 1, 25, generator=generator)
     matrix = (query @ key.transpose(-1, -2) / 6**0.5).softmax(-1).mean(1)
-    torch.testing.assert_close(propagate(query, key, values), torch.einsum("bnm,bm->bn", matrix, values))
+    torch.testing.assert_close(propagate(query, key, values), torch.einsum("bnm,bkm->bkn", matrix, values))
 
 
 def test_min_max_of_a_constant_map_is_zero():
@@ -197,6 +234,14 @@ def test_min_max_of_a_constant_map_is_zero():
         ({"level_weights": {8: 0.5, 128: 0.5}}, r"\[8, 16, 32, 64\]"),
         ({"self_attention": "strides"}, "self_attention_strides"),
         ({"self_attention": "strides", "self_attention_strides": [4]}, r"\[8, 16, 32, 64\]"),
+        ({"self_attention": "layers"}, "self_layers"),
+        ({"self_attention": "layers", "self_layers": [16]}, r"self_layers` \[16\]: .* layers 0 to 15"),
+        ({"cross_layers": [-1]}, "cross_layers"),
+        ({"cross_layers": [0]}, r"have the strides \[8\], but `level_weights` weigh \[8, 16, 32, 64\]"),
+        ({"cross_heads": [2]}, "heads 0 to 1"),
+        ({"self_heads": [-1]}, "heads 0 to 1"),
+        ({"iterations": 0}, "at least 1"),
+        ({"affinity_value": 0.0}, "above 0"),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from pseudolabel.config import DiffSegmenterConfig
 from pseudolabel.diffusion.noise import draw_noise
-from pseudolabel.errors import SampleError
+from pseudolabel.errors import SampleError, SettingError
 from pseudolabel.methods.diffsegmenter import CompletedAttention
 from pseudolabel.methods.diffsegmenter_predictor import DiffSegmenterPredictor
 from pseudolabel.records import Sample, ScoreMaps
@@ -16,6 +16,7 @@ from pseudolabel.shapes.world import draw_scene
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.prompts import build_prompt, token_weights
 from pseudolabel.vocabulary import load_vocabulary
+from tests.plain import diffsegmenter as plain
 from tests.plain.architectures import context, loaded
 
 NAMES = load_vocabulary("shapes")
@@ -40,7 +41,8 @@ def one_map(config, sample, index):
     tokens = token_weights(model.tokenizer, build_prompt(NAMES.template, NAMES.prompt(index)), config)
     embeddings = TextEncodings(model, [tokens.text]).emphasised(tokens.text, tokens.emphasis)
     latents = model.encode(model.pixels(sample.image)[None], posterior)
-    return min_max(CompletedAttention(model, config)(latents, noise[None], embeddings[None], tokens.weights[None])[0])
+    maps = CompletedAttention(model, config)(latents, noise[None], embeddings[None], tokens.weights[None, None])
+    return min_max(maps[0, 0])
 
 
 @pytest.mark.slow
@@ -55,6 +57,51 @@ def test_maps_of_batches_equal_single_pairs(config):
         assert result.maps.shape == (len(given.classes), 16, 16)
         for own, index in zip(result.maps, given.classes, strict=True):
             np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index).numpy(), atol=2e-3)
+
+
+TAIL = "and grass"
+
+
+def joint_predictor(**changes):
+    return predictor(replace(PLAIN, prompt="joint", joint_tail=TAIL, **changes), batch=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{}, {"affinity": "power", "iterations": 2}], ids=str)
+def test_joint_maps_agree_with_the_equations(change):
+    config, model = replace(PLAIN, prompt="joint", **change), loaded("tiny")
+    for sample, result in joint_predictor(**change)(samples()):
+        names = [NAMES.prompt(index) for index in sample.classes]
+        before = ["a photograph of " + "".join(f"{name} and " for name in names[:at]) for at in range(len(names))]
+        after = ["".join(f" and {name}" for name in names[at + 1 :]) + f" {TAIL}" for at in range(len(names))]
+        sentences = [plain.Sentence(*parts) for parts in zip(before, names, after, strict=True)]
+        assert len({sentence.text for sentence in sentences}) <= 1
+        noise = draw_noise(0, "noise", sample.key, 1, model.latent_shape)
+        expected = plain.score_maps(model, config, sample.image, sentences, noise) if names else []
+        assert len(result.maps) == len(sample.classes)
+        for own, other in zip(result.maps, expected, strict=True):
+            np.testing.assert_allclose(own.astype(np.float32), min_max(other).numpy(), atol=2e-3)
+
+
+@pytest.mark.slow
+def test_classes_that_do_not_fit_into_one_prompt_have_their_own(caplog):
+    long = "grass " * 70  # with three classes behind it more than 77 tokens
+    names = replace(NAMES, template=long + "{}")
+    found, expected = (
+        DiffSegmenterPredictor(context("tiny", names, batch=6), replace(PLAIN, prompt=prompt))
+        for prompt in ("joint", "per_class")
+    )
+    both = list(zip(found(samples()), expected(samples()), strict=True))
+    assert found.too_long == 1
+    assert "1 images so far have classes that do not fit into one prompt of 77 tokens" in caplog.text
+    for (sample, one), (_, other) in both:
+        if len(sample.classes) in (1, 3):
+            np.testing.assert_allclose(one.maps, other.maps, atol=2e-3)
+
+
+def test_a_joint_prompt_takes_no_captions():
+    with pytest.raises(SettingError, match="takes no captions"):
+        predictor(replace(PLAIN, prompt="joint"), captions={})
 
 
 @pytest.mark.slow

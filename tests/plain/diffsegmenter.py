@@ -70,7 +70,8 @@ def score_maps(
     for sentence in sentences:
         with part("text"):
             empty = encode_text(model, "")
-            embeddings = encode_class(model, sentence, config, empty)
+            named = sentences if config.prompt == "joint" else [sentence]
+            embeddings = encode_classes(model, named, config, empty)
             if guidance_pair:
                 embeddings = torch.cat([empty, embeddings])
         maps.append(one_class(model, config, latent, sentence, embeddings, noise, part))
@@ -122,12 +123,16 @@ def encode_text(model, text: str) -> torch.Tensor:
     return model.text_encoder(torch.tensor([ids], device=model.text_encoder.device))[0]
 
 
-def encode_class(model, sentence: Sentence, config, empty: torch.Tensor) -> torch.Tensor:
-    """compel's `++`: the class tokens' encodings move away from those of the empty prompt."""
-    plain, empty = encode_text(model, sentence.text).float(), empty.float()
+def encode_classes(model, sentences: list[Sentence], config, empty: torch.Tensor) -> torch.Tensor:
+    """compel's `++`: the class tokens' encodings move away from those of the empty prompt.
+
+    The sentences have the same text and differ in the class that they name.
+    """
+    plain, empty = encode_text(model, sentences[0].text).float(), empty.float()
     weighted = plain.clone()
-    for token in emphasised_tokens(model.tokenizer, sentence, config):
-        weighted[:, token] = empty[:, token] + config.class_weight * (plain[:, token] - empty[:, token])
+    for sentence in sentences:
+        for token in emphasised_tokens(model.tokenizer, sentence, config):
+            weighted[:, token] = empty[:, token] + config.class_weight * (plain[:, token] - empty[:, token])
     return weighted.to(model.unet.dtype)
 
 
@@ -196,11 +201,14 @@ def _keeping(layer: Attention, is_cross: bool, image_size: int, kept: list[Matri
 def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: int) -> torch.Tensor:
     """Eq. 5: the weighted sum over resolutions of the class's columns, (side, side)."""
     total = torch.zeros(())
+    crosses = [matrix for matrix in attention if matrix.is_cross]
+    if config.cross_layers:
+        crosses = [crosses[number] for number in config.cross_layers]
     for factor, weight in config.level_weights.items():
-        layers = [matrix for matrix in attention if matrix.is_cross and matrix.stride == factor]
+        layers = [matrix for matrix in crosses if matrix.stride == factor]
         level = torch.zeros(())
         for matrix in layers:
-            over_heads = matrix.probabilities.float().mean(0)
+            over_heads = mean_of_heads(matrix, config.cross_heads)
             columns = torch.stack([over_heads[:, group].mean(1) for group in groups])
             level = level + columns.mean(0) / len(layers)
         level = level.reshape(round(len(level) ** 0.5), -1)
@@ -231,14 +239,38 @@ def fuse_self(config, attention: list[Matrix], side: int) -> torch.Tensor:
         layers = [matrix for matrix in layers if matrix.stride == min(other.stride for other in layers)]
     if config.self_attention == "strides":
         layers = [matrix for matrix in layers if matrix.stride in config.self_attention_strides]
+    if config.self_attention == "layers":
+        layers = [layers[number] for number in config.self_layers]
     total = torch.zeros(())
     for matrix in layers:
-        over_heads = matrix.probabilities.float().mean(0)
+        over_heads = passes(config, mean_of_heads(matrix, config.self_heads))
         own = round(len(over_heads) ** 0.5)
         if own != side:
             over_heads = resizing(own, side).to(over_heads) @ over_heads @ resizing(side, own).to(over_heads)
         total = total + over_heads
     return total / len(layers)
+
+
+def mean_of_heads(matrix: Matrix, heads: list[int]) -> torch.Tensor:
+    probabilities = matrix.probabilities.float()
+    return torch.stack([probabilities[head] for head in heads or range(len(probabilities))]).mean(0)
+
+
+def passes(config, attention: torch.Tensor) -> torch.Tensor:
+    """The k-th power, as a matrix, of the affinity made of attention (n, n)."""
+    largest_of_columns, value = attention.max(0).values, config.affinity_value
+    if config.affinity == "power":
+        attention = attention**value
+    if config.affinity == "peaks":
+        attention = attention / largest_of_columns
+        attention = attention * (attention >= value)
+    if config.affinity == "entropy":
+        attention = attention / largest_of_columns
+        attention = (attention + value * torch.log(2.71828 * attention) / torch.log(torch.tensor(10.0))).clamp(min=0)
+    for number in range(len(attention)):
+        if attention[number].sum() == 0:
+            attention[number, number] = 1
+    return torch.linalg.matrix_power(attention / attention.sum(1, keepdim=True), config.iterations)
 
 
 def resizing(old: int, new: int) -> torch.Tensor:

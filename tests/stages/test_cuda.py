@@ -45,7 +45,7 @@ def test_compiled_parts_give_the_same_maps(on_cuda):
 def test_no_synchronization_between_image_and_map(on_cuda):
     model, method = on_cuda, CompletedAttention(on_cuda, DiffSegmenterConfig(timesteps=[50, 150]))
     pixels = model.pin(torch.rand(2, 3, model.image_size, model.image_size) * 2 - 1)
-    noise, weights = torch.randn(2, 1, *model.latent_shape), torch.full((2, 77), 1 / 77)
+    noise, weights = torch.randn(2, 1, *model.latent_shape), torch.full((2, 1, 77), 1 / 77)
     embeddings = model.encode_text(["circle", "star"])
     method(model.encode(pixels), noise, embeddings, weights)  # sets up libraries
     before = torch.cuda.get_sync_debug_mode()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pseudolabel.errors import SampleError
-from pseudolabel.text.joint_prompt import JointPrompt, build_joint_prompt, class_token_weights
+from pseudolabel.text.joint_prompt import JointPrompt, build_joint_prompt, class_token_weights, fits
 from pseudolabel.vocabulary import ClassEntry
 from tests.plain.architectures import shipped_tokenizer
 
@@ -33,6 +33,20 @@ def test_sentence_and_span_of_every_class(classes, caption, text, names):
     prompt = build_joint_prompt(TEMPLATE, classes, caption)
     assert prompt.text == text
     assert cut(prompt) == names
+
+
+def test_a_tail_ends_the_sentence_and_need_not_fit():
+    prompt = build_joint_prompt(TEMPLATE, [DOG, CAR], tail="and " + "grass " * 80)
+    assert prompt.text.startswith("a photograph of dog and red car outside and grass grass")
+    assert cut(prompt) == ["dog", "red car"]
+    assert fits(TOKENIZER, prompt)
+
+
+@pytest.mark.parametrize(("words", "fitting"), [(72, True), (73, False)])
+def test_a_name_must_fit(words, fitting):
+    """Start, words, `circle`, `and`, `star` and end are 77 tokens."""
+    shapes = [ClassEntry("circle", "circle"), ClassEntry("star", "star")]
+    assert fits(TOKENIZER, build_joint_prompt("grass " * words + "{}", shapes)) == fitting
 
 
 def test_a_classs_columns_are_the_mean_of_its_tokens():
