@@ -162,6 +162,8 @@ class DiffSegConfig:
 
     Args:
         timestep: timestep input of the U-Net; no noise is added.
+        self_layers: numbers of the self-attention layers that are aggregated, as `probe` lists them; all, if there are
+            none.
         weights: each self-attention map's weight is proportional to its side: layers are averaged `per_resolution`
             first (the released code), or each layer is weighted by itself, `per_tensor` (the paper).
         grouping: `merge` is DiffSeg's iterative merging, `kmeans` its K-means baseline on the same vectors.
@@ -180,6 +182,7 @@ class DiffSegConfig:
     """
 
     timestep: int = 300
+    self_layers: list[int] = field(default_factory=list)
     weights: Literal["per_resolution", "per_tensor"] = "per_resolution"
     grouping: Literal["merge", "kmeans"] = "merge"
     anchors: int = 16

@@ -167,7 +167,8 @@ def train_clip(model: CLIPModel, tokenizer: CLIPTokenizer, pool: Pool, args: arg
         for step in progress.track(range(args.clip_steps), description="training CLIP"):
             chosen = rng.integers(len(pool.classes), size=args.batch)
             loss = image_loss(model, tokenizer, pool, chosen, rng) + word_loss(model, tokenizer, rng)
-            descend(loss, optimiser, schedule, [model])
+            descend(loss, optimiser, [model])
+            schedule.step()
             average = smooth(average, float(loss.detach()), step)
             if step % LOG_EVERY == 0:
                 progress.console.print(f"clip step {step} loss {average:.4f} {time.perf_counter() - started:.0f} s")
@@ -307,7 +308,8 @@ def train_captioner(
             labels = inputs.input_ids.masked_fill(inputs.attention_mask == 0, -100)
             pixels = normalise(pixels, processor.image_processor).to(model.device)
             loss = model(pixels, inputs.input_ids, inputs.attention_mask, labels=labels).loss
-            descend(loss, optimiser, schedule, [model])
+            descend(loss, optimiser, [model])
+            schedule.step()
             average = smooth(average, float(loss.detach()), step)
             if step % LOG_EVERY == 0:
                 progress.console.print(

@@ -7,6 +7,8 @@ from typing import Literal
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
+from pseudolabel.errors import SettingError
+
 _EXECUTION_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
@@ -38,6 +40,21 @@ def at_strides(
 ) -> list[AttentionLayer]:
     """The layers of a kind at some strides."""
     return [layer for layer in layers if layer.kind == kind and layer.stride in strides]
+
+
+def numbered(
+    layers: Iterable[AttentionLayer], kind: Literal["self", "cross"], numbers: Collection[int], setting: str
+) -> list[AttentionLayer]:
+    """The layers of a kind with these numbers, in the order of execution.
+
+    Raises:
+        SettingError: naming the setting, if there is no such layer.
+    """
+    known = [layer for layer in layers if layer.kind == kind]
+    if not all(0 <= number < len(known) for number in numbers):
+        last = len(known) - 1
+        raise SettingError(f"`{setting}` {list(numbers)}: this model has {kind}-attention layers 0 to {last}")
+    return [layer for number, layer in enumerate(known) if number in numbers]
 
 
 def _kind(name: str) -> Literal["self", "cross"]:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pseudolabel.errors import ModelError
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAMES
 
 PATIENCE = 10.0  # seconds for the hub to answer at all
 
@@ -110,8 +110,8 @@ def _is_cached(name: str, config: str, revision: str) -> bool | None:
 
 
 def _hint(name: str) -> str:
-    near = get_close_matches(name.lower(), [NAME], 1)
-    meant = f"Did you mean '{NAME}', which ships with this package? Otherwise check" if near else "Check"
+    near = get_close_matches(name.lower(), NAMES, 1)
+    meant = f"Did you mean '{near[0]}', which ships with this package? Otherwise check" if near else "Check"
     return (
         f"{meant} the name, the network and, for a private checkpoint, the token (`hf auth login`); or give the folder "
         "of a downloaded checkpoint."

@@ -1,4 +1,4 @@
-"""The small models that ship with the package; any setting that names a model accepts the name `shapes` for them."""
+"""The small models that ship with the package; any setting that names a model accepts their names."""
 
 from importlib import resources
 from typing import Literal
@@ -6,14 +6,21 @@ from typing import Literal
 Part = Literal["diffusion", "clip", "captioner", "nouns"]
 
 NAME = "shapes"
-_FOLDERS: dict[Part, str] = {
-    "diffusion": "shapes",
+STANDARD = "shapes_standard"
+_TEXT: dict[Part, str] = {
     "clip": "shapes-text/clip",
     "captioner": "shapes-text/captioner",
     "nouns": "shapes-text/nouns",
 }
+_FOLDERS: dict[str, dict[Part, str]] = {
+    NAME: {"diffusion": "shapes", **_TEXT},
+    STANDARD: {"diffusion": "shapes-standard", **_TEXT},
+}
+NAMES = tuple(_FOLDERS)
 
 
 def resolve(name: str, part: Part) -> str:
-    """The folder of the shipped model for this part if the name is `shapes`; any other name is returned unchanged."""
-    return str(resources.files("pseudolabel.shapes") / "models" / _FOLDERS[part]) if name == NAME else name
+    """The folder of a shipped model for this part by its name; any other name is returned unchanged."""
+    if name not in _FOLDERS:
+        return name
+    return str(resources.files("pseudolabel.shapes") / "models" / _FOLDERS[name][part])

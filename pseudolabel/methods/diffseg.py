@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pseudolabel.config import DiffSegConfig
-from pseudolabel.diffusion.layers import attention_layers
+from pseudolabel.diffusion.layers import attention_layers, numbered
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import by_stride, read_attention
 from pseudolabel.errors import SettingError
@@ -38,6 +38,8 @@ class AggregatedAttention:
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
         self.self_layers = [layer for layer in layers if layer.kind == "self"]
+        if config.self_layers:
+            self.self_layers = numbered(layers, "self", config.self_layers, "diffseg.self_layers")
         self.cross_layers = [layer for layer in layers if layer.kind == "cross"]
         self.side = model.image_size // min(layer.stride for layer in self.self_layers)
         _check(config, self.side, len(model.alphas_cumprod))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pseudolabel.config import DiffSegmenterConfig
-from pseudolabel.diffusion.layers import AttentionLayer, at_strides, attention_layers
+from pseudolabel.diffusion.layers import AttentionLayer, at_strides, attention_layers, numbered
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, by_stride, read_attention
 from pseudolabel.errors import SettingError
@@ -107,7 +107,7 @@ def _cross_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer])
     strides = _weighted_strides(config.level_weights, {layer.stride for layer in layers if layer.kind == "cross"})
     if not config.cross_layers:
         return at_strides(layers, "cross", strides)
-    chosen = _numbered("cross", config.cross_layers, layers)
+    chosen = numbered(layers, "cross", config.cross_layers, "diffsegmenter.cross_layers")
     if {layer.stride for layer in chosen} != set(strides):
         raise SettingError(
             f"`diffsegmenter.cross_layers` {config.cross_layers} have the strides "
@@ -120,20 +120,9 @@ def _self_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) 
     if config.self_attention == "layers":
         if not config.self_layers:
             raise SettingError("`diffsegmenter.self_attention` is layers: say which with `diffsegmenter.self_layers`")
-        return _numbered("self", config.self_layers, layers)
+        return numbered(layers, "self", config.self_layers, "diffsegmenter.self_layers")
     strides = _completing_strides(config, {layer.stride for layer in layers if layer.kind == "self"})
     return at_strides(layers, "self", strides)
-
-
-def _numbered(kind: str, numbers: Sequence[int], layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
-    """The layers of a kind with these numbers, in the order of execution."""
-    known = [layer for layer in layers if layer.kind == kind]
-    if not all(0 <= number < len(known) for number in numbers):
-        raise SettingError(
-            f"`diffsegmenter.{kind}_layers` {list(numbers)}: "
-            f"this model has {kind}-attention layers 0 to {len(known) - 1}"
-        )
-    return [layer for number, layer in enumerate(known) if number in numbers]
 
 
 def _check_heads(model: DiffusionModel, name: str, heads: Sequence[int], layers: Sequence[AttentionLayer]) -> None:

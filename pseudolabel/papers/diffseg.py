@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pseudolabel.config import Experiment
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAMES
 from pseudolabel.papers.row import Change, Row, Table, both, method, setting
 
 ACCURACY, MIOU, MATCHED = "accuracy, official", "mIoU, official", "mIoU, matched"
@@ -39,7 +39,7 @@ def _diffseg(tau: float, **settings: Any) -> Change:
     """The paper's crop and threshold; on Shapes the threshold from the experiment."""
 
     def change(experiment: Experiment) -> Experiment:
-        chosen = experiment.diffseg.threshold if experiment.model.name == NAME else tau
+        chosen = experiment.diffseg.threshold if experiment.model.name in NAMES else tau
         return method("diffseg", **{"fit": "crop", "threshold": chosen, **settings})(experiment)
 
     return change
@@ -47,7 +47,7 @@ def _diffseg(tau: float, **settings: Any) -> Change:
 
 def _small(experiment: Experiment) -> Experiment:
     """320 pixels; on Shapes half of the small model's image size, with as many anchors as its attention maps allow."""
-    if experiment.model.name != NAME:
+    if experiment.model.name not in NAMES:
         return setting("model", image_size=320)(experiment)
     halved = setting("model", image_size=SHAPES_SMALL)
     return both(halved, setting("diffseg", anchors=min(experiment.diffseg.anchors, SHAPES_ANCHORS)))(experiment)

@@ -1,7 +1,7 @@
 """The tables of FreeSeg-Diff (Corradini et al. 2024); other methods' scores as printed there."""
 
 from pseudolabel.config import Experiment
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAME, NAMES
 from pseudolabel.papers.row import Change, Row, Table, both, method, quoted, setting
 
 PER_IMAGE, MIOU, ACCURACY = "mIoU, per image", "mIoU", "accuracy"
@@ -107,7 +107,7 @@ def _other_model(name: str) -> Change:
 
 def _clip(experiment: Experiment) -> Experiment:
     """CLIP's image encoder; on Shapes that of the small CLIP."""
-    return _other_model(NAME if experiment.model.name == NAME else "openai/clip-vit-large-patch14")(experiment)
+    return _other_model(NAME if experiment.model.name in NAMES else "openai/clip-vit-large-patch14")(experiment)
 
 
 TABLE_3 = Table(

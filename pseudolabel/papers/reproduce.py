@@ -17,7 +17,7 @@ from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest, encode_json
 from pseudolabel.io.metrics import METRICS, check_metrics
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAMES
 from pseudolabel.papers import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.papers.data import select_papers_data, select_shapes
 from pseudolabel.papers.names import TableName
@@ -66,7 +66,7 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
         The exit status: the highest of all rows.
     """
     table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
-    is_shapes = experiment.model.name == NAME
+    is_shapes = experiment.model.name in NAMES
     select_data = (select_shapes if is_shapes else select_papers_data)(data, limit)
     check_metrics(folder.path)
     lines, status = [], 0

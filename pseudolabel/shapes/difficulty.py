@@ -33,6 +33,6 @@ class Difficulty:
 
 DIFFICULTIES: dict[Name, Difficulty] = {
     "easy": Difficulty((20.0, 42.0), (0.7, 0.95), (0.7, 0.9), 0.025, 1.0, 0.03, 0, 0.0),
-    "standard": Difficulty((13.0, 34.0), (0.55, 0.95), (0.6, 0.9), 0.03, 0.4, 0.03, 2, 0.4),
+    "standard": Difficulty((10.0, 28.0), (0.55, 0.95), (0.6, 0.9), 0.03, 0.4, 0.03, 2, 0.4),
 }
 EASY = DIFFICULTIES["easy"]

@@ -28,7 +28,11 @@ GIB = 2**30
 EXTRA = re.compile(r"""extra == ["']([^"']+)["']""")
 CHECKPOINT_GIB = 5  # of Stable Diffusion 1.5 in the cache
 MODELS = (
-    *(f"shapes/{part}" for part in ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")),
+    *(
+        f"{model}/{part}"
+        for model in ("shapes", "shapes-standard")
+        for part in ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
+    ),
     *(f"shapes-text/{file}" for file in ("clip/model.safetensors", "captioner/model.safetensors", "nouns/meta.json")),
 )
 

@@ -12,7 +12,7 @@ from pseudolabel.config import DiffSegConfig, DiffSegmenterConfig, ElboConfig, E
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import SampleError, SettingError
 from pseudolabel.experiment_file import open_experiment
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAMES
 from pseudolabel.methods.checked_predictor import CheckedPredictor
 from pseudolabel.methods.registry import Context, Outcome, find_method
 from pseudolabel.records import BACKGROUND, IGNORE, Sample, ScoreMaps
@@ -315,7 +315,7 @@ def _settings(name: str, model: DiffusionModel | None, settings: Any, changes: M
     Raises:
         SettingError: if there is no such setting, or a value is out of range.
     """
-    base = open_experiment(NAME) if model is not None and model.name == NAME else Experiment()
+    base = open_experiment(model.name) if model is not None and model.name in NAMES else Experiment()
     if settings is not None:
         wanted = find_method(name).settings
         if not isinstance(settings, wanted):

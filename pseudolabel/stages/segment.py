@@ -26,7 +26,7 @@ from pseudolabel.io.json_text import encode_json
 from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.names import printable
 from pseudolabel.io.ownership import OwnFiles
-from pseudolabel.io.shipped import NAME
+from pseudolabel.io.shipped import NAMES
 from pseudolabel.runtime.batching import batched
 from pseudolabel.runtime.progress import ProgressLine, show_progress
 from pseudolabel.runtime.rank import current_rank
@@ -153,7 +153,7 @@ class _Run:
         return possible
 
     def work(self, images: Mapping[str, Path], sharpen: bool) -> None:
-        if self._model == NAME:
+        if self._model in NAMES:
             log.info(ONLY_SHAPES)
         work = replace(self.experiment.work, workers=self.experiment.work.workers or current_rank().cores())
         segmenter = Segmenter(replace(self.experiment, work=work), sharpen)

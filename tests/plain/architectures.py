@@ -15,6 +15,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.io.shipped import NAMES
 from pseudolabel.methods.registry import Context
 from pseudolabel.text.captions import Captions
 from pseudolabel.vocabulary import Vocabulary
@@ -72,8 +73,8 @@ def tiny_v2(folder: Path) -> Path:
 
 @cache
 def loaded(name: str) -> DiffusionModel:
-    """One of `shapes`, `tiny` and `tiny_v2` in float32 on the CPU; tests share it and leave it as it is."""
-    if name == "shapes":
+    """One that ships, `tiny` or `tiny_v2` in float32 on the CPU; tests share it and leave it as it is."""
+    if name in NAMES:
         return load_model(ModelConfig(name=name), torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         {"tiny": tiny, "tiny_v2": tiny_v2}[name](Path(folder))
