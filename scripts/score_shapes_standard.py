@@ -179,12 +179,7 @@ def summarise(rows: dict[str, Row]) -> dict[str, Any]:
             for name, row in rows.items()
         ],
         "gains": [
-            {
-                "from": one,
-                "to": other,
-                "gain": mious[other] - mious[one],
-                "interval": interval(draws[other] - draws[one]),
-            }
+            {"from": a, "to": b, "gain": mious[b] - mious[a], "interval": interval(draws[b] - draws[a])}
             for a, b in steps
         ],
     }

@@ -46,6 +46,7 @@ CHANGES = [
     {"iterations": 2},
     {"iterations": 5, "merging": "strict"},
     {"threshold": 0.08},
+    {"self_layers": [0, 3]},
     {"weights": "per_tensor", "merging": "strict", "precision": "float16"},
 ]
 TIE = 1e-5  # values nearer than this share of them may change places when they are rounded
@@ -62,6 +63,12 @@ def latents(model, *seeds):
 @cache
 def plain_attention(name, timestep, seed=0):
     return plain.self_attention(loaded(name), scene(seed), timestep)
+
+
+def plain_aggregate(name, config):
+    layers = plain_attention(name, config.timestep)
+    chosen = [layers[number] for number in config.self_layers or range(len(layers))]
+    return plain.aggregate(chosen, config.weights)
 
 
 def structured(side, regions, noise=1.0, seed=0):
@@ -96,7 +103,7 @@ def test_masks_equal_the_plain_loop(name, change):
     model, config = loaded(name), replace(BASE[name], **change)
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     (proposals,) = merge(maps, config)
-    expected = plain.proposals(plain.aggregate(plain_attention(name, config.timestep), config.weights), config)
+    expected = plain.proposals(plain_aggregate(name, config), config)
     assert len(proposals) == len(expected)
     assert_same_masks(suppress(proposals, SIZE), expected)
 
@@ -115,7 +122,7 @@ def test_every_option_matters(change):
     model, config = loaded("tiny"), BASE["tiny"]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
     other = replace(config, **change)
-    expected = plain.proposals(plain.aggregate(plain_attention("tiny", other.timestep), other.weights), other)
+    expected = plain.proposals(plain_aggregate("tiny", other), other)
     proposals = merge(maps, config)[0].numpy()
     assert len(proposals) != len(expected) or np.abs(proposals - np.array(expected)).max() > 1e-5
 
