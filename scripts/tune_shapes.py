@@ -40,7 +40,7 @@ LEVEL_WEIGHTS = [
     {8: 0.7, 16: 0.3},
     {8: 0.25, 16: 0.25, 32: 0.25, 64: 0.25},
 ]
-SELF_ATTENTION = ["none", "highest", "all"]
+SELF_ATTENTION: list[dict[str, Any]] = [{"self_attention": kind} for kind in ("none", "highest", "all")]
 # The first self-attention layer of stride 4 has weights of zero, and so have those of other strides.
 ONE_LAYER: dict[str, Any] = {"level_weights": {8: 1.0}, "self_attention": "layers", "self_layers": [1]}
 # Peaks and the entropy step lose here (docs/notes/experiments.md).
@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     candidates, difficulty = CANDIDATES[arguments.model]
     scenes = [
-        draw_scene(np.random.default_rng([TRAINING_SEED, number]), difficulty=DIFFICULTIES[difficulty])
+        draw_scene(np.random.default_rng([TRAINING_SEED, number]), difficulty=difficulty)
         for number in range(arguments.images)
     ]
     method, scores = choose_method(scenes, arguments.folder or arguments.model, candidates())
@@ -78,7 +78,7 @@ def main() -> None:
 
 def easy_candidates() -> Iterator[DiffSegmenterConfig]:
     for weights, kind in itertools.product(LEVEL_WEIGHTS, SELF_ATTENTION):
-        yield DiffSegmenterConfig(level_weights=weights, self_attention=kind)
+        yield DiffSegmenterConfig(level_weights=weights, **kind)
 
 
 def standard_candidates() -> Iterator[DiffSegmenterConfig]:
@@ -89,7 +89,10 @@ def standard_candidates() -> Iterator[DiffSegmenterConfig]:
             yield replace(start, iterations=iterations, **affinity)
 
 
-CANDIDATES = {"shapes": (easy_candidates, "easy"), "shapes_standard": (standard_candidates, "standard")}
+CANDIDATES = {
+    "shapes": (easy_candidates, DIFFICULTIES["easy"]),
+    "shapes_standard": (standard_candidates, DIFFICULTIES["standard"]),
+}
 
 
 def choose_method(

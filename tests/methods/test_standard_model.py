@@ -1,4 +1,4 @@
-"""The shipped model for standard scenes tells methods apart: self-attention raises the score if its affinity is sharp."""
+"""The shipped model for standard scenes tells methods apart: a sharper affinity raises the score."""
 
 from dataclasses import replace
 

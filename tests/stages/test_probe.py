@@ -68,7 +68,7 @@ def test_measures_equal_those_of_full_matrices(settings: Experiment, one_rank: R
         own_heads, own_fused, own_passed, own_squared = [[], []], [], [], []
         for index in sample.classes:
             sentence = plain.write_sentence(SHAPES.template, SHAPES.prompt(index))
-            embeddings = plain.encode_class(model, sentence, config, plain.encode_text(model, ""))
+            embeddings = plain.encode_classes(model, [sentence], config, plain.encode_text(model, ""))
             noised = plain.add_noise(model, latent, noise[0], 50)
             matrices = plain.attend(model, noised, 50, embeddings)
             tokens = plain.class_tokens(model.tokenizer, sentence, config)
