@@ -34,7 +34,7 @@ class CompletedAttention:
             raise SettingError(f"`diffsegmenter.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
         if config.iterations < 1:
             raise SettingError(f"`diffsegmenter.iterations` {config.iterations}: give at least 1")
-        if config.affinity_value <= 0:
+        if not config.affinity_value > 0:
             raise SettingError(f"`diffsegmenter.affinity_value` {config.affinity_value}: give a value above 0")
 
     @torch.inference_mode()

@@ -242,6 +242,7 @@ def test_min_max_of_a_constant_map_is_zero():
         ({"self_heads": [-1]}, "heads 0 to 1"),
         ({"iterations": 0}, "at least 1"),
         ({"affinity_value": 0.0}, "above 0"),
+        ({"affinity_value": float("nan")}, "above 0"),
     ],
     ids=str,
 )
