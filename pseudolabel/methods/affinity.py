@@ -102,8 +102,9 @@ def _entropy_step(matrix: torch.Tensor, value: float) -> None:
 
 def _attention_rows(query: torch.Tensor, key: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """First row and float32 (rows, n) mean over heads of attention, block by block."""
+    query, key = query.float(), key.float()  # rounding errors of half precision would be sharpened, too
     heads, count, width = query.shape
     size = max(1, BLOCK // (heads * key.shape[1]))
     for start in range(0, count, size):
         logits = (query[:, start : start + size] * width**-0.5) @ key.transpose(1, 2)
-        yield start, logits.float().softmax(-1).mean(0)
+        yield start, logits.softmax(-1).mean(0)
