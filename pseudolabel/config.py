@@ -104,13 +104,15 @@ class DiffSegmenterConfig:
         affinity_value: the power; the smallest entry that is a peak; or the size of the entropy step.
         iterations: passes of the affinity over the map.
         level_norm: min-max normalise each resolution's map `after` upsampling, `before` it, or not (`none`, as in the
-            paper's text).
+            paper's text); or divide it by its `sum` before upsampling.
         class_tokens: which tokens of a class name are read and emphasised: the `mean` of all of them, the `last` one
             alone, or `last_word` (the released code), which reads the last one and emphasises all of the last word.
         modifiers: `ing_next` averages in a word ending in "ing" right after the class name; `ing_released` does it as
             the released code, which counts punctuation as part of words and reads the one token after the name;
             `none` does not.
-        class_weight: weight of the class tokens' text embeddings relative to the empty prompt's; compel's `++` is 1.21.
+        emphasis: the class tokens' text embeddings move away from the empty prompt's (`relative`) or are multiplied
+            (`absolute`).
+        class_weight: by this factor; compel's `++` is a relative 1.21.
         timestep_average: `mean_of_products` (Eq. 7 per timestep) or `product_of_means`.
         vae: encode the image to the posterior's `mean` or draw a `sample`.
         noise: draw noise once `per_image` and share it between timesteps, or `per_timestep`.
@@ -129,9 +131,10 @@ class DiffSegmenterConfig:
     affinity: Literal["attention", "power", "peaks", "entropy"] = "attention"
     affinity_value: float = 2.0
     iterations: int = 1
-    level_norm: Literal["after", "before", "none"] = "after"
+    level_norm: Literal["after", "before", "none", "sum"] = "after"
     class_tokens: Literal["mean", "last", "last_word"] = "mean"
     modifiers: Literal["ing_next", "ing_released", "none"] = "ing_next"
+    emphasis: Literal["relative", "absolute"] = "relative"
     class_weight: float = 1.21
     timestep_average: Literal["mean_of_products", "product_of_means"] = "mean_of_products"
     vae: Literal["mean", "sample"] = "mean"

@@ -13,6 +13,8 @@ from pseudolabel.errors import SettingError
 from pseudolabel.methods.affinity import spread
 from pseudolabel.score_maps import min_max, square
 
+TINY = torch.finfo(torch.float32).tiny  # of the maps that fill up a batch and are zero
+
 
 class CompletedAttention:
     """Score maps of an image's classes from one noised forward pass per timestep and prompt."""
@@ -79,6 +81,8 @@ class CompletedAttention:
             maps = square(torch.stack(level).mean(0))
             if self.config.level_norm == "before":
                 maps = min_max(maps)
+            if self.config.level_norm == "sum":
+                maps = maps / maps.sum((-2, -1), keepdim=True).clamp_min(TINY)
             maps = _resize(maps, side)
             if self.config.level_norm == "after":
                 maps = min_max(maps)

@@ -188,7 +188,8 @@ class DiffSegmenterPredictor:
     def _with_text(self, prompted: Iterable[Prompted]) -> Iterator[tuple[Prompted, TextEncodings]]:
         """Samples with the encodings of their prompts, in batches."""
         for group in batched(prompted, BATCH):
-            encodings = TextEncodings(self.model, [sentence.text for one in group for sentence in one.sentences])
+            texts = [sentence.text for one in group for sentence in one.sentences]
+            encodings = TextEncodings(self.model, texts, self.config.emphasis)
             yield from ((one, encodings) for one in group)
 
     def _view(self, work: tuple[Prompted, TextEncodings]) -> Image.Image:

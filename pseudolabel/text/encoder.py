@@ -1,6 +1,7 @@
-"""Text encodings of class prompts, emphasised as compel's `++` does."""
+"""Text encodings of class prompts, with some tokens emphasised."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 
@@ -11,11 +12,17 @@ BATCH = 64
 
 
 class TextEncodings:
-    """Encodings of a set of sentences, each sentence encoded once, with the empty one beside them."""
+    """Encodings of a set of sentences, each sentence encoded once.
 
-    def __init__(self, model: DiffusionModel, texts: Iterable[str]) -> None:
+    Emphasis is `relative` to the empty sentence, as compel's `++` is, or `absolute`, as iSeg's.
+    """
+
+    def __init__(
+        self, model: DiffusionModel, texts: Iterable[str], emphasis: Literal["relative", "absolute"] = "relative"
+    ) -> None:
         self.model = model
-        self._empty = model.encode_text([""])[0].float()
+        empty = model.encode_text([""])[0].float()
+        self._origin = empty if emphasis == "relative" else torch.zeros_like(empty)
         self._embeddings: dict[str, torch.Tensor] = {}
         for chunk in batched(dict.fromkeys(texts), BATCH):
             self._embeddings |= zip(chunk, model.encode_text(list(chunk)), strict=True)
@@ -25,7 +32,7 @@ class TextEncodings:
         return self._embeddings[text]
 
     def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
-        """Move a sentence away from the empty one, position by position: z' = z0 + w (z - z0).
+        """Move a sentence away from the empty one or from zero, position by position: z' = z0 + w (z - z0).
 
         Args:
             text: one of the sentences.
@@ -35,4 +42,4 @@ class TextEncodings:
             (tokens, width) in the model's dtype.
         """
         factor = self.model.upload(emphasis)[:, None]
-        return (self._empty + factor * (self._embeddings[text].float() - self._empty)).to(self.model.dtype)
+        return (self._origin + factor * (self._embeddings[text].float() - self._origin)).to(self.model.dtype)

@@ -40,6 +40,8 @@ CHANGES = [
     {"noise": "per_timestep"},
     {"level_norm": "before"},
     {"level_norm": "none"},
+    {"level_norm": "sum"},
+    {"emphasis": "absolute"},
     {"class_tokens": "last"},
     {"class_tokens": "last_word"},
     {"modifiers": "none"},
@@ -83,7 +85,7 @@ def fast_maps(model, config, prompts):
     noise, posterior_noise = draw(model, config)
     latents = model.encode(model.pixels(scene())[None], None if posterior_noise is None else posterior_noise[None])
     tokens = [token_weights(model.tokenizer, build_prompt(*prompt), config) for prompt in prompts]
-    encodings = TextEncodings(model, [one.text for one in tokens])
+    encodings = TextEncodings(model, [one.text for one in tokens], config.emphasis)
     return CompletedAttention(model, config)(
         latents.expand(len(tokens), -1, -1, -1),
         noise.expand(len(tokens), *noise.shape),
@@ -137,6 +139,16 @@ def test_the_released_settings_ship_as_a_file():
     shipped = open_experiment("diffsegmenter_released")
     assert shipped.diffsegmenter == DiffSegmenterConfig(**RELEASED)
     assert shipped.captions.max_length == 20
+
+
+def test_isegs_preset_reads_the_layers_that_it_names():
+    config = replace(open_experiment("iseg_voc").diffsegmenter, self_heads=[0, 1])  # the small model's top level has two
+    method = CompletedAttention(loaded("tiny_v2"), config)
+    assert [layer.name for layer in method.self_layers] == ["up_blocks.3.attentions.1.transformer_blocks.0.attn1"]
+    read = {layer.name.removesuffix(".transformer_blocks.0.attn2") for layer in method.cross_layers}
+    sixteen = {f"down_blocks.2.attentions.{n}" for n in (0, 1)} | {f"up_blocks.1.attentions.{n}" for n in (0, 1, 2)}
+    assert read == sixteen | {"down_blocks.1.attentions.1", "up_blocks.2.attentions.0", "up_blocks.2.attentions.1"}
+    assert_agreement(loaded("tiny_v2"), replace(config, joint_tail="", prompt="per_class", iterations=2), SEVERAL)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -124,7 +124,7 @@ def encode_text(model, text: str) -> torch.Tensor:
 
 
 def encode_classes(model, sentences: list[Sentence], config, empty: torch.Tensor) -> torch.Tensor:
-    """compel's `++`: the class tokens' encodings move away from those of the empty prompt.
+    """compel's `++`: the class tokens' encodings move away from those of the empty prompt; or iSeg's factor.
 
     The sentences have the same text and differ in the class that they name.
     """
@@ -133,6 +133,8 @@ def encode_classes(model, sentences: list[Sentence], config, empty: torch.Tensor
     for sentence in sentences:
         for token in emphasised_tokens(model.tokenizer, sentence, config):
             weighted[:, token] = empty[:, token] + config.class_weight * (plain[:, token] - empty[:, token])
+            if config.emphasis == "absolute":
+                weighted[:, token] = config.class_weight * plain[:, token]
     return weighted.to(model.unet.dtype)
 
 
@@ -214,6 +216,8 @@ def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: i
         level = level.reshape(round(len(level) ** 0.5), -1)
         if config.level_norm == "before":
             level = stretch(level)
+        if config.level_norm == "sum":
+            level = level / level.sum()
         level = F.interpolate(level[None, None], (side, side), mode="bilinear")[0, 0]
         if config.level_norm == "after":
             level = stretch(level)
