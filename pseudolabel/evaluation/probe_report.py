@@ -16,6 +16,7 @@ class CrossRow:
     """How well a cross-attention layer's maps localise classes.
 
     Attributes:
+        number: of the layer among those of its kind, as `cross_layers` and `self_layers` take it.
         layer: name of the module in the U-Net.
         stride: image side / map side.
         timestep: noise level.
@@ -23,6 +24,7 @@ class CrossRow:
         heads: the same of each head alone.
     """
 
+    number: int
     layer: str
     stride: int
     timestep: int
@@ -35,6 +37,7 @@ class SelfRow:
     """How well a self-attention layer follows objects, and what it does to the fused cross-attention map.
 
     Attributes:
+        number: of the layer among those of its kind, as `cross_layers` and `self_layers` take it.
         layer: name of the module in the U-Net.
         stride: image side / map side.
         timestep: noise level.
@@ -47,6 +50,7 @@ class SelfRow:
         passes: mIoU after 1, 2, ... passes of each of `AFFINITIES`; `perfect` has one pass only.
     """
 
+    number: int
     layer: str
     stride: int
     timestep: int
@@ -115,17 +119,18 @@ def print_probe(report: ProbeReport, console: Console) -> None:
 
 def _cross_table(report: ProbeReport) -> Table:
     title = f"Cross-attention: mIoU of the classes' maps at the best threshold, {report.images} images"
-    table = _table(title, ["layer", "stride", "t", "mean of heads", "best head", "each head"])
+    table = _table(title, ["number", "layer", "stride", "t", "mean of heads", "best head", "each head"])
     for row in report.cross:
         heads = " ".join(_percent(value) for value in row.heads)
         best = f"{_argmax(row.heads)}: {_percent(max(row.heads))}"
-        table.add_row(short_name(row.layer), str(row.stride), str(row.timestep), _percent(row.miou), best, heads)
+        table.add_row(*_place(row), _percent(row.miou), best, heads)
     return table
 
 
 def _self_table(report: ProbeReport) -> Table:
     title = "Self-attention: attention of object positions that stays in the object; mIoU of the fused map after passes"
     columns = [
+        "number",
         "layer",
         "stride",
         "t",
@@ -140,9 +145,7 @@ def _self_table(report: ProbeReport) -> Table:
     table = _table(title, columns)
     for row in report.self_attention:
         table.add_row(
-            short_name(row.layer),
-            str(row.stride),
-            str(row.timestep),
+            *_place(row),
             f"{row.share:.2f}",
             f"{row.lift:.1f}",
             " ".join(f"{value:.1f}" for value in row.head_lift),
@@ -152,10 +155,14 @@ def _self_table(report: ProbeReport) -> Table:
     return table
 
 
+def _place(row: CrossRow | SelfRow) -> tuple[str, str, str, str]:
+    return str(row.number), short_name(row.layer), str(row.stride), str(row.timestep)
+
+
 def _table(title: str, columns: Iterable[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "layer" else "right", overflow="fold")
     return table
 
 

@@ -126,14 +126,15 @@ class Probe:
 
     def cross_rows(self) -> Iterator[CrossRow]:
         """The rows of cross-attention layers."""
-        for layer, scores in self._cross.items():
-            yield CrossRow(layer.name, layer.stride, self.reader.timestep, *scores.mious())
+        for number, (layer, scores) in enumerate(self._cross.items()):
+            yield CrossRow(number, layer.name, layer.stride, self.reader.timestep, *scores.mious())
 
     def self_rows(self) -> Iterator[SelfRow]:
         """The rows of self-attention layers."""
-        for layer, scores in self._self.items():
+        for number, (layer, scores) in enumerate(self._self.items()):
             shares, lifts = scores.cohesion
             yield SelfRow(
+                number=number,
                 layer=layer.name,
                 stride=layer.stride,
                 timestep=self.reader.timestep,
