@@ -101,7 +101,8 @@ class DiffSegmenterConfig:
         self_heads: heads of self-attention that are averaged; all, if there are none.
         affinity: what completes the map: `attention` itself; its entries to a `power`, which sharpens it; its `peaks`
             (CLIPer); or its entries after the `entropy` step of iSeg, which removes small ones.
-        affinity_value: the power; the smallest entry that is a peak; or the size of the entropy step.
+        affinity_value: the power; the smallest entry that is a peak, below 1; or the size of the entropy step. 0 is 2
+            for the power, .1 for peaks and .015 for the entropy step.
         iterations: passes of the affinity over the map.
         level_norm: min-max normalise each resolution's map `after` upsampling, `before` it, or not (`none`, as in the
             paper's text); or divide it by its `sum` before upsampling.
@@ -129,7 +130,7 @@ class DiffSegmenterConfig:
     self_layers: list[int] = field(default_factory=list)
     self_heads: list[int] = field(default_factory=list)
     affinity: Literal["attention", "power", "peaks", "entropy"] = "attention"
-    affinity_value: float = 2.0
+    affinity_value: float = 0.0
     iterations: int = 1
     level_norm: Literal["after", "before", "none", "sum"] = "after"
     class_tokens: Literal["mean", "last", "last_word"] = "mean"

@@ -54,6 +54,7 @@ class Limits:
 
 ANY, FROM_0, FROM_1, ABOVE_0 = Limits(), Limits(0), Limits(1), Limits(0, above=True)
 SHARE, COSINE = Limits(0, 1), Limits(-1, 1)
+NUMBERS = Limits(0, filled=False)  # of layers or heads
 
 _CRF = {
     "iterations": FROM_0,
@@ -71,12 +72,19 @@ LIMITS = {
     "model.image_size": FROM_0,
     "diffsegmenter.timesteps": FROM_0,
     "diffsegmenter.level_weights": FROM_0,
+    "diffsegmenter.cross_layers": NUMBERS,
+    "diffsegmenter.cross_heads": NUMBERS,
     "diffsegmenter.self_attention_strides": Limits(1, filled=False),
+    "diffsegmenter.self_layers": NUMBERS,
+    "diffsegmenter.self_heads": NUMBERS,
+    "diffsegmenter.affinity_value": FROM_0,
+    "diffsegmenter.iterations": FROM_1,
     "diffsegmenter.class_weight": FROM_0,
     "elbo.timesteps": FROM_0,
     "elbo.samples": FROM_1,
     "elbo.temperature": ABOVE_0,
     "diffseg.timestep": FROM_0,
+    "diffseg.self_layers": NUMBERS,
     "diffseg.anchors": FROM_1,
     "diffseg.iterations": FROM_1,
     "diffseg.threshold": FROM_0,

@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--folder", default=MODEL, help="where the model is, if it does not ship yet")
     parser.add_argument("--out", type=Path, default=TARGET)
     arguments = parser.parse_args()
+    if arguments.images < 1:
+        parser.error("--images: give at least 1")
     experiment = open_experiment(MODEL)
     model = load_model(replace(experiment.model, name=arguments.folder), torch.device("cpu"))
     context = Context(model.device, VOCABULARY, model, batch=32)

@@ -470,7 +470,7 @@ def draw_caption(rng: np.random.Generator, names: list[str], background: str) ->
 
 
 def build_optimiser(models, learning_rate, steps):
-    """The optimiser and its schedule; on a CUDA device the learning rate is a tensor, which a graph reads at every step."""
+    """The optimiser and its schedule; on a CUDA device the learning rate is a tensor, read at every step of a graph."""
     parameters = [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
     cuda = parameters[0].is_cuda
     rate = torch.tensor(learning_rate, device=parameters[0].device) if cuda else learning_rate

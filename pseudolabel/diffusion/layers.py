@@ -48,8 +48,10 @@ def numbered(
     """The layers of a kind with these numbers, in the order of execution.
 
     Raises:
-        SettingError: naming the setting, if there is no such layer.
+        SettingError: naming the setting, if there is no such layer, or one is there twice.
     """
+    if len(set(numbers)) < len(numbers):
+        raise SettingError(f"`{setting}` {list(numbers)}: a layer is there twice")
     known = [layer for layer in layers if layer.kind == kind]
     if not all(0 <= number < len(known) for number in numbers):
         last = len(known) - 1

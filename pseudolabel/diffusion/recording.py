@@ -1,6 +1,6 @@
 """Reading attention from a frozen U-Net in one forward pass that ends after the last layer that is needed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -49,7 +49,7 @@ def read_attention(
     embeddings: torch.Tensor,
     layers: Collection[AttentionLayer],
     token_weights: torch.Tensor | None = None,
-    heads: Sequence[int] = (),
+    heads: torch.Tensor | None = None,
     each_head: bool = False,
 ) -> Recording:
     """Run the U-Net as far as needed and record attention of some layers.
@@ -62,7 +62,7 @@ def read_attention(
         layers: those that are recorded.
         token_weights: float32 (B, tokens) on the model's device, or (B, C, tokens) for C maps of each latent: how much
             each token's cross-attention counts in the map. Needed for cross-attention only.
-        heads: those of cross-attention that are averaged; all, if there are none.
+        heads: int64 numbers of the heads of cross-attention that are averaged, on the model's device; None for all.
         each_head: record the cross-attention of every head, for token weights (B, tokens).
     """
     recording = Recording()
@@ -75,8 +75,7 @@ def read_attention(
             module.set_processor(_RecordSelf(recording, layer, layer is layers[-1]))
         else:
             assert token_weights is not None, "cross-attention is recorded as a weighted sum over tokens"
-            chosen = None if each_head else list(heads) or slice(None)
-            module.set_processor(_RecordCross(recording, layer, layer is layers[-1], token_weights, chosen))
+            module.set_processor(_RecordCross(recording, layer, layer is layers[-1], token_weights, heads, each_head))
     try:
         with suppress(LastLayerReached):
             model.run_unet(latents, timesteps, embeddings)
@@ -87,7 +86,7 @@ def read_attention(
 
 
 class _RecordCross:
-    """Attention processor that records a cross-attention layer's map, the mean of some heads or (None) each head's."""
+    """Attention processor that records a cross-attention layer's map, the mean of some heads or each head's."""
 
     def __init__(
         self,
@@ -95,10 +94,11 @@ class _RecordCross:
         layer: AttentionLayer,
         is_last: bool,
         token_weights: torch.Tensor,
-        heads: list[int] | slice | None,
+        heads: torch.Tensor | None,
+        each_head: bool,
     ) -> None:
         self.recording, self.layer, self.is_last = recording, layer, is_last
-        self.token_weights, self.heads = token_weights, heads
+        self.token_weights, self.heads, self.each_head = token_weights, heads, each_head
 
     def __call__(
         self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: object
@@ -108,10 +108,11 @@ class _RecordCross:
             query, key = query.float(), key.float()
         # With 77 tokens the matrix is small: one softmax serves both the map and the layer's own output.
         probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
-        if self.heads is None:
+        if self.each_head:
             maps = torch.einsum("bt,bhnt->bhn", self.token_weights, probabilities)
         else:
-            maps = torch.einsum("b...t,bnt->b...n", self.token_weights, probabilities[:, self.heads].mean(dim=1))
+            chosen = probabilities if self.heads is None else probabilities.index_select(1, self.heads)
+            maps = torch.einsum("b...t,bnt->b...n", self.token_weights, chosen.mean(dim=1))
         self.recording.cross[self.layer] = maps
         if self.is_last:
             raise LastLayerReached

@@ -90,17 +90,17 @@ class ProbeReport:
     def advice(self) -> Iterator[str]:
         """Lines that name the layers and heads that did best."""
         best = max(self.cross, key=lambda row: row.miou)
-        place = f"{best.layer} (stride {best.stride}) at t = {best.timestep}"
+        place = f"number {best.number}, {best.layer} (stride {best.stride}) at t = {best.timestep}"
         yield f"best cross-attention: {place}, {_percent(best.miou)} mIoU"
         cohesive = max(self.self_attention, key=lambda row: row.lift)
-        yield (
-            f"most cohesive self-attention: {cohesive.layer} (stride {cohesive.stride}) at t = {cohesive.timestep}, "
-            f"lift {cohesive.lift:.1f}, best head {_argmax(cohesive.head_lift)} with {max(cohesive.head_lift):.1f}"
-        )
+        place = f"number {cohesive.number}, {cohesive.layer} (stride {cohesive.stride}) at t = {cohesive.timestep}"
+        best_head = f"best head {_argmax(cohesive.head_lift)} with {max(cohesive.head_lift):.1f}"
+        yield f"most cohesive self-attention: {place}, lift {cohesive.lift:.1f}, {best_head}"
         row, name, count, score = max(self._completions(), key=lambda found: found[3])
+        loss = "" if score > row.start else "; the map itself is better"
         yield (
-            f"best completion: {count} x {name} of {row.layer} at t = {row.timestep}, "
-            f"{_percent(score)} mIoU after {_percent(row.start)} without"
+            f"best completion: {count} x {name} of number {row.number}, {row.layer} at t = {row.timestep}, "
+            f"{_percent(score)} mIoU after {_percent(row.start)} without{loss}"
         )
 
     def _completions(self) -> Iterator[tuple[SelfRow, str, int, float]]:

@@ -1,7 +1,7 @@
 """Affinities of positions made of self-attention, and what they make of maps.
 
 An affinity is a matrix (n, n) whose rows sum to 1. Plain attention is never held in memory; other affinities are made
-in blocks of rows, once for all maps of an image.
+in blocks of rows, once for all maps of a forward pass.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from pseudolabel.config import DiffSegmenterConfig
+from pseudolabel.errors import SettingError
 
+VALUES = {"power": 2.0, "peaks": 0.1, "entropy": 0.015}  # where `affinity_value` is 0; CLIPer's and iSeg's, for VOC
+TINY = torch.finfo(torch.float32).tiny
 BLOCK = 2**22  # attention values of all heads that exist at once: 16 MiB in float32
 
 
@@ -36,6 +39,16 @@ def spread(query: torch.Tensor, key: torch.Tensor, maps: torch.Tensor, config: D
             own_maps = own_maps @ matrix.T
         rows.append(own_maps)
     return torch.stack(rows)
+
+
+def check_affinity(config: DiffSegmenterConfig) -> None:
+    """Raises SettingError if the affinity's value leaves nothing of the attention."""
+    value = config.affinity_value
+    if config.affinity == "peaks" and value >= 1:
+        raise SettingError(
+            f"`diffsegmenter.affinity_value` {value}: no entry would be a peak; give a value below 1, or 0 for "
+            f"{VALUES['peaks']}"
+        )
 
 
 def propagate(query: torch.Tensor, key: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
@@ -76,7 +89,7 @@ def affinity(query: torch.Tensor, key: torch.Tensor, config: DiffSegmenterConfig
     Returns:
         float32 (n, n).
     """
-    value = config.affinity_value
+    value = config.affinity_value or VALUES[config.affinity]
     matrix = torch.empty(query.shape[1], key.shape[1], device=query.device)
     for start, block in _attention_rows(query, key):
         matrix[start : start + len(block)] = block
@@ -84,7 +97,7 @@ def affinity(query: torch.Tensor, key: torch.Tensor, config: DiffSegmenterConfig
         # Divided by the largest first: powers of small numbers would vanish.
         matrix.div_(matrix.amax(1, keepdim=True)).pow_(value)
     else:
-        matrix.div_(matrix.amax(0, keepdim=True))
+        matrix.div_(matrix.amax(0, keepdim=True).clamp_min(TINY))  # a column may have underflowed to zeros
         if config.affinity == "peaks":
             matrix.masked_fill_(matrix < value, 0)
         else:

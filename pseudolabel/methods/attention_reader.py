@@ -62,6 +62,7 @@ class AttentionReader:
             self.model.upload(torch.cat([row.weights for row in rows])).float(),
             each_head=True,
         )
-        weighted = {layer: recording.cross[layer].mean(1, keepdim=True) for layer in self.predictor.method.cross_layers}
-        fused = self.predictor.method.fuse(weighted, latents.shape[-1])[:, 0]
+        method, heads = self.predictor.method, self.predictor.config.cross_heads or slice(None)
+        weighted = {layer: recording.cross[layer][:, heads].mean(1, keepdim=True) for layer in method.cross_layers}
+        fused = method.fuse(weighted, latents.shape[-1])[:, 0]
         return Reading(recording.cross, recording.queries_keys, fused)

@@ -10,7 +10,7 @@ from pseudolabel.diffusion.layers import AttentionLayer, at_strides, attention_l
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, by_stride, read_attention
 from pseudolabel.errors import SettingError
-from pseudolabel.methods.affinity import spread
+from pseudolabel.methods.affinity import check_affinity, spread
 from pseudolabel.score_maps import min_max, square
 
 TINY = torch.finfo(torch.float32).tiny  # of the maps that fill up a batch and are zero
@@ -29,15 +29,18 @@ class CompletedAttention:
         layers = attention_layers(model.unet, model.vae_stride)
         self.cross_layers = _cross_layers(config, layers)
         self.self_layers = _self_layers(config, layers)
-        for name, chosen in {"cross_heads": self.cross_layers, "self_heads": self.self_layers}.items():
-            _check_heads(model, name, getattr(config, name), chosen)
+        for kind, chosen in {"cross": self.cross_layers, "self": self.self_layers}.items():
+            _check_heads(model, f"{kind}_heads", getattr(config, f"{kind}_heads"), chosen)
+            _check_weights(model, kind, chosen)
+        # Uploaded once: a list as an index would be copied to the device, and waited for, in every forward pass.
+        self.cross_heads, self.self_heads = (
+            torch.tensor(heads, device=model.device) if heads else None
+            for heads in (config.cross_heads, config.self_heads)
+        )
         steps = len(model.alphas_cumprod)
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
             raise SettingError(f"`diffsegmenter.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
-        if config.iterations < 1:
-            raise SettingError(f"`diffsegmenter.iterations` {config.iterations}: give at least 1")
-        if not config.affinity_value > 0:
-            raise SettingError(f"`diffsegmenter.affinity_value` {config.affinity_value}: give a value above 0")
+        check_affinity(config)
 
     @torch.inference_mode()
     def __call__(
@@ -62,8 +65,8 @@ class CompletedAttention:
         noised = model.add_noise(model.upload(latents).repeat_interleave(count, 0), noise, timesteps)
         embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
         weights = model.upload(weights).float().repeat_interleave(count, 0)
-        layers, heads = [*self.cross_layers, *self.self_layers], self.config.cross_heads
-        recording = read_attention(model, noised, timesteps, embeddings, layers, weights, heads)
+        layers = [*self.cross_layers, *self.self_layers]
+        recording = read_attention(model, noised, timesteps, embeddings, layers, weights, self.cross_heads)
         fused = self.fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (prompts, count)).mean(1).repeat_interleave(count, 0)
@@ -95,7 +98,9 @@ class CompletedAttention:
             return fused
         side, total = fused.shape[-1], torch.zeros_like(fused)
         for layer in self.self_layers:
-            query, key = (one[:, self.config.self_heads or slice(None)] for one in recording.queries_keys[layer])
+            query, key = recording.queries_keys[layer]
+            if self.self_heads is not None:
+                query, key = query.index_select(1, self.self_heads), key.index_select(1, self.self_heads)
             own = int(query.shape[2] ** 0.5)
             total += _resize(square(spread(query, key, _resize(fused, own).flatten(2), self.config)), side)
         return total / len(self.self_layers)
@@ -108,7 +113,8 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _cross_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
-    strides = _weighted_strides(config.level_weights, {layer.stride for layer in layers if layer.kind == "cross"})
+    known = sorted({layer.stride for layer in layers if layer.kind == "cross"})
+    strides = _weighted_strides(config.level_weights, known)
     if not config.cross_layers:
         return at_strides(layers, "cross", strides)
     chosen = numbered(layers, "cross", config.cross_layers, "diffsegmenter.cross_layers")
@@ -125,23 +131,44 @@ def _self_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) 
         if not config.self_layers:
             raise SettingError("`diffsegmenter.self_attention` is layers: say which with `diffsegmenter.self_layers`")
         return numbered(layers, "self", config.self_layers, "diffsegmenter.self_layers")
+    if config.self_layers and config.self_attention == "highest":  # the default, so `layers` was forgotten
+        raise SettingError(
+            f"`diffsegmenter.self_layers` {config.self_layers} would not be read: add `self_attention: layers`, or set "
+            "them to []"
+        )
     strides = _completing_strides(config, {layer.stride for layer in layers if layer.kind == "self"})
     return at_strides(layers, "self", strides)
 
 
+def _check_weights(model: DiffusionModel, kind: str, layers: Sequence[AttentionLayer]) -> None:
+    """A layer that was not trained, such as those of `shapes_standard`, attends equally to everything."""
+    weights = [model.unet.get_submodule(layer.name).to_q.weight for layer in layers]
+    if weights and not any(bool(weight.any()) for weight in weights):
+        names = ", ".join(layer.name for layer in layers)
+        raise SettingError(
+            f"the {kind}-attention layers that are read have weights of zero, so every map would be constant: {names}; "
+            "`pseudolabel probe` shows which layers say something"
+        )
+
+
 def _check_heads(model: DiffusionModel, name: str, heads: Sequence[int], layers: Sequence[AttentionLayer]) -> None:
     fewest = min((model.unet.get_submodule(layer.name).heads for layer in layers), default=0)
+    if len(set(heads)) < len(heads):
+        raise SettingError(f"`diffsegmenter.{name}` {list(heads)}: a head is there twice")
     if heads and layers and not all(0 <= head < fewest for head in heads):
         raise SettingError(f"`diffsegmenter.{name}` {list(heads)}: the chosen layers have heads 0 to {fewest - 1}")
 
 
-def _weighted_strides(weights: Mapping[int, float], known: set[int]) -> list[int]:
+def _weighted_strides(weights: Mapping[int, float], known: Sequence[int]) -> list[int]:
     chosen = sorted(stride for stride, weight in weights.items() if weight)
-    if not chosen or not set(chosen) <= known or min(weights.values()) < 0:
+    setting = f"`diffsegmenter.level_weights` {dict(weights)}"
+    if unknown := sorted(set(chosen) - set(known)):
         raise SettingError(
-            f"`diffsegmenter.level_weights` {dict(weights)}: give weights of at least 0 for some of the strides at "
-            f"which this model has cross-attention, {sorted(known)}"
+            f"{setting}: this model has no cross-attention at stride {', '.join(map(str, unknown))}, only at "
+            f"{list(known)}. A model that ships has an experiment file of its name (`config`), with settings that fit"
         )
+    if not chosen or min(weights.values()) < 0:
+        raise SettingError(f"{setting}: give weights of at least 0, and one above 0, for strides among {list(known)}")
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class DiffSegmenterPredictor:
         self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions
         self.config, self.context = config, context
         if config.prompt == "joint" and self.captions is not None:
-            raise SettingError("`diffsegmenter.prompt` joint takes no captions: leave out `captions.source`")
+            raise SettingError("`diffsegmenter.prompt` joint takes no captions: leave them out")
         self.method = CompletedAttention(self.model, config)
         self.too_long = 0
         # All timesteps of a row are in one batch, which computes their mean.
@@ -164,11 +164,10 @@ class DiffSegmenterPredictor:
         entries = [self.vocabulary.classes[index - 1] for index in classes]
         prompt = build_joint_prompt(self.vocabulary.template, entries, tail=self.config.joint_tail)
         if not fits(self.model.tokenizer, prompt):
-            self.too_long += 1
+            self.too_long += len(classes) > 1
             return None
-        tokens = [
-            token_weights(self.model.tokenizer, Prompt(prompt.text, span, None), self.config) for span in prompt.spans
-        ]
+        config = replace(self.config, modifiers="none")  # what follows a class is another class, or the tail
+        tokens = [token_weights(self.model.tokenizer, Prompt(prompt.text, span, None), config) for span in prompt.spans]
         emphasis = torch.stack([one.emphasis for one in tokens]).prod(0)  # no token belongs to two classes
         return Sentence(prompt.text, torch.stack([one.weights for one in tokens]), emphasis)
 

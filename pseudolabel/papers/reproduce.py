@@ -53,7 +53,7 @@ POLL_SECONDS = 1.0
 def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> int:
     """Run and score every row of a table in `OUT/NAME/ROW`; the first rank prints the table and writes metrics.json.
 
-    A stopped run resumes. With the model `shapes`, Shapes replaces every data set.
+    A stopped run resumes. With a model that ships, Shapes replaces every data set.
 
     Args:
         experiment: model, batch sizes and output folder; the rows set the rest.

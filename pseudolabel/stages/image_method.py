@@ -52,7 +52,7 @@ class ImageMethod:
     Args:
         name: of the method in the registry; the package's own have classes, such as `DiffSegmenter`.
         model: the frozen diffusion model; None for a method that reads none.
-        settings: the method's settings; None are its defaults, or for the model `shapes` those chosen for it.
+        settings: the method's settings; None are its defaults, or those chosen for a model that ships.
         vocabulary: a vocabulary's name or file, or class names: labels are its indices, and in FreeSeg-Diff all its
             classes compete. None takes the labels of each call as the vocabulary, in their order.
         batch: rows per forward pass of the U-Net.

@@ -28,7 +28,7 @@ def load_model(
     """Load a frozen Stable Diffusion 1.x or 2.x from safetensors files.
 
     Args:
-        name: hub id, or folder in diffusers' layout, or `shapes`, the small model that ships with the package.
+        name: hub id, or folder in diffusers' layout, or `shapes` or `shapes_standard`, which ship.
         device: such as `cuda`; None is the device that Accelerate gives this process.
         dtype: `float32`, `float16`, `bfloat16`, or `auto`: bfloat16 on CUDA devices that have it, float16 on other
             CUDA devices, float32 elsewhere.

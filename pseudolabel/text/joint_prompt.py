@@ -56,7 +56,8 @@ def _find(caption: str, entry: ClassEntry) -> tuple[int, int] | None:
 def fits(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> bool:
     """Whether every class lies within the tokens that the text encoder sees; what follows the last one may not."""
     named = prompt.text[: max((end for _, end in prompt.spans), default=0)]
-    return len(tokenizer(named).input_ids) <= tokenizer.model_max_length
+    longest = tokenizer.model_max_length
+    return len(tokenizer(named, max_length=longest + 1, truncation=True).input_ids) <= longest
 
 
 def class_token_weights(tokenizer: CLIPTokenizer, prompt: JointPrompt) -> torch.Tensor:

@@ -140,9 +140,10 @@ def chosen(found: Sequence[Step], names: Sequence[str] | None) -> Sequence[Step]
     by_name = {step.name: step for step in found}
     if unknown := [name for name in names if name not in by_name]:
         raise SystemExit(f"on_gpu: no step is called {', '.join(unknown)}; there are {', '.join(by_name)}")
-    wanted = [by_name[name] for name in dict.fromkeys(names)]
-    maker = [step for step in found if step.name == "model" and step not in wanted]
-    return [*(step for step in maker if any(step.arguments[-1] in one.arguments for one in wanted)), *wanted]
+    wanted = [by_name[name] for name in dict.fromkeys(names) if name != "model"]
+    maker = [step for step in found if step.name == "model"]
+    needed = "model" in names or any(maker and maker[0].arguments[-1] in step.arguments for step in wanted)
+    return [*(maker if needed else []), *wanted]
 
 
 QUICK = {"batch16": "--batch 16"}

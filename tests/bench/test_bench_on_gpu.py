@@ -38,6 +38,7 @@ def test_chosen_steps_follow_the_model():
     steps = on_gpu.steps(arguments, Path("checkpoint"))
     assert on_gpu.chosen(steps, None) == steps
     assert [step.name for step in on_gpu.chosen(steps, ["cams", "crf"])] == ["model", "cams", "crf"]
+    assert [step.name for step in on_gpu.chosen(steps, ["cams", "model"])] == ["model", "cams"]
     assert [step.name for step in on_gpu.chosen(steps, ["crf"])] == ["crf"]
     with pytest.raises(SystemExit, match="no step is called cam; there are crf, model, "):
         on_gpu.chosen(steps, ["cam"])

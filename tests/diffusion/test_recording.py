@@ -77,7 +77,7 @@ def test_chosen_heads_are_averaged(model):
     latents, embeddings, weights = inputs(model)
     layers = at(model, [16, 32], [])
     each = read_attention(model, latents, 100, embeddings, layers, weights, each_head=True)
-    chosen = read_attention(model, latents, 100, embeddings, layers, weights, heads=[1])
+    chosen = read_attention(model, latents, 100, embeddings, layers, weights, heads=torch.tensor([1]))
     for layer, maps in chosen.cross.items():
         torch.testing.assert_close(maps, each.cross[layer][:, 1])
 

@@ -61,6 +61,7 @@ CHANGES = [
     {"iterations": 3},
     {"affinity": "power"},
     {"affinity": "power", "affinity_value": 3.5, "iterations": 2, "self_attention": "all"},
+    {"affinity": "peaks", "iterations": 2},
     {"affinity": "peaks", "affinity_value": 0.9, "iterations": 2},
     {"affinity": "entropy", "affinity_value": 1.0},
 ]
@@ -142,7 +143,9 @@ def test_the_released_settings_ship_as_a_file():
 
 
 def test_isegs_preset_reads_the_layers_that_it_names():
-    config = replace(open_experiment("iseg_voc").diffsegmenter, self_heads=[0, 1])  # the small model's top level has two
+    config = replace(
+        open_experiment("iseg_voc").diffsegmenter, self_heads=[0, 1]
+    )  # the small model's top level has two
     method = CompletedAttention(loaded("tiny_v2"), config)
     assert [layer.name for layer in method.self_layers] == ["up_blocks.3.attentions.1.transformer_blocks.0.attn1"]
     read = {layer.name.removesuffix(".transformer_blocks.0.attn2") for layer in method.cross_layers}
@@ -194,8 +197,22 @@ def test_several_maps_at_once_equal_single_ones(kind, iterations):
 
 def test_a_position_without_peaks_keeps_its_value():
     query, key = torch.zeros(1, 4, 2), torch.zeros(1, 4, 2)
-    config = DiffSegmenterConfig(affinity="peaks", affinity_value=1.1)
-    torch.testing.assert_close(affinity(query, key, config), torch.eye(4))
+    key = torch.tensor([[[9.0, 0], [0, 0], [0, 0], [0, 0]]])  # the first position draws all attention of the others
+    query = torch.tensor([[[9.0, 0], [3, 0], [0, 9], [0, 9]]])
+    matrix = affinity(query, key, DiffSegmenterConfig(affinity="peaks", affinity_value=0.5))
+    torch.testing.assert_close(matrix.sum(1), torch.ones(4))
+    torch.testing.assert_close(matrix[1], torch.tensor([1.0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("kind", ["power", "peaks", "entropy"])
+def test_a_position_without_any_attention(kind):
+    """Attention to it is less than float32 can hold."""
+    query = torch.full((1, 16, 4), 6.0)
+    key = query.clone()
+    key[0, 3] = -6
+    matrix = affinity(query, key, DiffSegmenterConfig(affinity=kind))
+    torch.testing.assert_close(matrix.sum(1), torch.ones(16))
+    assert matrix[0, 3] == 0
 
 
 def test_an_affinity_is_made_in_blocks(monkeypatch):
@@ -247,14 +264,16 @@ def test_min_max_of_a_constant_map_is_zero():
         ({"self_attention": "strides"}, "self_attention_strides"),
         ({"self_attention": "strides", "self_attention_strides": [4]}, r"\[8, 16, 32, 64\]"),
         ({"self_attention": "layers"}, "self_layers"),
+        ({"self_layers": [2]}, "`diffsegmenter.self_layers` .* add `self_attention: layers`"),
+        ({"self_heads": [1, 1]}, "twice"),
+        ({"cross_layers": [0, 0]}, "twice"),
         ({"self_attention": "layers", "self_layers": [16]}, r"self_layers` \[16\]: .* layers 0 to 15"),
         ({"cross_layers": [-1]}, "cross_layers"),
         ({"cross_layers": [0]}, r"have the strides \[8\], but `level_weights` weigh \[8, 16, 32, 64\]"),
         ({"cross_heads": [2]}, "heads 0 to 1"),
         ({"self_heads": [-1]}, "heads 0 to 1"),
-        ({"iterations": 0}, "at least 1"),
-        ({"affinity_value": 0.0}, "above 0"),
-        ({"affinity_value": float("nan")}, "above 0"),
+        ({"affinity": "peaks", "affinity_value": 1.0}, r"no entry would be a peak; .* or 0 for 0.1"),
+        ({"level_weights": {8: -1.0, 16: 1.0}}, "at least 0"),
     ],
     ids=str,
 )

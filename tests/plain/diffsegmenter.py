@@ -262,7 +262,8 @@ def mean_of_heads(matrix: Matrix, heads: list[int]) -> torch.Tensor:
 
 def passes(config, attention: torch.Tensor) -> torch.Tensor:
     """The k-th power, as a matrix, of the affinity made of attention (n, n)."""
-    largest_of_columns, value = attention.max(0).values, config.affinity_value
+    largest_of_columns = attention.max(0).values
+    value = config.affinity_value or {"attention": 1, "power": 2, "peaks": 0.1, "entropy": 0.015}[config.affinity]
     if config.affinity == "power":
         attention = attention**value
     if config.affinity == "peaks":
