@@ -81,9 +81,12 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     Raises:
         SourceError: if there is no ground truth, or there are no predictions.
         NothingScoredError: if no listed image could be scored.
-        SettingError: if CAMs are to be scored without a background that they could be cut from.
+        SettingError: if there is no such kind, or CAMs are to be scored without a background that they could be cut
+            from.
         NotOursError: if `metrics.json` or a plot is there that this package did not write.
     """
+    if kind not in SCORERS:
+        raise SettingError(f"`kind` '{kind}': give one of {', '.join(SCORERS)}")
     vocabulary = choose_vocabulary(experiment)
     if kind == "cams" and not vocabulary.has_background:
         raise SettingError(

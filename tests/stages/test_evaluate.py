@@ -272,3 +272,8 @@ def test_plots_are_written_again_beside_the_metrics(labelled: Experiment, one_ra
     assert {path.stem for path in tmp_path.glob("*.png")} == expected
     assert all(Image.open(path).format == "PNG" for path in tmp_path.glob("*.png"))
     assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"cams", "masks"}
+
+
+def test_an_unknown_kind_is_refused(labelled, one_rank):
+    with pytest.raises(SettingError, match="`kind` 'cam': give one of cams, masks, segments"):
+        evaluate(labelled, "cam", one_rank)
