@@ -20,7 +20,7 @@ def read_table() -> dict[str, dict[str, str]]:
     """What stands first in code in the cells of paper, released code and our default, by option."""
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in METHODS.read_text().splitlines()
+        for line in METHODS.read_text().partition("## Every option")[2].splitlines()
         if line.startswith("| `")
     ]
     heads = ("paper", "released", "default")
