@@ -176,7 +176,7 @@ def find_method(name: str) -> Method:
     raise SettingError(f"`method` {name}: no such method; {hint} Otherwise name its file with `plugins`")
 
 
-# A method of the package is one file of mathematics, one predictor, its settings in config.py, and one entry here.
+# A method of the package is one file of mathematics, one predictor, its settings in config/, and one entry here.
 
 
 def _diffsegmenter(context: Context, settings: DiffSegmenterConfig) -> Predictor:

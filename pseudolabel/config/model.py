@@ -1,0 +1,29 @@
+"""Settings of the diffusion model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen text-to-image diffusion model.
+
+    Args:
+        name: hub id or folder of a Stable Diffusion 1.x or 2.x checkpoint in diffusers' layout, or `shapes`, the small
+            model that ships with the package.
+        revision: branch, tag or commit on the hub.
+        variant: file variant on the hub, such as `fp16`; empty for none.
+        dtype: precision of weights and activations. `auto` is the precision of `accelerate launch --mixed_precision` if
+            given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
+        image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the
+            checkpoint's own.
+        compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
+            devices; the first batch of a run takes minutes longer.
+    """
+
+    name: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    revision: str = "main"
+    variant: str = ""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    image_size: int = 0
+    compile: bool = False
