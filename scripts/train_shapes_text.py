@@ -19,18 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from descent import LOG_EVERY, build_optimiser, descend, smooth
 from rich.progress import Progress
 from shapes_nouns import CLASS_WORDS, ORDINARY, pick, plural, spell, train_nouns
-from train_shapes_diffusion import (
-    LOG_EVERY,
-    build_optimiser,
-    build_tokenizer,
-    caption_words,
-    count,
-    descend,
-    draw_pool,
-    smooth,
-)
+from train_shapes_diffusion import build_tokenizer, caption_words, count, draw_pool
 from transformers import (
     BertTokenizer,
     BlipConfig,
