@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pseudolabel.errors import SettingError
 
@@ -110,7 +110,7 @@ LIMITS = {
     **{f"{prefix}.{name}": limits for prefix in ("crf", "freesegdiff.crf") for name, limits in _CRF.items()},
 }
 
-_NUMBERS = (int, float, list[int], list[float], dict[int, float])
+_NUMBERS = (int, float, list[int], list[float], dict[int, float])  # a setting may also have words instead
 
 
 def check_numbers(experiment: Any) -> None:
@@ -131,5 +131,5 @@ def numbers_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if is_dataclass(value):
             yield from numbers_of(value, f"{name}.")
-        elif field.type in _NUMBERS:
+        elif not isinstance(value, str) and {field.type, *get_args(field.type)} & {*_NUMBERS}:
             yield name, value

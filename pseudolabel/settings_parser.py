@@ -3,6 +3,7 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
@@ -26,7 +27,10 @@ RENAMED_VALUES = {
     ("diffseg.fit", "squash"): "stretch",
 }
 
-_WRONG_VALUE = re.compile(r'Parser key "([^"]+)":\s+Expected .*Got value: (.*)', re.DOTALL)
+_WRONG_VALUE = re.compile(
+    r'Parser key "([^"]+)":\s+(?:Expected .*Got value|Does not validate .*Given value): (.*)', re.DOTALL
+)
+_WRONG_KEY = re.compile(r'Parser key "([^"]+)":\s+unsupported operand')  # jsonargparse adds 1 to every key
 _NO_CONFIG = re.compile(r'Parser key "([^"]+)":\s+Unable to load config \'?(.*?)\'?\n', re.DOTALL)
 _UNKNOWN = re.compile(r"(?:Subcommand '\w+' does not accept option|Option) '([^']+)'")
 _UNKNOWN_INSIDE = re.compile(r"Group '([^']+)' does not accept option '([^']+)'")
@@ -88,8 +92,10 @@ def explain(message: str, parser: ArgumentParser) -> str:
         name, value = found.groups()
         if new := RENAMED_VALUES.get((name, value)):
             return f"`{name}` {value} is now called {new}"
-        kind = next((_kind(action) for action in parser._actions if action.dest == name), None)
+        kind = _kind_of(name, parser)
         return f"`{name}` {value}: give {words_of(kind)}" if kind else message
+    if found := _WRONG_KEY.match(message):
+        return f"`{found[1]}`: give {words_of(_kind_of(found[1], parser))}; a blank follows each colon"
     if found := _NO_CONFIG.match(message):
         name, value = found.groups()
         return f"`{name}` {value}: no such file, and not a mapping of settings"
@@ -108,19 +114,21 @@ def unknown_setting(name: str, parser: ArgumentParser) -> str:
     return f"there is no setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
-def _kind(action: Any) -> Any:
-    return getattr(action, "_typehint", None) or action.type
+def _kind_of(name: str, parser: ArgumentParser) -> Any:
+    """The type of a setting; None for an unknown one."""
+    found = (getattr(action, "_typehint", None) or action.type for action in parser._actions if action.dest == name)
+    return next(found, None)
 
 
 def words_of(kind: Any) -> str:
     """A type in plain words, such as `one of a, b` or `a list of numbers`."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin is list:
         return f"a list, such as [{_EXAMPLES.get(inner[0], 'a, b')}]"
     if origin is dict:
         return "a mapping, such as {8: 0.5, 16: 0.5}" if inner[0] is int else "a mapping"
-    if inner:  # a type or None
-        return words_of(inner[0])
+    if inner:  # one of some types, or a type and None
+        return ", or ".join(words_of(one) for one in inner if one is not NoneType)
     return _WORDS.get(kind, str(kind))

@@ -16,10 +16,13 @@ class DiffSegmenterConfig:
         prompt: one prompt `per_class`, or one for all classes of an image (`joint`): fewer forward passes, and classes
             compete for attention. Where the classes do not fit into the text encoder's tokens, there is one per class.
         joint_tail: words after the last class of a joint prompt.
-        level_weights: weight of the cross-attention maps of each stride (image side / map side), Eq. 5.
+        level_weights: weight of the cross-attention maps of each stride (image side / map side), Eq. 5; or by
+            `resolution`, where a layer's weight is 1 / its number of positions, for checkpoints without tuned weights.
         cross_layers: numbers of the cross-attention layers that are read, as `probe` lists them; all of the
             weighted strides, if there are none.
         cross_heads: heads of cross-attention that are averaged; all, if there are none.
+        head_weights: heads of cross-attention count alike (`mean`), or at every position by their share in the layer's
+            `output` (GoCA).
         self_attention: which self-attention layers complete the map: those of the `highest` resolution, `all`, `none`,
             those of `self_attention_strides` (`strides`), or `self_layers` (`layers`).
         self_attention_strides: strides of the self-attention layers for `self_attention: strides`.
@@ -48,9 +51,10 @@ class DiffSegmenterConfig:
     timesteps: list[int] = field(default_factory=lambda: [1, 50, 100, 150])
     prompt: Literal["per_class", "joint"] = "per_class"
     joint_tail: str = ""
-    level_weights: dict[int, float] = field(default_factory=lambda: dict(SD_LEVEL_WEIGHTS))
+    level_weights: dict[int, float] | Literal["resolution"] = field(default_factory=lambda: dict(SD_LEVEL_WEIGHTS))
     cross_layers: list[int] = field(default_factory=list)
     cross_heads: list[int] = field(default_factory=list)
+    head_weights: Literal["mean", "output"] = "mean"
     self_attention: Literal["highest", "all", "none", "strides", "layers"] = "highest"
     self_attention_strides: list[int] = field(default_factory=list)
     self_layers: list[int] = field(default_factory=list)

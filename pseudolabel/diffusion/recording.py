@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from pseudolabel.diffusion.layers import AttentionLayer, attention_layers
 from pseudolabel.diffusion.model import DiffusionModel
 
 T = TypeVar("T")
+HeadsBy = Literal["mean", "output", "each"]
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Recording:
 
     Attributes:
         cross: float32 (B, n), or (B, C, n) for token weights (B, C, tokens): softmax over all tokens (DiffSegmenter,
-            Eq. 4), mean over heads, weighted sum over tokens. With `each_head`, (B, heads, n), without the mean.
+            Eq. 4), mean over heads, weighted sum over tokens. With `heads_by: each`, (B, heads, n), without the mean.
         queries_keys: (B, heads, n, d) queries and keys of self-attention, in the model's dtype.
     """
 
@@ -50,7 +51,7 @@ def read_attention(
     layers: Collection[AttentionLayer],
     token_weights: torch.Tensor | None = None,
     heads: torch.Tensor | None = None,
-    each_head: bool = False,
+    heads_by: HeadsBy = "mean",
 ) -> Recording:
     """Run the U-Net as far as needed and record attention of some layers.
 
@@ -63,7 +64,8 @@ def read_attention(
         token_weights: float32 (B, tokens) on the model's device, or (B, C, tokens) for C maps of each latent: how much
             each token's cross-attention counts in the map. Needed for cross-attention only.
         heads: int64 numbers of the heads of cross-attention that are averaged, on the model's device; None for all.
-        each_head: record the cross-attention of every head, for token weights (B, tokens).
+        heads_by: the maps of cross-attention's heads are averaged (`mean`), weighted at every position by their share
+            in the layer's `output`, or recorded one by one (`each`, for token weights (B, tokens)).
     """
     recording = Recording()
     layers = [layer for layer in attention_layers(model.unet, model.vae_stride) if layer in layers]
@@ -75,7 +77,7 @@ def read_attention(
             module.set_processor(_RecordSelf(recording, layer, layer is layers[-1]))
         else:
             assert token_weights is not None, "cross-attention is recorded as a weighted sum over tokens"
-            module.set_processor(_RecordCross(recording, layer, layer is layers[-1], token_weights, heads, each_head))
+            module.set_processor(_RecordCross(recording, layer, layer is layers[-1], token_weights, heads, heads_by))
     try:
         with suppress(LastLayerReached):
             model.run_unet(latents, timesteps, embeddings)
@@ -86,7 +88,7 @@ def read_attention(
 
 
 class _RecordCross:
-    """Attention processor that records a cross-attention layer's map, the mean of some heads or each head's."""
+    """Attention processor that records a cross-attention layer's map, or each head's."""
 
     def __init__(
         self,
@@ -95,10 +97,10 @@ class _RecordCross:
         is_last: bool,
         token_weights: torch.Tensor,
         heads: torch.Tensor | None,
-        each_head: bool,
+        heads_by: HeadsBy,
     ) -> None:
         self.recording, self.layer, self.is_last = recording, layer, is_last
-        self.token_weights, self.heads, self.each_head = token_weights, heads, each_head
+        self.token_weights, self.heads, self.heads_by = token_weights, heads, heads_by
 
     def __call__(
         self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: object
@@ -108,15 +110,20 @@ class _RecordCross:
             query, key = query.float(), key.float()
         # With 77 tokens the matrix is small: one softmax serves both the map and the layer's own output.
         probabilities = ((query * attn.scale) @ key.transpose(-1, -2)).float().softmax(dim=-1)
-        if self.each_head:
-            maps = torch.einsum("bt,bhnt->bhn", self.token_weights, probabilities)
-        else:
-            chosen = probabilities if self.heads is None else probabilities.index_select(1, self.heads)
-            maps = torch.einsum("b...t,bnt->b...n", self.token_weights, chosen.mean(dim=1))
-        self.recording.cross[self.layer] = maps
+        self.recording.cross[self.layer] = self._maps(attn, probabilities, value)
         if self.is_last:
             raise LastLayerReached
         return _output(attn, probabilities.to(value.dtype) @ value)
+
+    def _maps(self, attn: Attention, probabilities: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if self.heads_by == "each":
+            return torch.einsum("bt,bhnt->bhn", self.token_weights, probabilities)
+        if self.heads_by == "output":
+            mixed = torch.einsum("bhn,bhnt->bnt", head_shares(attn, probabilities, value), probabilities)
+        else:
+            chosen = probabilities if self.heads is None else probabilities.index_select(1, self.heads)
+            mixed = chosen.mean(dim=1)
+        return torch.einsum("b...t,bnt->b...n", self.token_weights, mixed)
 
 
 class _RecordSelf:
@@ -141,6 +148,28 @@ def _project(
     """Query, key and value, each (B, heads, positions, d)."""
     query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
     return tuple(x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
+
+
+def head_shares(attn: Attention, probabilities: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """How much each head adds to a layer's output at each position (GoCA, CVPR 2026).
+
+    w_h = <o_h, O> / |O|^2 with o_h the head's part of the output O = sum of o_h, without the output's bias. With
+    y = O W and x the heads' results side by side, <o_h, O> is the sum of x y over the head's channels.
+
+    Args:
+        attn: the layer.
+        probabilities: float32 (B, heads, n, tokens), after the softmax.
+        value: (B, heads, tokens, d).
+
+    Returns:
+        float32 (B, heads, n); sums to 1 over the heads, may be negative. 1 / heads where the output is 0.
+    """
+    weight = attn.to_out[0].weight.float()
+    results = probabilities @ value.float()
+    output = results.transpose(1, 2).flatten(2) @ weight.T
+    products = results * (output @ weight).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    length = output.square().sum(-1)[:, None]
+    return torch.where(length > 0, products.sum(-1) / length, 1 / attn.heads)
 
 
 def _output(attn: Attention, heads: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ class AttentionReader:
             SettingError: if the timestep or the weights do not fit this model.
         """
         self.model, self.timestep = context.diffusion, timestep
-        self.predictor = DiffSegmenterPredictor(context, replace(config, timesteps=[timestep], prompt="per_class"))
+        plain = replace(config, timesteps=[timestep], prompt="per_class", head_weights="mean")
+        self.predictor = DiffSegmenterPredictor(context, plain)
         self.layers = attention_layers(self.model.unet, self.model.vae_stride)
 
     @torch.inference_mode()
@@ -60,7 +61,7 @@ class AttentionReader:
             torch.stack([row.embeddings for row in rows]),
             self.layers,
             self.model.upload(torch.cat([row.weights for row in rows])).float(),
-            each_head=True,
+            heads_by="each",
         )
         method, heads = self.predictor.method, self.predictor.config.cross_heads or slice(None)
         weighted = {layer: recording.cross[layer][:, heads].mean(1, keepdim=True) for layer in method.cross_layers}

@@ -1,5 +1,6 @@
 """DiffSegmenter (Wang et al. 2023): cross-attention of a class's tokens, completed by self-attention."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,6 +29,7 @@ class CompletedAttention:
         self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
         self.cross_layers = _cross_layers(config, layers)
+        self.level_weights = _level_weights(config.level_weights, self.cross_layers)
         self.self_layers = _self_layers(config, layers)
         for kind, chosen in {"cross": self.cross_layers, "self": self.self_layers}.items():
             _check_heads(model, f"{kind}_heads", getattr(config, f"{kind}_heads"), chosen)
@@ -41,6 +43,11 @@ class CompletedAttention:
         if not config.timesteps or not all(0 <= t < steps for t in config.timesteps):
             raise SettingError(f"`diffsegmenter.timesteps` {config.timesteps}: give one or more from 0 to {steps - 1}")
         check_affinity(config)
+        if config.head_weights == "output" and config.cross_heads:
+            raise SettingError(
+                f"`diffsegmenter.cross_heads` {config.cross_heads}: `head_weights: output` weighs all heads of a layer "
+                "by what they add to its output; leave `cross_heads` empty, or take `head_weights: mean`"
+            )
 
     @torch.inference_mode()
     def __call__(
@@ -66,7 +73,9 @@ class CompletedAttention:
         embeddings = model.upload(embeddings).to(model.dtype).repeat_interleave(count, 0)
         weights = model.upload(weights).float().repeat_interleave(count, 0)
         layers = [*self.cross_layers, *self.self_layers]
-        recording = read_attention(model, noised, timesteps, embeddings, layers, weights, self.cross_heads)
+        recording = read_attention(
+            model, noised, timesteps, embeddings, layers, weights, self.cross_heads, self.config.head_weights
+        )
         fused = self.fuse(recording.cross, noised.shape[-1])
         if self.config.timestep_average == "product_of_means":
             fused = fused.unflatten(0, (prompts, count)).mean(1).repeat_interleave(count, 0)
@@ -89,7 +98,7 @@ class CompletedAttention:
             maps = _resize(maps, side)
             if self.config.level_norm == "after":
                 maps = min_max(maps)
-            total = total + self.config.level_weights[stride] * maps
+            total = total + self.level_weights[stride] * maps
         return total
 
     def _complete(self, fused: torch.Tensor, recording: Recording) -> torch.Tensor:
@@ -113,17 +122,28 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _cross_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:
-    known = sorted({layer.stride for layer in layers if layer.kind == "cross"})
+    """The layers that are read: those with numbers, or else all of the weighted strides."""
+    cross = [layer for layer in layers if layer.kind == "cross"]
+    known = sorted({layer.stride for layer in cross})
+    if config.cross_layers:
+        cross = numbered(layers, "cross", config.cross_layers, "diffsegmenter.cross_layers")
+    if isinstance(config.level_weights, str):
+        return cross
     strides = _weighted_strides(config.level_weights, known)
-    if not config.cross_layers:
-        return at_strides(layers, "cross", strides)
-    chosen = numbered(layers, "cross", config.cross_layers, "diffsegmenter.cross_layers")
-    if {layer.stride for layer in chosen} != set(strides):
+    if config.cross_layers and {layer.stride for layer in cross} != set(strides):
         raise SettingError(
             f"`diffsegmenter.cross_layers` {config.cross_layers} have the strides "
-            f"{sorted({layer.stride for layer in chosen})}, but `level_weights` weigh {strides}"
+            f"{sorted({layer.stride for layer in cross})}, but `level_weights` weigh {strides}"
         )
-    return chosen
+    return [layer for layer in cross if layer.stride in strides]
+
+
+def _level_weights(given: Mapping[int, float] | str, cross: Sequence[AttentionLayer]) -> Mapping[int, float]:
+    """The weight of each stride; by `resolution`, a layer counts as 1 / its number of positions (GoCA)."""
+    if not isinstance(given, str):
+        return given
+    whole = sum(layer.stride**2 for layer in cross)
+    return {stride: count * stride**2 / whole for stride, count in Counter(layer.stride for layer in cross).items()}
 
 
 def _self_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:

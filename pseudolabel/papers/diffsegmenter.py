@@ -3,6 +3,7 @@
 from typing import Any
 
 from pseudolabel.config import Experiment
+from pseudolabel.errors import SettingError
 from pseudolabel.papers.row import Change, Row, Table, method, quoted
 
 ORACLE, FIXED = "CAM mIoU, oracle threshold", "CAM mIoU, fixed threshold"
@@ -27,7 +28,7 @@ _VOC_TRAIN = {
 
 
 # What is not in the paper and may be chosen otherwise in the experiment.
-_PAPERS: dict[str, Any] = {"prompt": "per_class", "affinity": "attention", "iterations": 1}
+_PAPERS: dict[str, Any] = {"prompt": "per_class", "head_weights": "mean", "affinity": "attention", "iterations": 1}
 
 
 def _method(**settings: Any) -> Change:
@@ -46,6 +47,10 @@ def _elbo(data: str) -> Row:
 def _equal_weights(**settings: Any) -> Change:
     def change(experiment: Experiment) -> Experiment:
         strides = experiment.diffsegmenter.level_weights
+        if isinstance(strides, str):
+            raise SettingError(
+                f"`diffsegmenter.level_weights` {strides}: rows with equal weights need the strides; give a mapping"
+            )
         weights = dict.fromkeys(strides, 1 / len(strides))
         return _method(level_weights=weights, **settings)(experiment)
 

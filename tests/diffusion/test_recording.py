@@ -1,8 +1,9 @@
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 
 from pseudolabel.diffusion.layers import at_strides, attention_layers
-from pseudolabel.diffusion.recording import by_stride, read_attention
+from pseudolabel.diffusion.recording import by_stride, head_shares, read_attention
 from tests.plain.architectures import loaded
 from tests.plain.diffsegmenter import attend
 
@@ -64,7 +65,7 @@ def test_several_maps_of_a_latent_equal_single_ones(model):
 def test_each_head_has_a_map(model):
     latents, embeddings, weights = inputs(model)
     layers = at(model, [8, 64], [16])
-    recording = read_attention(model, latents, 100, embeddings, layers, weights, each_head=True)
+    recording = read_attention(model, latents, 100, embeddings, layers, weights, heads_by="each")
     for row in range(2):
         matrices = attend(model, latents[row], 100, embeddings[row : row + 1])
         for stride, level in by_stride(recording.cross).items():
@@ -76,10 +77,27 @@ def test_each_head_has_a_map(model):
 def test_chosen_heads_are_averaged(model):
     latents, embeddings, weights = inputs(model)
     layers = at(model, [16, 32], [])
-    each = read_attention(model, latents, 100, embeddings, layers, weights, each_head=True)
+    each = read_attention(model, latents, 100, embeddings, layers, weights, heads_by="each")
     chosen = read_attention(model, latents, 100, embeddings, layers, weights, heads=torch.tensor([1]))
     for layer, maps in chosen.cross.items():
         torch.testing.assert_close(maps, each.cross[layer][:, 1])
+
+
+@torch.inference_mode()
+def test_shares_of_heads():
+    """Their sum is 1, equal heads share alike, the output's bias does not count, and neither does a head of zeros."""
+    layer = Attention(8, cross_attention_dim=5, heads=2, dim_head=4).eval()
+    probabilities, value = torch.rand(1, 2, 9, 7).softmax(-1), torch.randn(1, 2, 7, 4)
+    shares = head_shares(layer, probabilities, value)
+    torch.testing.assert_close(shares.sum(1), torch.ones(1, 9))
+    layer.to_out[0].bias.fill_(3.0)
+    assert torch.equal(head_shares(layer, probabilities, value), shares)
+    assert torch.equal(head_shares(layer, probabilities, 0 * value), torch.full((1, 2, 9), 0.5))
+    value[:, 1] = 0
+    torch.testing.assert_close(head_shares(layer, probabilities, value)[:, 0], torch.ones(1, 9))
+    layer.to_out[0].weight[:, 4:] = layer.to_out[0].weight[:, :4]
+    alike = head_shares(layer, probabilities[:, :1].expand(-1, 2, -1, -1), value[:, :1].expand(-1, 2, -1, -1))
+    torch.testing.assert_close(alike, torch.full((1, 2, 9), 0.5))
 
 
 def test_only_requested_layers_are_kept(model):

@@ -56,6 +56,9 @@ CHANGES = [
     {"level_weights": {16: 0.25, 64: 0.75}},
     {"cross_layers": [1, 4, 6], "level_weights": {8: 0.5, 32: 0.3, 64: 0.2}},
     {"cross_heads": [1]},
+    {"head_weights": "output", "level_norm": "none"},
+    {"level_weights": "resolution"},
+    {"level_weights": "resolution", "cross_layers": [1, 4, 6], "level_norm": "none"},
     {"self_attention": "layers", "self_layers": [2, 15]},
     {"self_heads": [0]},
     {"iterations": 3},
@@ -240,6 +243,12 @@ def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffus
     assert_agreement(model, DiffSegmenterConfig(timesteps=[100]), SEVERAL[:1])
 
 
+def test_weights_by_resolution_are_those_of_goca():
+    """Its shares for the maps of 64, 32, 16 and 8 of Stable Diffusion 1.5, whose layers this model has."""
+    weights = CompletedAttention(loaded("tiny"), DiffSegmenterConfig(level_weights="resolution")).level_weights
+    assert weights == pytest.approx({8: 0.030, 16: 0.118, 32: 0.473, 64: 0.379}, abs=5e-4)
+
+
 def test_propagate_is_the_matrix_product():
     generator = torch.Generator().manual_seed(0)
     query, key = (3 * torch.randn(2, 3, 25, 6, generator=generator) for _ in range(2))
@@ -274,6 +283,7 @@ def test_min_max_of_a_constant_map_is_zero():
         ({"self_heads": [-1]}, "heads 0 to 1"),
         ({"affinity": "peaks", "affinity_value": 1.0}, r"no entry would be a peak; .* or 0 for 0.1"),
         ({"level_weights": {8: -1.0, 16: 1.0}}, "at least 0"),
+        ({"head_weights": "output", "cross_heads": [1]}, r"`diffsegmenter.cross_heads` \[1\]: `head_weights: output`"),
     ],
     ids=str,
 )

@@ -32,11 +32,16 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The softmax matrices of one attention layer, (heads, h * w, tokens or h * w)."""
+    """The softmax matrices of one attention layer, (heads, h * w, tokens or h * w).
+
+    `values` (tokens or h * w, channels) and `output` (channels, channels) are what the layer makes its output of.
+    """
 
     is_cross: bool
     stride: int
     probabilities: torch.Tensor
+    values: torch.Tensor | None = None
+    output: torch.Tensor | None = None
 
 
 def write_sentence(template: str, name: str, caption: str = "") -> Sentence:
@@ -174,27 +179,32 @@ def attend(model, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor)
     layers = {name: layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention)}
     before = model.unet.attn_processors
     model.unet.set_attn_processor(AttnProcessor())
+    hooks = []
     for name, layer in layers.items():
-        layer.get_attention_scores = _keeping(layer, name.endswith("attn2"), model.image_size, kept)
+        values: list[torch.Tensor] = []
+        hooks.append(layer.to_v.register_forward_hook(lambda _, __, output, values=values: values.append(output[-1])))
+        layer.get_attention_scores = _keeping(layer, name.endswith("attn2"), model.image_size, kept, values)
     try:
         batch = noised.to(model.unet.dtype).expand(len(embeddings), -1, -1, -1)
         model.unet(batch, timestep, embeddings)
     finally:
         for layer in layers.values():
             del layer.get_attention_scores
+        for hook in hooks:
+            hook.remove()
         model.unet.set_attn_processor(before)
     return kept
 
 
-def _keeping(layer: Attention, is_cross: bool, image_size: int, kept: list[Matrix]):
+def _keeping(layer: Attention, is_cross: bool, image_size: int, kept: list[Matrix], values: list[torch.Tensor]):
     def scores(query, key, attention_mask=None):
         probabilities = Attention.get_attention_scores(layer, query, key, attention_mask)
         factor = image_size // round(query.shape[1] ** 0.5)
         conditional = probabilities[-layer.heads :]
         # A slice would keep the unconditional half alive as well.
-        kept.append(
-            Matrix(is_cross, factor, conditional.clone() if len(conditional) < len(probabilities) else conditional)
-        )
+        if len(conditional) < len(probabilities):
+            conditional = conditional.clone()
+        kept.append(Matrix(is_cross, factor, conditional, values[-1], layer.to_out[0].weight))
         return probabilities
 
     return scores
@@ -206,11 +216,20 @@ def fuse_cross(config, attention: list[Matrix], groups: list[list[int]], side: i
     crosses = [matrix for matrix in attention if matrix.is_cross]
     if config.cross_layers:
         crosses = [crosses[number] for number in config.cross_layers]
-    for factor, weight in config.level_weights.items():
+    weights = config.level_weights
+    if weights == "resolution":
+        positions = [(matrix.stride, matrix.probabilities.shape[1]) for matrix in crosses]
+        whole = sum(1 / count for _, count in positions)
+        weights = {
+            stride: sum(1 / count for own, count in positions if own == stride) / whole for stride, _ in positions
+        }
+    for factor, weight in weights.items():
         layers = [matrix for matrix in crosses if matrix.stride == factor]
         level = torch.zeros(())
         for matrix in layers:
             over_heads = mean_of_heads(matrix, config.cross_heads)
+            if config.head_weights == "output":
+                over_heads = heads_by_output(matrix)
             columns = torch.stack([over_heads[:, group].mean(1) for group in groups])
             level = level + columns.mean(0) / len(layers)
         level = level.reshape(round(len(level) ** 0.5), -1)
@@ -258,6 +277,26 @@ def fuse_self(config, attention: list[Matrix], side: int) -> torch.Tensor:
 def mean_of_heads(matrix: Matrix, heads: list[int]) -> torch.Tensor:
     probabilities = matrix.probabilities.float()
     return torch.stack([probabilities[head] for head in heads or range(len(probabilities))]).mean(0)
+
+
+def heads_by_output(matrix: Matrix) -> torch.Tensor:
+    """Each position's rows weighted by what the heads add to its output, vector by vector (GoCA)."""
+    heads, count, tokens = matrix.probabilities.shape
+    assert matrix.values is not None
+    assert matrix.output is not None
+    width = matrix.values.shape[1] // heads
+    total = torch.zeros(count, tokens, device=matrix.values.device)
+    for position in range(count):
+        parts = []
+        for head in range(heads):
+            columns = slice(head * width, (head + 1) * width)
+            result = matrix.probabilities[head, position].float() @ matrix.values[:, columns].float()
+            parts.append(matrix.output[:, columns].float() @ result)
+        output = torch.stack(parts).sum(0)
+        for head, part in enumerate(parts):
+            share = torch.dot(part, output) / torch.dot(output, output)
+            total[position] += share * matrix.probabilities[head, position].float()
+    return total
 
 
 def passes(config, attention: torch.Tensor) -> torch.Tensor:
