@@ -145,10 +145,10 @@ def test_the_released_settings_ship_as_a_file():
     assert shipped.captions.max_length == 20
 
 
-def test_isegs_preset_reads_the_layers_that_it_names():
-    config = replace(
-        open_experiment("iseg_voc").diffsegmenter, self_heads=[0, 1]
-    )  # the small model's top level has two
+@pytest.mark.parametrize("preset", ["iseg_voc", "iseg_coco", "best_voc"])
+def test_presets_of_iseg_read_the_layers_that_they_name(preset):
+    # The small model's top level has two heads.
+    config = replace(open_experiment(preset).diffsegmenter, self_heads=[0, 1])
     method = CompletedAttention(loaded("tiny_v2"), config)
     assert [layer.name for layer in method.self_layers] == ["up_blocks.3.attentions.1.transformer_blocks.0.attn1"]
     read = {layer.name.removesuffix(".transformer_blocks.0.attn2") for layer in method.cross_layers}
