@@ -22,7 +22,7 @@ from .options import add_common
 from .report import free_file, write_report
 
 NAMES = ["cams", "confidence", "crf", "exports", "generate", "growth", "loading", "methods"]
-NAMES += ["precision", "restart", "scale", "segment", "training"]
+NAMES += ["precision", "presets", "restart", "scale", "segment", "training"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
