@@ -118,8 +118,8 @@ def print_probe(report: ProbeReport, console: Console) -> None:
 
 
 def _cross_table(report: ProbeReport) -> Table:
-    title = f"Cross-attention: mIoU of the classes' maps at the best threshold, {report.images} images"
-    table = _table(title, ["number", "layer", "stride", "t", "mean of heads", "best head", "each head"])
+    title = f"Cross-attention: mIoU at the best threshold, {report.images} images"
+    table = _table(title, ["no.", "layer", "stride", "t", "mean of heads", "best head", "each head"])
     for row in report.cross:
         heads = " ".join(_percent(value) for value in row.heads)
         best = f"{_argmax(row.heads)}: {_percent(max(row.heads))}"
@@ -128,29 +128,17 @@ def _cross_table(report: ProbeReport) -> Table:
 
 
 def _self_table(report: ProbeReport) -> Table:
-    title = "Self-attention: attention of object positions that stays in the object; mIoU of the fused map after passes"
-    columns = [
-        "number",
-        "layer",
-        "stride",
-        "t",
-        "share",
-        "lift",
-        "lift of heads",
-        "fused",
-        "1-3 passes",
-        "rows squared",
-        "perfect",
-    ]
-    table = _table(title, columns)
+    title = "Self-attention: how much of it stays in the object; mIoU after 1, 2 and 3 passes"
+    columns = ["share", "lift", "best head", "fused", "attention", "squared", "perfect"]
+    table = _table(title, ["no.", "layer", "stride", "t", *columns])
     for row in report.self_attention:
         table.add_row(
             *_place(row),
             f"{row.share:.2f}",
             f"{row.lift:.1f}",
-            " ".join(f"{value:.1f}" for value in row.head_lift),
+            f"{_argmax(row.head_lift)}: {max(row.head_lift):.1f}",
             _percent(row.start),
-            *(" ".join(_percent(value) for value in row.passes[name]) for name in AFFINITIES),
+            *(" ".join(f"{100 * value:.0f}" for value in row.passes[name]) for name in AFFINITIES),
         )
     return table
 
@@ -160,9 +148,9 @@ def _place(row: CrossRow | SelfRow) -> tuple[str, str, str, str]:
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column == "layer" else "right", overflow="fold")
+        table.add_column(column, justify="left" if column == "layer" else "right", overflow="fold", no_wrap=column != "each head")
     return table
 
 
