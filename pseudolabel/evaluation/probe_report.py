@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -128,7 +128,7 @@ def _cross_table(report: ProbeReport) -> Table:
 
 
 def _self_table(report: ProbeReport) -> Table:
-    title = "Self-attention: how much of it stays in the object; mIoU after 1, 2 and 3 passes"
+    title = "Self-attention: how much stays in the object; mIoU after 1, 2, 3 passes"
     columns = ["share", "lift", "best head", "fused", "attention", "squared", "perfect"]
     table = _table(title, ["no.", "layer", "stride", "t", *columns])
     for row in report.self_attention:
@@ -150,7 +150,8 @@ def _place(row: CrossRow | SelfRow) -> tuple[str, str, str, str]:
 def _table(title: str, columns: Iterable[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column == "layer" else "right", overflow="fold", no_wrap=column != "each head")
+        justify: Literal["left", "right"] = "left" if column == "layer" else "right"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column != "each head")
     return table
 
 

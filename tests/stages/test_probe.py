@@ -161,7 +161,7 @@ def test_the_command_prints_tables(few_shapes: Path, tmp_path: Path) -> None:
     shown = expect(0, call("probe", *options, "--diffsegmenter.timesteps", "[100]")).out
     for text in (
         "Cross-attention: mIoU",
-        "Self-attention: attention of object positions",
+        "Self-attention: how much stays in the object",
         "down 1.0.0",
         "best completion",
     ):
