@@ -89,6 +89,8 @@ LIMITS = {
     "diffseg.iterations": FROM_1,
     "diffseg.threshold": FROM_0,
     "diffseg.clusters": FROM_0,
+    "diffseg.cut_power": ABOVE_0,
+    "diffseg.cut_threshold": FROM_0,
     "freesegdiff.timestep": FROM_0,
     "freesegdiff.strides": FROM_1,
     "freesegdiff.side": FROM_1,

@@ -43,7 +43,8 @@ TARGET = Path("pseudolabel/shapes/models/shapes-standard/scores.json")
 TRAINING_SEED, HELD_OUT_SEED = 0, 20231
 CHOOSING = 100  # scenes of the training seed on which a row's threshold is chosen
 VOCABULARY = load_vocabulary("shapes")
-CROSS, PASS, CHOSEN, MASKS = "cross-attention alone", "+ one pass of self-attention", "+ the chosen affinity", "+ CRF"
+CROSS, HEADS = "cross-attention alone, mean of heads", "cross-attention alone, heads by output"
+PASS, CHOSEN, MASKS = "+ one pass of self-attention", "+ the chosen affinity", "+ CRF"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def score_map_rows(experiment: Experiment) -> dict[str, tuple[str, Any]]:
     chosen, plain = experiment.diffsegmenter, DiffSegmenterConfig()
     once = replace(chosen, affinity=plain.affinity, iterations=1)
     return {
-        CROSS: ("diffsegmenter", replace(once, self_attention="none")),
+        CROSS: ("diffsegmenter", replace(once, self_attention="none", head_weights="mean")),
+        HEADS: ("diffsegmenter", replace(once, self_attention="none")),
         PASS: ("diffsegmenter", once),
         CHOSEN: ("diffsegmenter", chosen),
         "ELBO": ("elbo", experiment.elbo),
@@ -102,9 +104,11 @@ def score_map_rows(experiment: Experiment) -> dict[str, tuple[str, Any]]:
 
 def label_rows(experiment: Experiment) -> dict[str, tuple[str, Any]]:
     """Methods that give label maps: those without names are matched to true labels image by image."""
+    diffseg = experiment.diffseg
     return {
-        "DiffSeg, matched": ("diffseg", experiment.diffseg),
-        "K-means, matched": ("diffseg", replace(experiment.diffseg, grouping="kmeans", clusters=0)),
+        "DiffSeg, matched": ("diffseg", diffseg),
+        "K-means, matched": ("diffseg", replace(diffseg, grouping="kmeans", clusters=0)),
+        "DiffCut, matched": ("diffseg", replace(diffseg, grouping="ncut", timestep=50)),
         "FreeSeg-Diff": ("freesegdiff", experiment.freesegdiff),
     }
 
@@ -168,7 +172,7 @@ def summarise(rows: dict[str, Row]) -> dict[str, Any]:
     """Mean IoU with its interval for every row, and what each step gains."""
     draws: dict[str, np.ndarray] = {name: bootstrap_mious(row.counts) for name, row in rows.items()}
     mious = {name: Confusion(row.counts.sum(0)).miou for name, row in rows.items()}
-    steps = [(CROSS, PASS), (PASS, CHOSEN), (CROSS, CHOSEN), (CHOSEN, MASKS)]
+    steps = [(CROSS, HEADS), (HEADS, PASS), (PASS, CHOSEN), (HEADS, CHOSEN), (CHOSEN, MASKS)]
     return {
         "rows": [
             {

@@ -1,4 +1,4 @@
-"""Reading feature maps from a frozen U-Net: queries of cross-attention, outputs of residual and attention blocks."""
+"""Reading feature maps from a frozen U-Net: queries of cross-attention, outputs of residual blocks and of attention."""
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -15,7 +15,7 @@ from pseudolabel.diffusion.layers import attention_layers, level
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import LastLayerReached
 
-FeatureKind = Literal["queries", "resblock", "attention"]
+FeatureKind = Literal["queries", "resblock", "attention", "self_attention"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FeatureLayer:
     Attributes:
         name: the module's path in the U-Net, such as `up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q`.
         kind: `queries` are those of cross-attention, `resblock` the output of a residual block, `attention` that of a
-            block of self- and cross-attention.
+            block of self- and cross-attention, `self_attention` that of a self-attention layer before it is added.
         stride: downsampling factor, image side over the side of the map.
     """
 
@@ -35,7 +35,7 @@ class FeatureLayer:
 
 
 def feature_layers(unet: UNet2DConditionModel, vae_stride: int) -> list[FeatureLayer]:
-    """All feature layers of a U-Net, in no particular order."""
+    """The queries and blocks of a U-Net, in no particular order."""
     queries = [
         FeatureLayer(f"{layer.name}.to_q", "queries", layer.stride)
         for layer in attention_layers(unet, vae_stride)
@@ -71,7 +71,7 @@ def read_features(
         latents: (B, c, h, w) noised latents.
         timesteps: int64 (B,), or one for all latents.
         embeddings: (B, tokens, width) text embeddings.
-        layers: some of its `feature_layers`, at least one.
+        layers: some of its feature layers, at least one.
 
     Returns:
         One map (B, channels, h, w) per layer, in the model's dtype, in the order in which the U-Net reaches them.
@@ -98,7 +98,7 @@ def _recorder(features: list[torch.Tensor], wanted: int) -> Callable[[nn.Module,
 
 
 def _as_map(output: torch.Tensor) -> torch.Tensor:
-    """(B, channels, h, w) as it is, or from queries (B, h * w, channels)."""
+    """(B, channels, h, w) as it is, or from positions (B, h * w, channels)."""
     if output.ndim == 4:
         return output
     side = int(output.shape[1] ** 0.5)

@@ -13,10 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pseudolabel.config import DiffSegConfig
 from pseudolabel.diffusion.latents import encode_ahead
-from pseudolabel.diffusion.noise import generator_of
+from pseudolabel.diffusion.noise import draw_noise, generator_of
 from pseudolabel.errors import SampleError
 from pseudolabel.methods.diffseg import AggregatedAttention, merge, name_segments, suppress
 from pseudolabel.methods.kmeans import kmeans
+from pseudolabel.methods.ncut import CutFeatures
 from pseudolabel.methods.registry import Context
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
 from pseudolabel.text.encoder import TextEncodings
@@ -44,6 +45,7 @@ class DiffSegPredictor:
         self.captions = {} if context.captions is None else context.captions
         self.config, self.context = config, context
         self.method = AggregatedAttention(self.model, config)
+        self.cut = CutFeatures(self.model, config) if config.grouping == "ncut" else None
 
     def settings(self) -> dict[str, Any]:
         """Everything that the label maps depend on besides the diffusion model and the labels."""
@@ -102,17 +104,23 @@ class DiffSegPredictor:
 
     def _segment(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[Sample, torch.Tensor]]:
         """Segments int64 (h, w) of the part of each image that the model saw, numbered 0, 1, ... without gaps."""
+        for sample, proposals in zip(batch, self._proposals(batch, latents), strict=True):
+            yield sample, suppress(proposals, self._size(sample)).unique(return_inverse=True)[1]
+
+    def _proposals(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Maps (P, n, n) for each image; each pixel goes to the largest."""
+        if self.cut is not None:
+            seed, shape = self.context.seed, self.model.latent_shape
+            noise = torch.cat([draw_noise(seed, "noise", sample.key, 1, shape) for sample in batch])
+            yield from self.cut(latents, noise)
+            return
         samples = iter(batch)
         for maps in self.method(latents):
             group = list(islice(samples, len(maps)))
-            for sample, proposals in zip(group, self._proposals(maps, group), strict=True):
-                yield sample, suppress(proposals, self._size(sample)).unique(return_inverse=True)[1]
-
-    def _proposals(self, maps: torch.Tensor, group: Sequence[Sample]) -> list[torch.Tensor]:
-        """Maps (P, n, n) for each image; each pixel goes to the largest."""
-        if self.config.grouping == "merge":
-            return merge(maps, self.config)
-        return [self._clusters(own, sample) for own, sample in zip(maps, group, strict=True)]
+            if self.config.grouping == "merge":
+                yield from merge(maps, self.config)
+            else:
+                yield from (self._clusters(own, sample) for own, sample in zip(maps, group, strict=True))
 
     def _clusters(self, maps: torch.Tensor, sample: Sample) -> torch.Tensor:
         """K-means of the rows of an image's aggregated attention: 1 in a cluster, 0 outside."""
