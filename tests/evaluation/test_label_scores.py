@@ -72,11 +72,29 @@ def test_synonyms_find_persons(voc_lists: Path) -> None:
     assert score_lists(voc_lists, "image_similarity+synonym_matching").by_class[person, 1] > 0.7
 
 
+@pytest.mark.parametrize(("with_synonyms", "scores"), [(False, (0.925, 0.771, 0.841)), (True, (0.840, 0.865, 0.853))])
+def test_tagclips_list_scores_as_measured(voc_lists: Path, with_synonyms: bool, scores: tuple[float, ...]) -> None:
+    """Alone, and united with DiffSegmenter's list by synonyms."""
+    found = load(f"{voc_lists / 'val_tagclip.json'}#tagclip")
+    if with_synonyms:
+        synonyms = load(f"{voc_lists / LISTS}#synonym_matching")
+        found = {image: [*names, *synonyms[image]] for image, names in found.items()}
+    measured = score(voc_lists, found)
+    assert tuple(round(value, 3) for value in measured.micro) == scores
+
+
 def score_lists(folder: Path, union: str) -> LabelScores:
+    return score(folder, load(f"{folder / LISTS}#{union}"))
+
+
+def load(path: str) -> dict:
+    return dict(load_label_file(path, len(load_vocabulary("voc")))[0])
+
+
+def score(folder: Path, predicted: dict) -> LabelScores:
     vocabulary = load_vocabulary("voc")
     reader = LabelReader(vocabulary)
-    predicted, _ = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
-    true, _ = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
+    true = load(str(folder / "image_labels.json"))
     pairs = [
         (reader.read_all(predicted[image], "predicted"), reader.read_all(true[image], "true")) for image in predicted
     ]
