@@ -12,7 +12,8 @@ class ModelConfig:
         name: hub id or folder of a Stable Diffusion 1.x or 2.x checkpoint in diffusers' layout, or `shapes`, the small
             model that ships with the package.
         revision: branch, tag or commit on the hub.
-        variant: file variant on the hub, such as `fp16`; empty for none.
+        variant: variant of the weights' files, such as `fp16`; empty for the plain files, or for fp16 where there are
+            no others.
         dtype: precision of weights and activations. `auto` is the precision of `accelerate launch --mixed_precision` if
             given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
         image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the

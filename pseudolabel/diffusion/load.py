@@ -16,7 +16,7 @@ from pseudolabel.errors import ModelError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
-from pseudolabel.io.weights import weights_digest
+from pseudolabel.io.weights import HALF, weights_digest
 from pseudolabel.runtime.bars import library_bars
 from pseudolabel.runtime.precision import resolve_dtype
 
@@ -36,15 +36,12 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     access = hub.reach(folder, _what(config), "unet/config.json", config.revision)
     origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
     origin |= access.options
-    weights = {**origin, "use_safetensors": True, "dtype": dtype}
-    if config.variant:
-        weights["variant"] = config.variant
-    diffusers_weights = {("torch_dtype" if name == "dtype" else name): value for name, value in weights.items()}
+    weights = {**origin, "use_safetensors": True}
     try:
         with library_bars():
-            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **diffusers_weights)
-            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **diffusers_weights)
-            text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights)
+            unet = _load_part(UNet2DConditionModel, "unet", folder, config, torch_dtype=dtype, **weights)
+            vae = _load_part(AutoencoderKL, "vae", folder, config, torch_dtype=dtype, **weights)
+            text_encoder = _load_part(CLIPTextModel, "text_encoder", folder, config, dtype=dtype, **weights)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
             scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
     except (OSError, ValueError, SafetensorError) as error:
@@ -65,6 +62,19 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     _check_size(model)
     _speed_up(config, model)
     return model
+
+
+def _load_part(model_class: Any, part: str, folder: str, config: ModelConfig, **options: Any) -> Any:
+    """A part from the files of the chosen variant; without one, from the plain files or else from those of fp16."""
+    try:
+        return model_class.from_pretrained(folder, subfolder=part, variant=config.variant or None, **options)
+    except OSError as error:
+        if config.variant:
+            raise
+        try:
+            return model_class.from_pretrained(folder, subfolder=part, variant=HALF, **options)
+        except (OSError, ValueError):  # ValueError: of a variant that a folder does not have
+            raise error from None
 
 
 def fingerprint(config: ModelConfig) -> str:
@@ -101,8 +111,8 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         )
     else:
         hint = (
-            "the hub's files cannot be used: try `model.variant` fp16 if only half-precision files exist, or give the "
-            "folder of a downloaded checkpoint"
+            "the hub's files cannot be used: give `model.variant` if there are only files of another variant than "
+            "fp16, or the folder of a downloaded checkpoint"
         )
     return f"cannot load {_what(config)}: {hint}.\n{type(error).__name__}: {error}"
 

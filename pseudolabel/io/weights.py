@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 SUFFIX = ".safetensors"
+HALF = "fp16"  # the variant that is taken where there are no plain files
 
 
 def weights_digest(
@@ -68,8 +69,11 @@ def _cached(name: str, revision: str) -> list[Path]:
 
 
 def _find(folder: Path, stem: str, variant: str) -> list[Path]:
-    """The weights file or its parts, of the variant if it exists; else all safetensors files of the folder."""
-    for name in [f"{stem}.{variant}", stem] if variant else [stem]:
+    """The weights file or its parts, of the variant if it exists; else all safetensors files of the folder.
+
+    Without a variant, the plain files, or else those of fp16.
+    """
+    for name in [f"{stem}.{variant}", stem] if variant else [stem, f"{stem}.{HALF}"]:
         single = folder / f"{name}{SUFFIX}"
         files = [single] if single.exists() else sorted(folder.glob(f"{name}-*-of-*{SUFFIX}"))
         if files:

@@ -55,6 +55,25 @@ def test_pickled_weights_are_refused(checkpoint, tmp_path, part):
         load(folder)
 
 
+@pytest.mark.parametrize("halves", [PARTS, ["unet"]], ids=["all parts", "one part"])
+def test_half_precision_files_are_found_where_there_are_no_others(checkpoint, copy, halves):
+    """Beside another variant, which must be named, and in some parts alone."""
+    for part in halves:
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        plain = copy / part / f"{stem}.safetensors"
+        plain.rename(plain.with_name(f"{stem}.fp16.safetensors"))
+        other = {name: weight + 1 for name, weight in load_file(checkpoint / part / f"{stem}.safetensors").items()}
+        save_file(other, plain.with_name(f"{stem}.non_ema.safetensors"), {"format": "pt"})
+    expected, found = load(checkpoint), load(copy)
+    for part in PARTS:
+        ours, theirs = getattr(found, part).state_dict(), getattr(expected, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert fingerprint_of(copy) == fingerprint_of(checkpoint)
+    if halves == PARTS:
+        assert not torch.equal(load(copy, variant="non_ema").unet.conv_in.weight, expected.unet.conv_in.weight)
+        assert fingerprint_of(copy, variant="non_ema") != fingerprint_of(checkpoint)
+
+
 @pytest.mark.parametrize("part", [*PARTS, "tokenizer", "scheduler"])
 def test_a_missing_part_is_named(checkpoint, tmp_path, part):
     folder = shutil.copytree(checkpoint, tmp_path / "copy")

