@@ -10,6 +10,7 @@ from pseudolabel.sources.labels import LabelReader
 from pseudolabel.vocabulary import load_vocabulary
 
 LISTS = "val_predicted_classes.json"
+TAGCLIP = "val_tagclip.json"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,10 +73,27 @@ def test_synonyms_find_persons(voc_lists: Path) -> None:
     assert score_lists(voc_lists, "image_similarity+synonym_matching").by_class[person, 1] > 0.7
 
 
-def score_lists(folder: Path, union: str) -> LabelScores:
+@pytest.mark.parametrize(
+    ("union", "expected"),
+    [("tagclip", (0.925, 0.771, 0.841)), ("tagclip+synonym_matching", (0.840, 0.865, 0.853))],
+)
+def test_tagclips_list_scores_as_measured(
+    voc_lists: Path, tmp_path: Path, union: str, expected: tuple[float, ...]
+) -> None:
+    """Lists are united within one file, so both authors' lists are put into one."""
+    if not (voc_lists / TAGCLIP).is_file():
+        pytest.skip(f"no {TAGCLIP} in {voc_lists}")
+    lists = [json.loads((voc_lists / name).read_text()) for name in (LISTS, TAGCLIP)]
+    together = tmp_path / "lists.json"
+    together.write_text(json.dumps(lists[0] | lists[1]))
+    scores = score_lists(voc_lists, union, together)
+    assert tuple(round(score, 3) for score in scores.micro) == expected
+
+
+def score_lists(folder: Path, union: str, lists: Path | None = None) -> LabelScores:
     vocabulary = load_vocabulary("voc")
     reader = LabelReader(vocabulary)
-    predicted, _ = load_label_file(f"{folder / LISTS}#{union}", len(vocabulary))
+    predicted, _ = load_label_file(f"{lists or folder / LISTS}#{union}", len(vocabulary))
     true, _ = load_label_file(str(folder / "image_labels.json"), len(vocabulary))
     pairs = [
         (reader.read_all(predicted[image], "predicted"), reader.read_all(true[image], "true")) for image in predicted
