@@ -36,7 +36,9 @@ class FilterConfig:
 
     Args:
         image: classes by CLIP's similarity of image and text: those of at least `image_threshold` times the largest
-            (`relative`, the released code), those with a cosine above it (`absolute`, the paper's text), or `none`.
+            (`relative`, the released code), those with a cosine above it (`absolute`, the paper's text), those above
+            half the range of the image's scores by TagCLIP's patches and crops (`tagclip`, without threshold), or
+            `none`.
         image_threshold: share of the largest similarity, or cosine.
         clip: hub id or folder of the CLIP checkpoint, or `shapes`, the small one that ships with the package.
         template: sentence with one `{}` for the class.
@@ -48,7 +50,7 @@ class FilterConfig:
         prefixes: first words of captions; one caption is generated for each.
     """
 
-    image: Literal["relative", "absolute", "none"] = "relative"
+    image: Literal["relative", "absolute", "tagclip", "none"] = "relative"
     image_threshold: float = 0.97
     clip: str = "openai/clip-vit-large-patch14"
     template: str = "A photo of a {}"

@@ -95,12 +95,15 @@ def _settings(
     vocabulary: Vocabulary,
 ) -> dict[str, Any]:
     """Everything that the files' meaning depends on; see `_describe` for the rest."""
+    words = describe_words(vocabulary, with_synonyms=experiment.filter.nouns in ("synonyms", "both"))
+    if experiment.filter.image == "tagclip":
+        words["background_words"] = vocabulary.background_words
     return {
         "inputs": {
             "count": sum(len(unit.entries) for unit in units),
             "sha256": digest([keys_of(unit) for unit in units]),
         },
-        "vocabulary": describe_words(vocabulary, with_synonyms=experiment.filter.nouns in ("synonyms", "both")),
+        "vocabulary": words,
         "filter": guesser.settings(),
         "work": {"unit": experiment.work.unit},
     }

@@ -22,10 +22,12 @@ from pseudolabel.text.class_rules import (
     classes_of_image,
     classes_of_minima,
     classes_of_spellings,
+    indices_of,
     nearest_classes,
 )
 from pseudolabel.text.clip import ClipScorer
 from pseudolabel.text.nouns import find_nouns, load_pipeline, pipeline_digest
+from pseudolabel.text.tagclip import above_half, score_image
 from pseudolabel.vocabulary import Vocabulary, template_problem
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class Guess:
         by_nouns: the same of those that its captions' nouns mean.
         captions: one for each prefix.
         nouns: those of all captions, each once, compounds whole.
-        image_scores: cosine of the image and each class's sentence, in the vocabulary's order; empty where CLIP is not
-            asked.
+        image_scores: cosine of the image and each class's sentence, or TagCLIP's score, in the vocabulary's order;
+            empty where CLIP is not asked.
     """
 
     by_image: Classes
@@ -82,7 +84,7 @@ class CategoryFilter:
         self.config, self.captions, self.device, self.hub = config, captions, device, hub
 
     def __call__(self, images: Sequence[Image.Image], vocabulary: Vocabulary) -> list[Guess]:
-        """A guess for each RGB image; CLIP sees them all in one forward pass.
+        """A guess for each RGB image; CLIP sees them all in one forward pass, and one by one for `tagclip`.
 
         Raises:
             ModelError: if a model cannot be loaded.
@@ -107,7 +109,9 @@ class CategoryFilter:
         config = self.config
         rules: dict[str, Any] = {"image": config.image, "nouns": config.nouns}
         if config.image != "none":
-            rules |= {"image_threshold": config.image_threshold, "template": config.template}
+            rules["template"] = config.template
+        if config.image in ("relative", "absolute"):  # TagCLIP's rule has no threshold
+            rules["image_threshold"] = config.image_threshold
         if config.nouns in ("similarity", "both"):
             rules["noun_threshold"] = config.noun_threshold
         if config.nouns != "none":
@@ -143,11 +147,23 @@ class CategoryFilter:
         if self.config.image == "none":
             return torch.empty(len(images), 0)
         sentences = [self.config.template.format(entry.prompt) for entry in vocabulary.classes]
+        if self.config.image == "tagclip":
+            return self._tagclip_scores(images, sentences, vocabulary)
         return self._clip.similarities(images, sentences).cpu()
+
+    def _tagclip_scores(
+        self, images: Sequence[Image.Image], sentences: Sequence[str], vocabulary: Vocabulary
+    ) -> torch.Tensor:
+        background = [self.config.template.format(word) for word in vocabulary.background_words]
+        texts = self._clip.text_embeddings([*sentences, *background])
+        scores = [score_image(self._clip, image, texts, len(sentences)) for image in images]
+        return torch.stack(scores) if scores else torch.empty(0, len(sentences))
 
     def _by_image(self, scores: torch.Tensor) -> Classes:
         if self.config.image == "none":
             return ()
+        if self.config.image == "tagclip":
+            return indices_of(above_half(scores))
         return classes_of_image(scores, self.config.image, self.config.image_threshold)
 
     def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:

@@ -24,14 +24,14 @@ def classes_of_image(cosines: torch.Tensor, rule: Literal["relative", "absolute"
         threshold: see `rule`.
     """
     if rule == "absolute":
-        return _indices(cosines > threshold)
+        return indices_of(cosines > threshold)
     best = cosines.max()
-    return _indices(cosines >= best - (1 - threshold) * best.abs())
+    return indices_of(cosines >= best - (1 - threshold) * best.abs())
 
 
 def classes_like_nouns(cosines: torch.Tensor, threshold: float) -> Classes:
     """Classes with a noun whose cosine is above the threshold; float (nouns, classes)."""
-    return _indices((cosines > threshold).any(0))
+    return indices_of((cosines > threshold).any(0))
 
 
 def nearest_classes(distances: torch.Tensor) -> Classes:
@@ -59,7 +59,7 @@ def _nearest_within(distances: torch.Tensor, bound: torch.Tensor) -> Classes:
     smallest, nearest = distances.min(1)
     chosen = torch.zeros(distances.shape[1], dtype=torch.bool, device=distances.device)
     chosen[nearest[smallest <= bound]] = True  # `bound` in float64, as a mean of equal numbers must not fall below them
-    return _indices(chosen)
+    return indices_of(chosen)
 
 
 def classes_of_spellings(nouns: Iterable[str], vocabulary: Vocabulary) -> Classes:
@@ -90,5 +90,6 @@ def _singulars(noun: str) -> list[str]:
     return [noun, *(noun.removesuffix(plural) + singular for plural, singular in endings if noun.endswith(plural))]
 
 
-def _indices(chosen: torch.Tensor) -> Classes:
+def indices_of(chosen: torch.Tensor) -> Classes:
+    """Vocabulary indices of the chosen ones; bool (classes,)."""
     return tuple(int(place) + 1 for place in chosen.nonzero().flatten())
