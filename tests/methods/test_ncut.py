@@ -22,7 +22,7 @@ DIFFCUT = DiffSegConfig(grouping="ncut", timestep=50)
 LAYERS = {
     "tiny": "down_blocks.2.attentions.1.transformer_blocks.0.attn1",
     "tiny_v2": "down_blocks.2.attentions.1.transformer_blocks.0.attn1",
-    "shapes_standard": "down_blocks.0.attentions.1.transformer_blocks.0.attn1",
+    "shapes": "down_blocks.1.attentions.0.transformer_blocks.0.attn1",
 }
 
 
@@ -77,7 +77,7 @@ def test_positions_that_are_all_alike_are_one_part() -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_segments_equal_the_plain_version(name: str) -> None:
     config = DiffSegConfig(
-        grouping="ncut", timestep=50, self_layers=[1] * (name == "shapes_standard"), cut_threshold=0.8
+        grouping="ncut", timestep=50, self_layers=[0] * (name == "shapes"), cut_threshold=0.8
     )
     model, scene = loaded(name), draw_scene(np.random.default_rng(4))
     size = (104, 136)  # not the model's square

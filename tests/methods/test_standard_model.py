@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def miou(config: DiffSegmenterConfig) -> float:
-    scenes = [draw_scene(np.random.default_rng([7, n]), difficulty=DIFFICULTIES["standard"]) for n in range(40)]
+    scenes = [draw_scene(np.random.default_rng([7, n]), difficulty=DIFFICULTIES["standard"]) for n in range(30)]
     samples = [Sample(f"scene_{number}", scene.image, scene.classes) for number, scene in enumerate(scenes)]
     vocabulary = load_vocabulary("shapes")
     sweep = ThresholdSweep.empty(len(vocabulary))
