@@ -26,13 +26,13 @@ class Patches(NamedTuple):
     """What CLIP makes of an image.
 
     Attributes:
-        embeddings: float32 (rows * columns, d) of length 1.
-        attention: float32 (layers, patches, patches), mean over heads, of all layers but the last.
+        embeddings: float32 (patches, d) of length 1.
+        affinity: float32 (patches, patches), see `LateAttention`.
         grid: rows and columns.
     """
 
     embeddings: torch.Tensor
-    attention: torch.Tensor
+    affinity: torch.Tensor
     grid: tuple[int, int]
 
 
@@ -47,7 +47,7 @@ def score_image(clip: ClipScorer, image: Image.Image, texts: torch.Tensor, class
     """
     patches = see(clip.model, clip.processor, image)
     words = (clip.scale * patches.embeddings @ texts.T).softmax(1)
-    maps = refine(words[:, :classes], affinity(patches.attention), patches.grid).cpu()
+    maps = refine(words[:, :classes], patches.affinity, patches.grid).cpu()
     scores = maps.amax(0)
     chosen = above_half(scores).nonzero().flatten().tolist()
     boxes = [outer_box(inside(maps[:, index].reshape(patches.grid))) for index in chosen]
@@ -74,29 +74,37 @@ def see(model: CLIPModel, processor: CLIPProcessor, image: Image.Image) -> Patch
     pixels = processor.image_processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
     pixels = pixels.to(model.device, model.dtype)
     states = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=True))
-    maps = []
+    late = LateAttention(len(vision.encoder.layers))
     for layer in vision.encoder.layers[:-1]:
         states, attention = _pass(layer, states)
-        maps.append(attention[1:, 1:])
+        late.add(attention[1:, 1:])
     embeddings = model.visual_projection(vision.post_layernorm(states[0, 1:])).float()
-    return Patches(torch.nn.functional.normalize(embeddings, dim=1), torch.stack(maps), (rows, columns))
+    return Patches(torch.nn.functional.normalize(embeddings, dim=1), late.affinity(), (rows, columns))
 
 
-def affinity(attention: torch.Tensor) -> torch.Tensor:
-    """Mean attention of late layers where enough layers put it above their average; rows sum to 1.
+class LateAttention:
+    """Mean attention of late layers where enough layers put it above their average, summed layer by layer.
 
-    Of 12 layers these are the 9th to the 11th, and enough is four; of other depths, the same shares. A patch without
-    any entry keeps its own value.
-
-    Args:
-        attention: float32 (layers, patches, patches), of all layers but the last.
+    Of 12 layers the late ones are the 9th to the 11th, and enough is four; of other depths, the same shares.
     """
-    depth = len(attention) + 1
-    late = attention[min(round(depth * 2 / 3), len(attention) - 1) :].mean(0)
-    votes = (attention > attention.mean((1, 2), keepdim=True)).sum(0)
-    kept = late * (votes >= max(1, round(depth / 3)))
-    total = kept.sum(1, keepdim=True)
-    return torch.where(total > 0, kept / total.clamp_min(1e-12), torch.eye(len(kept), device=kept.device))
+
+    def __init__(self, depth: int) -> None:
+        self.first = min(round(depth * 2 / 3), depth - 2)
+        self.enough = max(1, round(depth / 3))
+        self.count, self.votes, self.total = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, attention: torch.Tensor) -> None:
+        """The next layer's, mean over heads: float32 (patches, patches); of all layers but the last."""
+        self.votes = self.votes.to(attention.device) + (attention > attention.mean())
+        if self.count >= self.first:
+            self.total = self.total.to(attention.device) + attention
+        self.count += 1
+
+    def affinity(self) -> torch.Tensor:
+        """float32 (patches, patches), rows sum to 1; a patch without any entry keeps its own value."""
+        kept = self.total * (self.votes >= self.enough)
+        whole = kept.sum(1, keepdim=True)
+        return torch.where(whole > 0, kept / whole.clamp_min(1e-12), torch.eye(len(kept), device=kept.device))
 
 
 def refine(maps: torch.Tensor, weights: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -142,13 +150,16 @@ def above_half(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _pass(layer: CLIPEncoderLayer, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One layer; its attention is computed here, since fused kernels do not give it."""
+    """One layer, and its attention, which fused kernels do not give: one head's matrix exists at a time."""
     inner, tokens = layer.self_attn, layer.layer_norm1(states)
-    heads = [
+    query, key, value = (
         part(tokens)[0].unflatten(1, (inner.num_heads, -1)).transpose(0, 1)
         for part in (inner.q_proj, inner.k_proj, inner.v_proj)
-    ]
-    weights = (heads[0] @ heads[1].mT * inner.scale).float().softmax(-1)
-    mixed = (weights.to(states.dtype) @ heads[2]).transpose(0, 1).flatten(1)
-    states = states + inner.out_proj(mixed)[None]
-    return states + layer.mlp(layer.layer_norm2(states)), weights.mean(0)
+    )
+    mixed, mean = [], torch.zeros((), device=states.device)
+    for head in range(inner.num_heads):
+        weights = (query[head] @ key[head].mT * inner.scale).float().softmax(-1)
+        mixed.append(weights.to(states.dtype) @ value[head])
+        mean = mean + weights / inner.num_heads
+    states = states + inner.out_proj(torch.cat(mixed, 1))[None]
+    return states + layer.mlp(layer.layer_norm2(states)), mean

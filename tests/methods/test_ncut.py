@@ -76,9 +76,7 @@ def test_positions_that_are_all_alike_are_one_part() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_segments_equal_the_plain_version(name: str) -> None:
-    config = DiffSegConfig(
-        grouping="ncut", timestep=50, self_layers=[0] * (name == "shapes"), cut_threshold=0.8
-    )
+    config = DiffSegConfig(grouping="ncut", timestep=50, self_layers=[0] * (name == "shapes"), cut_threshold=0.8)
     model, scene = loaded(name), draw_scene(np.random.default_rng(4))
     size = (104, 136)  # not the model's square
     sample = Sample("scene", scene.image.resize(size[::-1]), scene.classes)

@@ -8,7 +8,7 @@ from PIL import Image
 from pseudolabel.config import CaptionConfig, FilterConfig
 from pseudolabel.io.shipped import resolve
 from pseudolabel.text.category_filter import CategoryFilter
-from pseudolabel.text.tagclip import above_half, affinity, boxed, grid_of
+from pseudolabel.text.tagclip import LateAttention, above_half, boxed, grid_of
 from pseudolabel.vocabulary import load_vocabulary
 from tests.plain.clip import tiny_clip
 from tests.plain.tagclip import boxes, plain_scores
@@ -46,9 +46,19 @@ def test_boxes_equal_plain_ones() -> None:
         np.testing.assert_array_equal(boxed(torch.from_numpy(mask)), boxes(mask))
 
 
-def test_rows_of_the_affinity_sum_to_one() -> None:
+def affinity(attention: torch.Tensor) -> torch.Tensor:
+    late = LateAttention(len(attention) + 1)
+    for layer in attention:
+        late.add(layer)
+    return late.affinity()
+
+
+def test_the_affinity_is_that_of_twelve_layers() -> None:
+    """Layers 9 to 11 of 12 are averaged, where four of the first 11 lie above their average."""
     attention = torch.rand(11, 6, 6, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(affinity(attention).sum(1), torch.ones(6))
+    votes = sum((layer > layer.mean()).int() for layer in attention)
+    expected = torch.where(votes >= 4, (attention[8] + attention[9] + attention[10]) / 3, 0)
+    torch.testing.assert_close(affinity(attention), expected / expected.sum(1, keepdim=True))
     assert torch.equal(affinity(torch.ones(11, 6, 6)), torch.eye(6))  # nothing above its average
 
 
