@@ -75,12 +75,15 @@ class DiffSegPredictor:
 
     def _number(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[str, np.ndarray | SampleError]]:
         for sample, labels in self._segment(batch, latents):
+            if isinstance(labels, SampleError):
+                yield sample.key, labels
+                continue
             count = int(labels.max()) + 1
             if count > MAX_CLASSES:
-                message = (
-                    f"{count} segments, a mask holds {MAX_CLASSES}; raise `diffseg.threshold` or `diffseg.iterations`"
+                fix = (
+                    "lower `diffseg.cut_threshold`" if self.cut else "raise `diffseg.threshold` or `diffseg.iterations`"
                 )
-                yield sample.key, SampleError("segments", message)
+                yield sample.key, SampleError("segments", f"{count} segments, a mask holds {MAX_CLASSES}; {fix}")
             else:
                 yield sample.key, labels.cpu().numpy() + 1
 
@@ -98,16 +101,24 @@ class DiffSegPredictor:
             text_maps = self._text_maps(prompted, own)
             segments = self._segment([one.sample for one in prompted], own)
             for number, (sample, labels) in enumerate(segments):
+                if isinstance(labels, SampleError):
+                    yield sample.key, labels
+                    continue
                 classes = torch.tensor(sample.classes, device=labels.device)
                 named = name_segments(labels, [level[number, : len(classes)] for level in text_maps])
                 yield sample.key, classes[named][labels].cpu().numpy()
 
-    def _segment(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[tuple[Sample, torch.Tensor]]:
+    def _segment(
+        self, batch: Sequence[Sample], latents: torch.Tensor
+    ) -> Iterator[tuple[Sample, torch.Tensor | SampleError]]:
         """Segments int64 (h, w) of the part of each image that the model saw, numbered 0, 1, ... without gaps."""
         for sample, proposals in zip(batch, self._proposals(batch, latents), strict=True):
-            yield sample, suppress(proposals, self._size(sample)).unique(return_inverse=True)[1]
+            if isinstance(proposals, SampleError):
+                yield sample, proposals
+            else:
+                yield sample, suppress(proposals, self._size(sample)).unique(return_inverse=True)[1]
 
-    def _proposals(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _proposals(self, batch: Sequence[Sample], latents: torch.Tensor) -> Iterator[torch.Tensor | SampleError]:
         """Maps (P, n, n) for each image; each pixel goes to the largest."""
         if self.cut is not None:
             seed, shape = self.context.seed, self.model.latent_shape

@@ -11,7 +11,7 @@ from pseudolabel.config import DiffSegConfig
 from pseudolabel.diffusion.features import FeatureLayer, read_features
 from pseudolabel.diffusion.layers import AttentionLayer, attention_layers, numbered
 from pseudolabel.diffusion.model import DiffusionModel
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import SampleError, SettingError
 
 MOST_POSITIONS = 1024  # each cut solves an eigenproblem of this size
 
@@ -31,7 +31,7 @@ class CutFeatures:
         self.empty = model.encode_text([""])
 
     @torch.inference_mode()
-    def __call__(self, latents: torch.Tensor, noise: torch.Tensor) -> list[torch.Tensor]:
+    def __call__(self, latents: torch.Tensor, noise: torch.Tensor) -> list[torch.Tensor | SampleError]:
         """Maps of each image's segments; a pixel belongs to the segment with the largest one.
 
         The product of an enlarged feature with a segment's mean feature is the enlarged product, so the features
@@ -42,7 +42,7 @@ class CutFeatures:
             noise: float32 (B, c, h, w), standard normal.
 
         Returns:
-            float32 (P, n, n) for each image, on the model's device.
+            float32 (P, n, n) for each image, on the model's device; an error for one whose features overflowed.
         """
         timesteps = torch.full((len(latents),), self.config.timestep)
         noised = self.model.add_noise(self.model.upload(latents), self.model.upload(noise), timesteps)
@@ -51,8 +51,10 @@ class CutFeatures:
         unit = F.normalize(features.float().flatten(2), dim=1).mT
         return [self._maps(rows) for rows in unit]
 
-    def _maps(self, rows: torch.Tensor) -> torch.Tensor:
+    def _maps(self, rows: torch.Tensor) -> torch.Tensor | SampleError:
         """float32 (P, n, n) products of unit features (n * n, d) with the mean feature of each of P segments."""
+        if not rows.isfinite().all():
+            return SampleError("features", f"the features of {self.layer.name} overflow; set `model.dtype` to float32")
         labels = cut(affinity(rows.double().cpu().numpy(), self.config.cut_power), self.config.cut_threshold)
         members = F.one_hot(torch.from_numpy(labels).to(rows.device)).to(rows.dtype)
         means = (members / members.sum(0)).T @ rows

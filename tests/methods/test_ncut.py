@@ -1,5 +1,6 @@
 """Normalised cuts against the quadratic form, and DiffCut's segments against the plain version."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from pseudolabel.config import DiffSegConfig, ModelConfig
 from pseudolabel.diffusion.load import load_model
 from pseudolabel.diffusion.noise import draw_noise
-from pseudolabel.errors import SettingError
+from pseudolabel.errors import SampleError, SettingError
 from pseudolabel.methods.diffseg_predictor import DiffSegPredictor
 from pseudolabel.methods.ncut import CutFeatures, affinity, best_cut, cut
+from pseudolabel.methods.registry import Context
 from pseudolabel.records import LabelMap, Sample
 from pseudolabel.shapes.world import draw_scene
 from pseudolabel.vocabulary import load_vocabulary
@@ -99,6 +101,19 @@ def test_other_images_of_a_batch_change_nothing() -> None:
     alone = [result.labels for one in samples for _, result in predictor([one]) if isinstance(result, LabelMap)]
     assert len(together) == len(alone) == 3
     assert all((one == other).mean() > 0.999 for one, other in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("semantic", [False, True])
+def test_features_that_overflow_fail_the_sample(semantic: bool) -> None:
+    model = load_model(ModelConfig(name="shapes"), torch.device("cpu"))
+    cuts = DiffSegPredictor(
+        Context(model.device, load_vocabulary("shapes"), model), replace(DIFFCUT, semantic=semantic, self_layers=[0])
+    )
+    model.unet.get_submodule(LAYERS["shapes"]).to_out[0].bias.fill_(torch.inf)
+    scene = draw_scene(np.random.default_rng(0))
+    ((_, result),) = cuts([Sample("scene", scene.image, scene.classes)])
+    assert isinstance(result, SampleError)
+    assert "overflow; set `model.dtype` to float32" in str(result)
 
 
 @pytest.mark.parametrize(
