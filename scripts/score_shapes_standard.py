@@ -43,8 +43,7 @@ TARGET = Path("pseudolabel/shapes/models/shapes-standard/scores.json")
 TRAINING_SEED, HELD_OUT_SEED = 0, 20231
 CHOOSING = 100  # scenes of the training seed on which a row's threshold is chosen
 VOCABULARY = load_vocabulary("shapes")
-CROSS, HEADS = "cross-attention alone, mean of heads", "cross-attention alone, heads by output"
-PASS, CHOSEN, MASKS = "+ one pass of self-attention", "+ the chosen affinity", "+ CRF"
+CROSS, PASS, CHOSEN, MASKS = "cross-attention alone", "+ one pass of self-attention", "+ the chosen affinity", "+ CRF"
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ def score_map_rows(experiment: Experiment) -> dict[str, tuple[str, Any]]:
     chosen, plain = experiment.diffsegmenter, DiffSegmenterConfig()
     once = replace(chosen, affinity=plain.affinity, iterations=1)
     return {
-        CROSS: ("diffsegmenter", replace(once, self_attention="none", head_weights="mean")),
-        HEADS: ("diffsegmenter", replace(once, self_attention="none")),
+        CROSS: ("diffsegmenter", replace(once, self_attention="none")),
         PASS: ("diffsegmenter", once),
         CHOSEN: ("diffsegmenter", chosen),
         "ELBO": ("elbo", experiment.elbo),
@@ -172,7 +170,7 @@ def summarise(rows: dict[str, Row]) -> dict[str, Any]:
     """Mean IoU with its interval for every row, and what each step gains."""
     draws: dict[str, np.ndarray] = {name: bootstrap_mious(row.counts) for name, row in rows.items()}
     mious = {name: Confusion(row.counts.sum(0)).miou for name, row in rows.items()}
-    steps = [(CROSS, HEADS), (HEADS, PASS), (PASS, CHOSEN), (HEADS, CHOSEN), (CHOSEN, MASKS)]
+    steps = [(CROSS, PASS), (PASS, CHOSEN), (CROSS, CHOSEN), (CHOSEN, MASKS)]
     return {
         "rows": [
             {

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +46,6 @@ ONE_LAYER: dict[str, Any] = {"level_weights": {8: 1.0}, "self_attention": "layer
 # Peaks and the entropy step lose here (docs/notes/experiments.md).
 AFFINITIES: list[dict[str, Any]] = [{}, *({"affinity": "power", "affinity_value": value} for value in (2.0, 4.0, 8.0))]
 ITERATIONS = [1, 2, 3]
-PROMPTS: list[Literal["per_class", "joint"]] = ["per_class", "joint"]
-HEAD_WEIGHTS: list[Literal["mean", "output"]] = ["mean", "output"]
 BACKGROUNDS = [0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7]
 AS_GOOD = 0.005
 BILATERAL_SXY = [20.0, 40.0]
@@ -84,8 +82,8 @@ def easy_candidates() -> Iterator[DiffSegmenterConfig]:
 
 
 def standard_candidates() -> Iterator[DiffSegmenterConfig]:
-    for prompt, head_weights in itertools.product(PROMPTS, HEAD_WEIGHTS):
-        start = DiffSegmenterConfig(prompt=prompt, head_weights=head_weights, **ONE_LAYER)
+    for prompt in ("per_class", "joint"):
+        start = DiffSegmenterConfig(prompt=prompt, **ONE_LAYER)
         yield replace(start, self_attention="none")
         for affinity, iterations in itertools.product(AFFINITIES, ITERATIONS):
             yield replace(start, iterations=iterations, **affinity)
