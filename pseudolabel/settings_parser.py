@@ -95,7 +95,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         kind = _kind_of(name, parser)
         return f"`{name}` {value}: give {words_of(kind)}" if kind else message
     if found := _WRONG_KEY.match(message):
-        return f"`{found[1]}`: give {words_of(_kind_of(found[1], parser))}; a blank follows each colon"
+        kind = _kind_of(found[1], parser)
+        return f"`{found[1]}`: give {words_of(kind)}; a blank follows each colon" if kind else message
     if found := _NO_CONFIG.match(message):
         name, value = found.groups()
         return f"`{name}` {value}: no such file, and not a mapping of settings"

@@ -15,7 +15,7 @@ class DiffSegConfig:
         weights: each self-attention map's weight is proportional to its side: layers are averaged `per_resolution`
             first (the released code), or each layer is weighted by itself, `per_tensor` (the paper).
         grouping: `merge` is DiffSeg's iterative merging, `kmeans` its K-means baseline on the same vectors; `ncut` is
-            DiffCut (Couairon et al. 2024), recursive normalised cuts of features, with noise and a timestep of 50.
+            DiffCut (Couairon et al. 2024), recursive normalised cuts of features with noise; set `timestep` to 50.
         anchors: M of the M x M grid of anchor points.
         iterations: passes of merging, the first one over all maps.
         threshold: tau; two maps are merged if their symmetric KL divergence is smaller.

@@ -1,6 +1,7 @@
 """Loading a diffusion model: Stable Diffusion from the hub or a folder, or the small one that ships here."""
 
 import hashlib
+import logging
 import os
 from typing import Any, get_args
 
@@ -22,7 +23,11 @@ from pseudolabel.runtime.precision import resolve_dtype
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
+NO_FILE = "file named"  # in what diffusers and transformers say of a file that a folder or repository does not have
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+
+
+log = logging.getLogger(__name__)
 
 
 def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB) -> DiffusionModel:
@@ -69,8 +74,9 @@ def _load_part(model_class: Any, part: str, folder: str, config: ModelConfig, **
     try:
         return model_class.from_pretrained(folder, subfolder=part, variant=config.variant or None, **options)
     except OSError as error:
-        if config.variant:
+        if config.variant or NO_FILE not in str(error):
             raise
+        log.info("%s of '%s' has no plain files: those of %s are tried", part, config.name, HALF)
         try:
             return model_class.from_pretrained(folder, subfolder=part, variant=HALF, **options)
         except (OSError, ValueError):  # ValueError: of a variant that a folder does not have
@@ -107,7 +113,7 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
     if os.path.isdir(folder):
         hint = (
             "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
-            "with weights in .safetensors files"
+            "with weights in .safetensors files, plain or of the variant that `model.variant` names"
         )
     else:
         hint = (

@@ -22,7 +22,8 @@ class Recording:
 
     Attributes:
         cross: float32 (B, n), or (B, C, n) for token weights (B, C, tokens): softmax over all tokens (DiffSegmenter,
-            Eq. 4), mean over heads, weighted sum over tokens. With `heads_by: each`, (B, heads, n), without the mean.
+            Eq. 4), mean over heads or weighted by their output, weighted sum over tokens. With `heads_by: each`,
+            (B, heads, n), without the mean.
         queries_keys: (B, heads, n, d) queries and keys of self-attention, in the model's dtype.
     """
 

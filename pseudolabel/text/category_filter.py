@@ -154,6 +154,10 @@ class CategoryFilter:
     def _tagclip_scores(
         self, images: Sequence[Image.Image], sentences: Sequence[str], vocabulary: Vocabulary
     ) -> torch.Tensor:
+        if len(sentences) < 2:
+            raise SettingError(
+                "`filter.image` tagclip compares an image's classes with each other, and there is one: take absolute"
+            )
         background = [self.config.template.format(word) for word in vocabulary.background_words]
         texts = self._clip.text_embeddings([*sentences, *background])
         scores = [score_image(self._clip, image, texts, len(sentences)) for image in images]

@@ -50,6 +50,8 @@ def score_image(clip: ClipScorer, image: Image.Image, texts: torch.Tensor, class
     maps = refine(words[:, :classes], patches.affinity, patches.grid).cpu()
     scores = maps.amax(0)
     chosen = above_half(scores).nonzero().flatten().tolist()
+    if not chosen:  # of scores that are not numbers
+        return scores
     boxes = [outer_box(inside(maps[:, index].reshape(patches.grid))) for index in chosen]
     crops = [image.crop(to_pixels(box, patches.grid, image.size)) for box in boxes]
     again = (clip.scale * clip.image_embeddings(crops) @ texts.T).softmax(1).cpu()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from pseudolabel.config import CaptionConfig, FilterConfig
+from pseudolabel.errors import SettingError
 from pseudolabel.io.shipped import resolve
 from pseudolabel.text.category_filter import CategoryFilter
 from pseudolabel.text.tagclip import LateAttention, above_half, boxed, grid_of
@@ -71,3 +73,10 @@ def test_large_images_are_scaled_down() -> None:
 def test_equal_scores_choose_all() -> None:
     assert above_half(torch.full((3,), 0.2)).all()
     assert above_half(torch.tensor([0.0, 0.6, 1.0])).tolist() == [False, True, True]
+
+
+def test_one_class_is_refused() -> None:
+    config = FilterConfig(image="tagclip", nouns="none", clip="shapes")
+    alone = replace(VOCABULARY, classes=VOCABULARY.classes[:1])
+    with pytest.raises(SettingError, match="there is one: take absolute"):
+        CategoryFilter(config, CaptionConfig(), CPU)([Image.new("RGB", (64, 64))], alone)
