@@ -145,7 +145,7 @@ def test_the_version() -> None:
         (("generate", "--elbo.timesteps", "[1, x]"), "--elbo.timesteps x: give a list, such as [50, 100]"),
         (("generate", "--diffsegmenter.level_weights", "[3]"), "--diffsegmenter.level_weights [3]: give a mapping"),
         (("generate", "--diffsegmenter.level_weights", "{8:1}"), "--diffsegmenter.level_weights: give a mapping"),
-        (("generate", "--diffsegmenter.level_weights", "all"), "level_weights all: give a mapping, such as {8: 0.5"),
+        (("generate", "--diffsegmenter.level_weights", "x"), "--diffsegmenter.level_weights x: give a mapping, such"),
         (("generate", "--crf", "{a:1}"), "--crf {a:1}: no such file, and not a mapping of settings"),
         (("shapes", "--out", "x", "--val", "many"), "--val many: give a whole number"),
         (("evaluate", "boxes"), "KIND boxes: give one of cams, masks, segments"),
