@@ -53,7 +53,7 @@ class Experiment:
         plugins: Python files of yours that register methods, such as docs/examples/own_method.py.
         diffsegmenter: settings of DiffSegmenter.
         elbo: settings of the ELBO baseline.
-        diffseg: settings of DiffSeg and its K-means baselines.
+        diffseg: settings of DiffSeg, its K-means baselines and DiffCut.
         freesegdiff: settings of FreeSeg-Diff.
         captions: sentences that continue the prompt.
         filter: prediction of classes for images without labels.

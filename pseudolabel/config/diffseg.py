@@ -1,4 +1,4 @@
-"""Settings of DiffSeg and its K-means baselines."""
+"""Settings of DiffSeg, its K-means baselines and DiffCut."""
 
 from dataclasses import dataclass, field
 from typing import Literal

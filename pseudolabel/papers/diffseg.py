@@ -36,11 +36,11 @@ def _run(name: str, data: str, accuracy: float | None, miou: float | None, chang
 
 
 def _diffseg(tau: float, **settings: Any) -> Change:
-    """The paper's crop and threshold; on Shapes the threshold from the experiment."""
+    """The paper's crop, merging and threshold; on Shapes the threshold from the experiment."""
 
     def change(experiment: Experiment) -> Experiment:
         chosen = experiment.diffseg.threshold if experiment.model.name in NAMES else tau
-        return method("diffseg", **{"fit": "crop", "threshold": chosen, **settings})(experiment)
+        return method("diffseg", **{"fit": "crop", "grouping": "merge", "threshold": chosen, **settings})(experiment)
 
     return change
 

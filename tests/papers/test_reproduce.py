@@ -71,6 +71,22 @@ def test_rows_differ_in_their_settings():
         assert len(set(settings)) == len(settings) - 3 * (name == "diffseg-ablations")
 
 
+def test_rows_are_the_papers_methods_whatever_the_experiment_chooses():
+    plain = Experiment()
+    beyond = replace(
+        plain,
+        diffsegmenter=replace(
+            plain.diffsegmenter, prompt="joint", head_weights="output", affinity="power", iterations=3
+        ),
+        diffseg=replace(plain.diffseg, grouping="ncut"),
+    )
+    for table in TABLES.values():
+        for change in (row.change for row in table.rows if row.change is not None):
+            method, own, expected = change(beyond).method, change(beyond), change(plain)
+            if method in ("diffsegmenter", "diffseg"):
+                assert getattr(own, method) == getattr(expected, method)
+
+
 def test_the_released_rows_have_the_shipped_settings():
     shipped = open_experiment("freesegdiff_released")
     rows = [row for row in TABLES["freesegdiff-1"].rows if row.name == "FreeSeg-Diff, as released"]
