@@ -28,10 +28,28 @@ if TYPE_CHECKING:
     from pseudolabel.methods.plugins import load_plugins
     from pseudolabel.methods.registry import Context, Method
     from pseudolabel.methods.registry import register as register_method
+    from pseudolabel.papers.reproduce import reproduce
     from pseudolabel.records import Failure, LabelMap, Sample, ScoreMaps
+    from pseudolabel.shapes.dataset import write_shapes
     from pseudolabel.shards.dataset import ShardDataset
     from pseudolabel.stages.correct import correct
-    from pseudolabel.stages.functions import cams, evaluate, generate, import_cams, import_masks, probe
+    from pseudolabel.stages.doctor import diagnose
+    from pseudolabel.stages.export_cams import export_cams
+    from pseudolabel.stages.functions import (
+        cams,
+        caption,
+        evaluate,
+        failures,
+        filter_classes,
+        generate,
+        import_cams,
+        import_masks,
+        probe,
+        refine_cams,
+        segment_images,
+        sheet,
+        verify,
+    )
     from pseudolabel.stages.image_method import DiffSeg, DiffSegmenter, Elbo, FreeSegDiff, ImageMethod
     from pseudolabel.stages.pretrained import load_model
     from pseudolabel.stages.refine_image import refine
@@ -70,9 +88,14 @@ __all__ = [
     "VocabularyError",
     "__version__",
     "cams",
+    "caption",
     "correct",
+    "diagnose",
     "evaluate",
     "export",
+    "export_cams",
+    "failures",
+    "filter_classes",
     "generate",
     "import_cams",
     "import_masks",
@@ -82,8 +105,14 @@ __all__ = [
     "probe",
     "push",
     "refine",
+    "refine_cams",
     "register_method",
     "report",
+    "reproduce",
+    "segment_images",
+    "sheet",
+    "verify",
+    "write_shapes",
 ]
 
 _MODULES = {
@@ -94,8 +123,26 @@ _MODULES = {
     "records": ("Failure", "LabelMap", "Sample", "ScoreMaps"),
     "shards.dataset": ("ShardDataset",),
     "experiment_file": ("open_experiment",),
+    "papers.reproduce": ("reproduce",),
+    "shapes.dataset": ("write_shapes",),
     "stages.correct": ("correct",),
-    "stages.functions": ("cams", "evaluate", "generate", "import_cams", "import_masks", "probe"),
+    "stages.doctor": ("diagnose",),
+    "stages.export_cams": ("export_cams",),
+    "stages.functions": (
+        "cams",
+        "caption",
+        "evaluate",
+        "failures",
+        "filter_classes",
+        "generate",
+        "import_cams",
+        "import_masks",
+        "probe",
+        "refine_cams",
+        "segment_images",
+        "sheet",
+        "verify",
+    ),
     "exports.export": ("export",),
     "exports.push": ("push",),
     "stages.image_method": ("DiffSeg", "DiffSegmenter", "Elbo", "FreeSegDiff", "ImageMethod"),

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pseudolabel.cli_exchange import correct, export, export_cams, import_cams, import_masks, push
-from pseudolabel.command_line import report, run_command, show, terminal
+from pseudolabel.cli_inspect import failures, verify
+from pseudolabel.command_line import report, run_command, show
 from pseudolabel.config import Experiment
-from pseudolabel.io.terminal import escaped
 from pseudolabel.options import Command
 from pseudolabel.papers.names import TableName
 from pseudolabel.records import Kind, Order
 from pseudolabel.shapes.difficulty import Name as Difficulty
 
 if TYPE_CHECKING:
-    from pseudolabel.io.folder import Folder
     from pseudolabel.runtime.rank import Rank
 
 NO_OPTIONS: list[str] = []
@@ -166,9 +165,12 @@ def reproduce(experiment: Experiment, rank: "Rank", table: TableName, *, data: s
         data: folder of the data sets, as in docs/datasets.md; with --config shapes the folder of Shapes.
         limit: number of images to take from each data set; 0 takes all.
     """
-    from pseudolabel.papers.reproduce import reproduce as run
+    from pseudolabel.papers.reproduce import print_rows, run_table
 
-    return run(experiment, table, data, limit, rank)
+    reproduction = run_table(experiment, table, data, limit, rank)
+    if rank.is_main:
+        print_rows(reproduction, Console())
+    return reproduction.exit_status
 
 
 def segment(experiment: Experiment, images: list[str], classes: str | None = None, sharpen: bool = False) -> int:
@@ -233,58 +235,6 @@ def write_report(experiment: Experiment, run: str, out_file: str = "", images: i
 
     print(f"report -> {draw(run, out_file, images, experiment)}")
     return 0
-
-
-def verify(folder: str) -> int:
-    """Check every hash, count and member of the shards of a run.
-
-    Args:
-        folder: the output folder of a run, such as runs/voc, or a folder of shards, such as runs/voc/masks.
-    """
-    from pseudolabel.io.folder import Folder
-    from pseudolabel.shards.verify import find_folders
-
-    return max([_verify_shards(found) for found in find_folders(Folder(folder))])
-
-
-def _verify_shards(folder: "Folder") -> int:
-    from pseudolabel.runtime.progress import show_progress
-    from pseudolabel.shards.verify import verify as run
-
-    with show_progress("verify", 0, show=sys.stderr.isatty()) as progress:
-        problems = run(folder, lambda done, total: progress.update(done, 0))
-    for problem in problems:
-        terminal.print(problem)
-    failed = "1 failure" if len(problems) == 1 else f"{len(problems):,} failures"
-    terminal.print(f"{folder.path}: {failed}" if problems else f"{folder.path}: complete and valid")
-    return 1 if problems else 0
-
-
-def failures(out: str, csv: str = "") -> int:
-    """List every sample that failed or was left out, with its key, reason and origin.
-
-    The exit status is 3 if samples failed, else 0.
-
-    Args:
-        out: output folder of cams, refine, generate or filter, such as runs/voc, or a folder in it, such as
-            runs/voc/cams; or the folder of captions.
-        csv: also write them to this file, with the columns kind, key, origin, status and message.
-    """
-    from pseudolabel.errors import FAILED_SAMPLES_EXIT
-    from pseudolabel.io.folder import Folder
-    from pseudolabel.io.ownership import write_own
-    from pseudolabel.shards.failures import count, find_failures, to_csv
-    from pseudolabel.shards.ledger import SKIPPED
-
-    found = find_failures(Folder(out))
-    for kind, failure in found:
-        origin = "" if failure.origin in failure.message else f" [{failure.origin}]"
-        terminal.print(escaped(f"{kind} {failure.key}: {failure.status}: {failure.message}{origin}"))
-    if csv:
-        write_own(csv, to_csv(found), "`csv`")
-        show([], [escaped(f"{len(found):,} lines -> {csv}")], 0)
-    print(escaped(f"{out}: {count(found)}"))
-    return FAILED_SAMPLES_EXIT if any(failure.status != SKIPPED for _, failure in found) else 0
 
 
 def train(

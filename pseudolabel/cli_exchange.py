@@ -1,14 +1,9 @@
 """The commands that exchange maps and masks with other programs and with people."""
 
-from typing import TYPE_CHECKING
-
 from pseudolabel.command_line import report
 from pseudolabel.config import Experiment
 from pseudolabel.exports.names import FormatName
 from pseudolabel.sources.cam_files import CamFormat
-
-if TYPE_CHECKING:
-    pass
 
 
 def import_cams(experiment: Experiment, folder: str, *, format: CamFormat, retry_failed: bool = False) -> int:

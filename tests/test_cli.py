@@ -267,6 +267,7 @@ def test_commands_in_documents_have_existing_options(path: Path) -> None:
 COMMAND_LINE = {
     "cli.py",
     "cli_exchange.py",
+    "cli_inspect.py",
     "settings_parser.py",
     "command_line.py",
     "options.py",

@@ -32,7 +32,7 @@ ALLOWED = {
     "papers": MODELS | {"methods", "shards", "evaluation", "views", "experiment_file", "stages"},
     "pseudolabel_train": LOW | {"crf", "shards"},
 }
-ENTRY_POINTS = {"__init__", "__main__", "cli", "cli_exchange", "command_line"}  # they import everything
+ENTRY_POINTS = {"__init__", "__main__", "cli", "cli_exchange", "cli_inspect", "command_line"}  # they import everything
 
 
 def modules() -> list[Path]:

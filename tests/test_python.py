@@ -1,6 +1,9 @@
 """The Python API: every name, methods on images in memory, refinement, and the stages as functions."""
 
+import inspect
 import io
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +17,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 import pseudolabel as pl
+from pseudolabel.cli import COMMANDS
 from pseudolabel.crf.densecrf import refine as refine_scores
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.shapes.world import Scene, draw_scene
@@ -282,6 +286,49 @@ def test_generate_writes_equal_bytes_from_python_and_the_shell(experiment, few_s
     report = pl.evaluate("shapes", settings | {"out": tmp_path / "python"}, kind="masks")
     assert 0 < report.miou <= 1
     assert report.images == 5
+
+
+def test_a_run_is_refined_drawn_and_inspected(experiment, few_shapes, tmp_path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(few_shapes, broken)
+    image = sorted((broken / "JPEGImages").glob("*.jpg"))[0]
+    image.write_bytes(image.read_bytes()[:500])
+    chosen = open_experiment(experiment, {"source.path": broken, "crf.iterations": 2})
+    assert pl.cams(chosen).failed == 1
+    summary = pl.refine_cams(chosen)
+    assert (summary.kind, summary.failed) == ("masks", 1)
+    assert [(kind, failure.key) for kind, failure in pl.failures(chosen.out)] == [("cams", image.stem)]
+    assert pl.verify(chosen.out) == []
+    sheet = pl.sheet(chosen, rows=2, title="two")
+    assert sheet == f"{chosen.out}/sheet.png"
+    assert Image.open(sheet).width > 3 * 128
+    shard = next(Path(chosen.out, "masks").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-2000])
+    assert pl.verify(chosen.out)[0].startswith(f"{chosen.out}/masks: {shard.stem}: ")
+
+
+def test_images_are_segmented_into_files(few_shapes, tmp_path) -> None:
+    image = sorted((few_shapes / "JPEGImages").glob("*.jpg"))[0]
+    settings = {"out": tmp_path, "diffsegmenter.timesteps": [50]}
+    outcome = pl.segment_images("shapes", settings, images=[image], classes="star, circle")
+    assert (outcome.written, outcome.failures) == (1, {})
+    assert sorted(path.name for path in tmp_path.iterdir() if image.stem in path.name) == [
+        f"{image.stem}.json",
+        f"{image.stem}.overlay.png",
+        f"{image.stem}.png",
+    ]
+
+
+def test_every_command_has_a_call_in_the_table() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text().partition("| command | Python |")[2]
+    rows = [row.split(" | ") for row in page.partition("\n\n")[0].splitlines()[2:]]
+    commands = [command for row in rows for command in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(commands) == sorted(COMMANDS)
+    calls = re.findall(r"`pl\.(\w+)\(([^)]*)\)", page)
+    assert len(calls) > 15
+    for name, arguments in calls:
+        taken = inspect.signature(getattr(pl, name)).parameters
+        assert {part.strip(" =") for part in arguments.split(",") if "=" in part} <= {*taken}
 
 
 def test_overrides_are_checked(tmp_path) -> None:

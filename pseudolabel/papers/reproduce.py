@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import time
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.text import Text
 from pseudolabel.config import Experiment
 from pseudolabel.errors import FAILED_SAMPLES_EXIT
 from pseudolabel.evaluation.report import Report, SegmentReport
+from pseudolabel.experiment_file import Config, open_experiment
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.json_text import digest, encode_json
 from pseudolabel.io.metrics import METRICS, check_metrics
@@ -22,7 +25,7 @@ from pseudolabel.papers import diffseg, diffsegmenter, freesegdiff
 from pseudolabel.papers.data import select_papers_data, select_shapes
 from pseudolabel.papers.names import TableName
 from pseudolabel.papers.row import Row, Table
-from pseudolabel.runtime.rank import Rank
+from pseudolabel.runtime.rank import Rank, current_rank
 from pseudolabel.shards.ledger import INDEX
 from pseudolabel.sources.source import open_source
 from pseudolabel.stages.caption import write_captions
@@ -50,21 +53,52 @@ TABLES: dict[TableName, Table] = {
 POLL_SECONDS = 1.0
 
 
-def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> int:
-    """Run and score every row of a table in `OUT/NAME/ROW`; the first rank prints the table and writes metrics.json.
+@dataclass(frozen=True)
+class Reproduction:
+    """A table's rows, measured and published.
+
+    Attributes:
+        table: the paper's.
+        model: name of the model.
+        rows: by row `row` and `data`, `published` scores in percent and, where it was run, `run` with the number of
+            images and scores in [0, 1], and the method's settings.
+        exit_status: the highest of all rows; 0 in all ranks but the first.
+    """
+
+    table: Table
+    model: str
+    rows: list[dict[str, Any]]
+    exit_status: int
+
+
+def reproduce(
+    config: Config,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    table: TableName,
+    data: str | os.PathLike[str],
+    limit: int = 0,
+) -> Reproduction:
+    """Run and score every row of a table in `out`/TABLE/ROW; the first rank writes metrics.json.
 
     A stopped run resumes. With a model that ships, Shapes replaces every data set.
 
     Args:
-        experiment: model, batch sizes and output folder; the rows set the rest.
-        name: of the table.
+        config: an experiment file, the name of a shipped one, or an `Experiment`: model, batch sizes and output folder;
+            the rows set the rest.
+        overrides: settings by dotted name.
+        table: the paper and its table, such as `diffsegmenter-1`.
         data: the root folder of the data sets, or the folder of Shapes.
         limit: number of images to take from each data set; 0 takes all.
-        rank: of this process.
 
-    Returns:
-        The exit status: the highest of all rows.
+    Raises:
+        UserError: if the data or the model cannot be used; the message gives the fix.
     """
+    return run_table(open_experiment(config, overrides), table, os.fspath(data), limit, current_rank())
+
+
+def run_table(experiment: Experiment, name: TableName, data: str, limit: int, rank: Rank) -> Reproduction:
+    """`reproduce` with all settings, in a given rank."""
     table, folder = TABLES[name], Folder(f"{experiment.out}/{name}")
     is_shapes = experiment.model.name in NAMES
     select_data = (select_shapes if is_shapes else select_papers_data)(data, limit)
@@ -90,8 +124,8 @@ def reproduce(experiment: Experiment, name: TableName, data: str, limit: int, ra
         OwnFiles(folder).write(
             {METRICS: encode_json({"title": table.title, "protocol": table.protocol, "rows": lines})}
         )
-        _print(table, lines, experiment)
-    return status if rank.is_main else 0  # with another status, the launcher would end rank 0 while it scores
+    # With another status of other ranks, the launcher would end rank 0 while it scores.
+    return Reproduction(table, experiment.model.name, lines, status if rank.is_main else 0)
 
 
 def _with_labels(experiment: Experiment, row: Row, folder: Folder, rank: Rank) -> Experiment:
@@ -155,21 +189,23 @@ def read_scores(report: Report | SegmentReport) -> dict[str, float | None]:
     }
 
 
-def _print(table: Table, lines: list[dict[str, Any]], experiment: Experiment) -> None:
-    shown = RichTable(title=Text(f"{table.title}\nmodel {experiment.model.name}"), caption=table.protocol)
+def print_rows(reproduction: Reproduction, console: Console) -> None:
+    """Print measured and published scores in percent, side by side."""
+    table = reproduction.table
+    shown = RichTable(title=Text(f"{table.title}\nmodel {reproduction.model}"), caption=table.protocol)
     for heading in ("method", "data"):
         shown.add_column(heading)
     for score in table.scores:
         shown.add_column(score, justify="right")
         shown.add_column("published", justify="right", style="dim")
     shown.add_column("images", justify="right")
-    for line in lines:
+    for line in reproduction.rows:
         run, cells = line.get("run", {}), []
         for score in table.scores:
             cells += [_percent(run.get(score), 100), _percent(line["published"].get(score), 1)]
         name = line["row"] if run else f"{line['row']} (quoted)"
         shown.add_row(name, line["data"], *cells, str(run.get("images", "")))
-    Console().print(shown)
+    console.print(shown)
 
 
 def _percent(value: float | None, scale: int) -> str:
