@@ -293,11 +293,16 @@ def pack_voc_test(predictions: Path, voc: Path, out: Path | None = None, split: 
     return 0
 
 
-def doctor() -> int:
-    """Print versions and devices, what is missing, and the command that fixes it."""
+def doctor(model: str = "") -> int:
+    """Print versions and devices, what is missing, and the command that fixes it.
+
+    Args:
+        model: also load this checkpoint, as --model.name of other commands, and run it once: whether it can be used,
+            where its files are, how much memory a batch takes, and how long a run would.
+    """
     from pseudolabel.stages.doctor import diagnose
 
-    return report(diagnose())
+    return report(diagnose(model))
 
 
 _RESUME = "what is finished is kept; the same command resumes the work"

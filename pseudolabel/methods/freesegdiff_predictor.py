@@ -88,7 +88,7 @@ class FreeSegDiffPredictor:
 
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
-        return open_pool(self.context.workers, try_regions.__module__)
+        return open_pool(self.context.workers)
 
     def _clusters(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, np.ndarray]]:
         """Every sample with its cluster numbers, uint8 (side, side)."""

@@ -8,16 +8,20 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from typing import Any
 
+# The modules of the functions that pools run. A process has one server for all its pools, and what the server has not
+# imported before the first of them, each worker of the others would have to: a second, for scores after masks.
+PRELOADED = ["pseudolabel.stages.refiners", "pseudolabel.stages.evaluate"]
+
 
 def open_pool(
-    workers: int, preload: str, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+    workers: int, initialise: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:
-    """A pool whose processes are forked from a clean server that has imported `preload` once.
+    """A pool whose processes are forked from a clean server that has imported what they run.
 
     A fork of the caller would inherit its threads' locks and its CUDA context.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload([preload])
+    context.set_forkserver_preload(PRELOADED)
     return ProcessPoolExecutor(workers, context, _start, (initialise, arguments))
 
 

@@ -1,6 +1,6 @@
 """`pseudolabel doctor`: what is installed, what is missing, and the command that fixes it.
 
-Each check catches only the errors that it reports. It needs no installed package but `packaging`.
+Each check catches only the errors that it reports. Without a model it needs no installed package but `packaging`.
 """
 
 import os
@@ -77,21 +77,25 @@ class Diagnosis:
         return []
 
 
-def diagnose(requirements: list[str] | None = None) -> Diagnosis:
-    """Check versions, devices, the parts that ship with the package, and storage.
+def diagnose(model: str = "", requirements: list[str] | None = None) -> Diagnosis:
+    """Check versions, devices, the parts that ship with the package, storage, and a checkpoint.
 
     Args:
+        model: name of a checkpoint, as `model.name`, to load and run once; none if empty.
         requirements: such as `torch>=2.6`, optional with a marker `extra == "..."`; None for the installed package's.
     """
-    return Diagnosis(
-        {
-            "System": list(check_system()),
-            "Packages": list(check_packages(installed_requirements() if requirements is None else requirements)),
-            "Devices": list(check_devices()),
-            "Parts": [check_crf(), check_models(Path(resolve(NAME, "diffusion")).parent)],
-            "Storage": list(check_storage()),
-        }
-    )
+    sections = {
+        "System": list(check_system()),
+        "Packages": list(check_packages(installed_requirements() if requirements is None else requirements)),
+        "Devices": list(check_devices()),
+        "Parts": [check_crf(), check_models(Path(resolve(NAME, "diffusion")).parent)],
+        "Storage": list(check_storage()),
+    }
+    if model:
+        from pseudolabel.stages.checkpoint_check import check_checkpoint
+
+        sections[f"Model {model}"] = list(check_checkpoint(model))
+    return Diagnosis(sections)
 
 
 def installed_requirements() -> list[str]:

@@ -103,7 +103,7 @@ def evaluate(experiment: Experiment, kind: Kind, rank: Rank, predictions: str = 
     tally = Tally(SCORERS[kind](vocabulary))
     workers = experiment.work.workers or rank.cores()
     with (
-        open_pool(workers, __name__, _remember, (source, vocabulary)) as pool,
+        open_pool(workers, _remember, (source, vocabulary)) as pool,
         show_progress(f"evaluate {kind}", len(source.entries)) as progress,
     ):
         for part in pool.map(_score, _tasks(kind, found)):

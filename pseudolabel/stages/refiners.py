@@ -41,7 +41,7 @@ AHEAD_PER_THREAD = 8
 @contextmanager
 def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
     """A refiner by the engine `crf.engine`; its worker processes and threads end with the context."""
-    with open_pool(workers, __name__) as processes:
+    with open_pool(workers) as processes:
         if crf.engine == "pydensecrf":
             yield PoolRefiner(crf, processes)
             return

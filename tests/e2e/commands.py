@@ -85,7 +85,14 @@ def call(*arguments: object) -> Outcome:
             status = main([str(argument) for argument in arguments])
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
+    _forget_loggers()
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def _forget_loggers() -> None:
+    """MMEngine's loggers write to the streams of the command that made them, and so would the next command's."""
+    if "mmengine.logging" in sys.modules:
+        sys.modules["mmengine.logging"].MMLogger._instance_dict.clear()
 
 
 def succeed(*arguments: object, ranks: int = 0) -> Outcome:

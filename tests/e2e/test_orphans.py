@@ -10,7 +10,7 @@ from tests.e2e.commands import LAUNCHER, call, expect, shards, wait_for_all, wai
 from tests.e2e.conftest import Shapes
 from tests.e2e.forks import start_fork
 
-TIMES = 4
+TIMES = 3
 MESSAGE = "the launcher is gone; stopping. Every finished shard is safe"
 
 

@@ -1,7 +1,6 @@
 """The R101 recipe of VOC itself on a few real images: it learns, resumes, scores with scales and CRF, and is packed."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from mmseg.models import ResNet
 from PIL import Image
 
-from tests.e2e.commands import call, expect, run
+from tests.e2e.commands import call, expect
+from tests.e2e.forks import run_fork
 
 CONFIG = "deeplabv2_r101_voc12_imagenet_full"
 ITERATIONS = 8
@@ -39,18 +39,19 @@ def backbone(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def voc(voc_sample: Path, tmp_path: Path, monkeypatch) -> Path:
-    """A data set of four training images and one validation image of the sample, by links to them."""
+    """A data set of four training images and one validation image of the sample, at half their size."""
     root = tmp_path / "VOC2012"
-    (root / "ImageSets/Segmentation").mkdir(parents=True)
-    for name, target in (
-        ("JPEGImages",) * 2,
-        ("SegmentationClass",) * 2,
-        ("SegmentationClassAug", "SegmentationClass"),
-    ):
-        (root / name).symlink_to(voc_sample / target)
+    for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
+        (root / name).mkdir(parents=True)
+    (root / "SegmentationClassAug").symlink_to("SegmentationClass")
     for split, count, ours in (("train", 4, "train_aug"), ("val", 1, "val")):
         ids = (voc_sample / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
         (root / f"ImageSets/Segmentation/{ours}.txt").write_text("\n".join(ids) + "\n")
+        for name in [f"{folder}/{id_}" for id_ in ids for folder in ("JPEGImages", "SegmentationClass")]:
+            (path,) = voc_sample.glob(f"{name}.*")
+            image = Image.open(path)
+            half = image.resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
+            half.save(root / path.relative_to(voc_sample))
     monkeypatch.setenv("VOC_ROOT", str(root))
     monkeypatch.chdir(tmp_path)
     return root
@@ -86,8 +87,7 @@ def losses(work: Path) -> list[float]:
 def test_r101_learns_resumes_and_is_tested_with_scales_and_crf(voc, backbone, tmp_path):
     work = ["--work-dir", tmp_path / "work", "--init", backbone]
     # In a process of its own, for TensorBoard's backend: MMEngine's visualizer is one per process, whatever the config.
-    cores = str(os.cpu_count())
-    expect(0, run("train", CONFIG, *work, *options("train_cfg.max_iters=4"), OMP_NUM_THREADS=cores))
+    expect(0, run_fork("train", CONFIG, *work, *options("train_cfg.max_iters=4")))
     expect(0, call("train", CONFIG, *work, "--resume", *options()))
     found = losses(tmp_path / "work")
     assert len(found) == ITERATIONS

@@ -31,12 +31,33 @@ def test_a_complete_installation(capsys):
         assert f" ok      {name}: " in output
 
 
+def test_a_checkpoint_is_loaded_and_timed(capsys):
+    assert main(["doctor", "--model", "shapes_standard"]) == 0
+    lines = capsys.readouterr().out.partition("Model shapes_standard\n")[2].splitlines()
+    found = dict(line.removeprefix("  ok      ").split(": ", 1) for line in lines if line.startswith("  ok"))
+    assert found["files"] == "ship with the package"
+    assert found["loading"].startswith("DiffusionModel('shapes_standard', 128 x 128 pixels, ")
+    assert found["loading"].endswith("which predicts v_prediction")
+    assert found["grids"].startswith("cross-attention 32 x 32, 16 x 16, 8 x 8; self-attention 32 x 32")
+    assert 0 < float(found["memory"].split()[0]) < 100
+    assert "1,000 images of 1.5 classes at 4 timesteps take about 0:" in found["time"]
+
+
+def test_a_checkpoint_that_cannot_be_used_is_an_error(tmp_path, capsys):
+    assert main(["doctor", "--model", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert f"  missing loading: cannot load the diffusion model '{tmp_path}' (`model.name`)" in shown
+    assert f"  ok      files: 0.0 GiB in '{tmp_path}'" in shown
+    diagnosis = diagnose("nobody/nothing", requirements=[])
+    assert diagnosis.sections["Model nobody/nothing"][0].found == "not in the local cache; loading downloads them"
+
+
 def test_requirements_of_the_installed_package():
     assert any(text.startswith("torch") for text in installed_requirements())
 
 
 def test_missing_and_old_packages_get_an_install_command():
-    diagnosis = diagnose(["packaging>=999", "surely-not-installed>=1,<2", "rich"])
+    diagnosis = diagnose(requirements=["packaging>=999", "surely-not-installed>=1,<2", "rich"])
     assert diagnosis.exit_status == 1
     lines = [line.strip() for line in diagnosis.lines()]
     assert f"missing packaging: {metadata.version('packaging')} (wants >=999)" in lines
@@ -68,7 +89,7 @@ def test_only_packaging_is_needed(tmp_path):
     (tmp_path / "packaging").symlink_to(Path(packaging.__file__).parent)
     (tmp_path / "pseudolabel").symlink_to(Path(pseudolabel.__file__).parent)
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + (
-        "from pseudolabel.stages.doctor import diagnose\ndiagnosis = diagnose(['torch>=2.6'])\n"
+        "from pseudolabel.stages.doctor import diagnose\ndiagnosis = diagnose(requirements=['torch>=2.6'])\n"
         "print(*diagnosis.lines(), sep='\\n')\nsys.exit(diagnosis.exit_status)"
     )
     # -I and -S: neither the environment's nor the virtual environment's packages.

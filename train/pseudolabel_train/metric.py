@@ -164,7 +164,7 @@ class CrfIoUMetric(IoUMetric):
         if crf.engine == "torch":
             return finished(lambda: _refined_labels(pixels, probabilities, crf, logits.device))
         if self._pool is None:
-            self._pool = open_pool(self._workers, refine_probabilities.__module__)
+            self._pool = open_pool(self._workers)
         return self._pool.submit(_refined_labels, pixels, probabilities, crf)
 
     def _finish(self, count: int) -> None:
