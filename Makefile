@@ -4,9 +4,11 @@
 # PIP_FIND_LINKS at the builds you want, or install torch into .venv yourself before the first make.
 
 # The first of these that runs and has the right version; or say `make PYTHON=/path/to/python3.11 ...`.
-RIGHT_VERSION := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c '$(RIGHT_VERSION)' 2>/dev/null && echo $(p))))
+RIGHT_VERSION := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c '$(RIGHT_VERSION)' 2>/dev/null && echo $(p))))
 CXX ?= g++
+# pydensecrf, the faster engine of DenseCRF on processors, is built from source; without a compiler torch replaces it.
+EXTRAS := train$(if $(shell command -v $(CXX)),$(shell echo ,crf))
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -47,8 +49,8 @@ clean:
 # Stamps: a file in .venv says that a step is done, and is older than what would make it out of date.
 
 .venv/.python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 found. Install one and say: make PYTHON=/path/to/python3.11"; exit 1; }
-	@"$(PYTHON)" -c '$(RIGHT_VERSION)' || { echo "$(PYTHON) is not Python 3.11 or 3.12. Say: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one and say: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c '$(RIGHT_VERSION)' || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Say: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Creating .venv with $(PYTHON)"
 	@"$(PYTHON)" -m venv .venv || { echo "The venv module does not work. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@touch $@
@@ -64,13 +66,13 @@ clean:
 	@touch $@
 
 .venv/.package: $(PACKAGE) .venv/.torch
-	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): DenseCRF is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
+	@command -v $(CXX) >/dev/null || echo "No C++ compiler ($(CXX)): DenseCRF runs in torch, which is slower on processors. On Debian and Ubuntu: apt install g++"
 	@echo "Installing pseudolabel and its dependencies (a few minutes the first time)"
-	@$(PIP) install -q -c constraints.txt -e ".[train]"
+	@$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
 .venv/.dev: .venv/.package tests/exports/readers.txt
 	@echo "Installing the tools for tests and linting"
-	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
+	@$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS),dev]"
 	@$(PIP) install -q --no-deps -r tests/exports/readers.txt
 	@touch $@

@@ -82,7 +82,7 @@ def check(python: str, wheel: Path, folder: Path, newest: bool) -> str:
     if not newest:  # the CPU build, where pip's settings offer it
         torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
         subprocess.run([*pip, f"{torch}+cpu"], capture_output=True)
-    for requirements in ([*pins, f"{wheel}[train,dev]"], ["--no-deps", "-r", str(READERS)]):
+    for requirements in ([*pins, f"{wheel}[crf,train,dev]"], ["--no-deps", "-r", str(READERS)]):
         if subprocess.run([*pip, *requirements]).returncode:
             return "packages cannot be installed"
     print(f"{python}: testing", flush=True)

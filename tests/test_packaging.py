@@ -28,7 +28,7 @@ def test_pins_are_installed_and_take_the_first_python_of_each_minor_version(pin:
     found = distribution(pin.name)
     assert found.version in pin.specifier
     required = SpecifierSet(found.metadata.get("Requires-Python", ""))
-    assert all(version in required for version in ("3.11.0", "3.12.0")), required
+    assert all(version in required for version in ("3.11.0", "3.12.0", "3.13.0")), required
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ class CrfConfig:
         ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
         image: the image in the appearance kernel: `rgb`, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
         engine: `pydensecrf` runs on processor cores, one image on each. `torch` runs on the model's device, many images
-            at once, and gives the same labels; images of more than 4 million pixels still use pydensecrf. `auto` is
-            `torch` on CUDA devices and `pydensecrf` elsewhere.
+            at once, and gives the same labels; images of more than 4 million pixels are still refined on cores. `auto`
+            is `torch` on CUDA devices, and elsewhere `pydensecrf` if it is installed (the extra `crf`), else `torch`.
     """
 
     iterations: int = 10

@@ -149,7 +149,7 @@ class DeviceRefiner:
             elif fits_device(decoded.image):
                 yield decoded
             else:
-                on_cores = replace(self.crf, engine="pydensecrf")
+                on_cores = replace(self.crf, engine="auto")
                 encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
 
     def _decide(self, batch: Sequence[Decoded]) -> Sequence[Decision[np.ndarray] | SampleError]:

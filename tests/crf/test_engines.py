@@ -1,5 +1,6 @@
 """Which engine is taken, and what the settings of a run say about it."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,37 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 )
 def test_auto_depends_on_the_device(engine, device, expected):
     assert resolve_engine(CrfConfig(engine=engine), device) == CrfConfig(engine=expected)
+
+
+@pytest.fixture
+def without_pydensecrf(monkeypatch):
+    """As where the extra `crf` is not installed."""
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    engines._say_that_torch_replaces_it.cache_clear()
+    open_mean_field.cache_clear()
+    yield
+    open_mean_field.cache_clear()
+
+
+def test_torch_replaces_an_engine_that_is_not_installed(without_pydensecrf, caplog, monkeypatch):
+    caplog.set_level("INFO", "pseudolabel")
+    for _ in range(2):
+        assert resolve_engine(CrfConfig(), CPU).engine == "torch"
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "DenseCRF runs in torch, with the same labels"
+    ]
+    assert "pip install 'pseudolabel[crf]'" in caplog.text
+    assert resolve_engine(CrfConfig(), CUDA).engine == "torch"
+    with pytest.raises(SettingError, match=r"`crf.engine` pydensecrf: it is not installed; pip install"):
+        resolve_engine(CrfConfig(engine="pydensecrf"), CPU)
+    rng = np.random.default_rng(0)
+    images = [torch.from_numpy(rng.integers(0, 256, (9, 7, 3)).astype(np.uint8))]
+    scores = [torch.from_numpy(rng.random((2, 9, 7), np.float32))]
+    expected = TorchCrf(CrfConfig(), CPU)(images, scores)[0]
+    np.testing.assert_array_equal(open_mean_field(CrfConfig(), CPU)(images, scores)[0], expected)
+    monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", 1)
+    np.testing.assert_array_equal(open_mean_field(CrfConfig(), CPU)(images, scores)[0], expected)
 
 
 @pytest.mark.parametrize("name", ["gaussian_sxy", "bilateral_sxy", "bilateral_srgb"])
