@@ -103,7 +103,7 @@ def run_tests(python: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     ignored = [f"--ignore=tests/{name}" for name in SLOW_FOLDERS]
-    command = [str(python), "-m", "pytest", "-q", "-n", "2", "-m", "not slow", "-o", "pythonpath=", *ignored]
+    command = [str(python), "-P", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", "-o", "pythonpath=", *ignored]
     tests = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
     if tests.returncode:
         print(tests.stdout)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import settings
 
 from pseudolabel.config import CrfConfig, Experiment, ModelConfig, SourceConfig, WorkConfig
+from pseudolabel.crf.engines import has_pydensecrf
 from pseudolabel.methods.registry import METHODS
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shapes.dataset import write_shapes
@@ -22,6 +23,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
+# What cannot run where the extra `crf` is not installed: comparisons with pydensecrf.
+collect_ignore = (
+    []
+    if has_pydensecrf()
+    else [
+        *("crf/test_engines.py", "crf/test_regions.py", "crf/test_torch_engine.py", "methods/test_freesegdiff.py"),
+        *("methods/test_freesegdiff_predictor.py"),
+    ]
+)
 SLOW_FOLDERS = ("bench", "e2e", "train")  # as in the Makefile
 
 
@@ -32,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     Tests that need Stable Diffusion's architecture come first in the first process, so that one process builds it.
     """
     for item in items:
+        if not has_pydensecrf() and "pydensecrf" in getattr(item, "callspec", item).__dict__.get("params", {}).values():
+            item.add_marker(pytest.mark.skip("pydensecrf is not installed"))
         if item.path.relative_to(REPOSITORY / "tests").parts[0] in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
     parts: list[list[pytest.Function]] = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))]

@@ -10,7 +10,8 @@ class ModelConfig:
 
     Args:
         name: hub id or folder of a checkpoint of Stable Diffusion 1.x or 2.x, SDXL or SSD-1B in diffusers' layout, or
-            `shapes`, the small model that ships with the package.
+            `shapes`, the small model that ships with the package; or the path of a single `.safetensors` file of
+            Stable Diffusion 1.x, 2.x or SDXL, as A1111, ComfyUI and Civitai have them.
         revision: branch, tag or commit on the hub.
         variant: variant of the weights' files, such as `fp16`; empty for the plain files, or for fp16 where there are
             no others.
@@ -19,6 +20,9 @@ class ModelConfig:
             VAE of SDXL is float32 in each, unless its configuration says that it need not be.
         image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the
             checkpoint's own.
+        prediction: what the U-Net predicts, which the ELBO baseline reads; `auto` is what the checkpoint says. A single
+            file says nothing: `auto` is then `epsilon`, and for Stable Diffusion 2.x `v_prediction` at 768 pixels;
+            `epsilon` is for those of 512 pixels.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.
     """
@@ -28,4 +32,5 @@ class ModelConfig:
     variant: str = ""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     image_size: int = 0
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
     compile: bool = False

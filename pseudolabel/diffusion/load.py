@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
 from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.parts import Parts
+from pseudolabel.diffusion.single_file import file_digest, file_schedule, is_single_file, read_file
 from pseudolabel.diffusion.supported import check_index, check_model, check_schedule, is_xl, read_index
 from pseudolabel.errors import ModelError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
@@ -33,13 +36,52 @@ log = logging.getLogger(__name__)
 
 
 def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB) -> DiffusionModel:
-    """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
+    """Load a checkpoint, frozen, from safetensors files only: a folder in diffusers' layout, or a single file.
 
     Raises:
         ModelError: if it is not found, not in diffusers' layout, has no safetensors, or is none of Stable Diffusion
             1.x, 2.x and XL.
     """
     dtype = resolve_dtype(config.dtype, device)
+    if is_single_file(config.name):
+        parts = read_file(config.name, _what(config), dtype, _prediction(config))
+    else:
+        parts = _read_folder(config, dtype, hub)
+    unet, vae, index = parts.unet, parts.vae, parts.index or {}
+    check_schedule(config.name, index, parts.schedule)
+    scheduler = DDPMScheduler.from_config(parts.schedule)
+    if is_xl(unet):
+        _prepare_xl_vae(vae, dtype)
+    model = DiffusionModel(
+        vae=_frozen(vae, device),
+        unet=_frozen(unet, device),
+        text_encoder=_frozen(parts.text_encoder, device),
+        tokenizer=parts.tokenizer,
+        alphas_cumprod=scheduler.alphas_cumprod,
+        prediction=_prediction(config) or scheduler.config.prediction_type,
+        image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
+        name=config.name,
+        hub=hub,
+        text_encoder_2=None if parts.text_encoder_2 is None else _frozen(parts.text_encoder_2, device),
+        tokenizer_2=parts.tokenizer_2,
+    )
+    check_model(model, index)
+    _check_size(model)
+    _speed_up(config, model)
+    return model
+
+
+def _prediction(config: ModelConfig) -> Any:
+    """What the settings say that the U-Net predicts; empty for what the checkpoint says."""
+    return "" if config.prediction == "auto" else config.prediction
+
+
+def _frozen(part: Any, device: torch.device) -> Any:
+    return part.to(device).eval().requires_grad_(False)
+
+
+def _read_folder(config: ModelConfig, dtype: torch.dtype, hub: Hub) -> Parts:
+    """The parts of a checkpoint in diffusers' layout, in a folder or on the hub."""
     folder = resolve(config.name, "diffusion")
     access = hub.reach(folder, _what(config), "unet/config.json", config.revision)
     origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
@@ -63,28 +105,8 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
             schedule = DDPMScheduler.load_config(folder, subfolder="scheduler", **origin)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_explain(config, folder, error)) from error
-    check_schedule(config.name, index, schedule)
-    scheduler = DDPMScheduler.from_config(schedule)
     del vae.decoder, vae.post_quant_conv  # labelling only encodes
-    if is_xl(unet):
-        _prepare_xl_vae(vae, dtype)
-    model = DiffusionModel(
-        vae=vae.to(device).eval().requires_grad_(False),
-        unet=unet.to(device).eval().requires_grad_(False),
-        text_encoder=text_encoder.to(device).eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        alphas_cumprod=scheduler.alphas_cumprod,
-        prediction=scheduler.config.prediction_type,
-        image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
-        name=config.name,
-        hub=hub,
-        text_encoder_2=None if text_2 is None else text_2.to(device).eval().requires_grad_(False),
-        tokenizer_2=tokenizer_2,
-    )
-    check_model(model, index)
-    _check_size(model)
-    _speed_up(config, model)
-    return model
+    return Parts(unet, vae, text_encoder, tokenizer, schedule, text_2, tokenizer_2, index)
 
 
 def _load_part(model_class: Any, part: str, folder: str, config: ModelConfig, **options: Any) -> Any:
@@ -114,18 +136,31 @@ def fingerprint(config: ModelConfig) -> str:
     Raises:
         ModelError: if the weights' files are not found.
     """
+    if is_single_file(config.name):
+        schedule = DDPMScheduler.from_config(file_schedule(config.name, _prediction(config))).config
+        return _digest(schedule, [file_digest(config.name)])
     folder = resolve(config.name, "diffusion")
     origin = {} if os.path.isdir(folder) else {"revision": config.revision}
     try:
         # What has been loaded is in the local cache.
         schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True, **origin).config
-        digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
         unet = UNet2DConditionModel.load_config(folder, subfolder="unet", local_files_only=True, **origin)
-        for part, stem in (XL_WEIGHTS if is_xl(unet) else WEIGHTS).items():
-            own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
-            digest.update(own.encode())
+        parts = (XL_WEIGHTS if is_xl(unet) else WEIGHTS).items()
+        digests = [
+            weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
+            for part, stem in parts
+        ]
     except OSError as error:
         raise ModelError(_explain(config, folder, error)) from error
+    if prediction := _prediction(config):
+        schedule = dict(schedule) | {"prediction_type": prediction}
+    return _digest(schedule, digests)
+
+
+def _digest(schedule: Mapping[str, Any], weights: list[str]) -> str:
+    """Of the noise schedule and the weights of each part."""
+    digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
+    digest.update("".join(weights).encode())
     return digest.hexdigest()[:16]
 
 

@@ -28,7 +28,7 @@ def weights_digest(
     loaded.
 
     Args:
-        place: folder, or hub id of a checkpoint in the hub's cache.
+        place: folder, file, or hub id of a checkpoint in the hub's cache.
         part: subfolder, such as `unet`.
         stem: name of the weights file without suffix.
         revision, variant: those with which the checkpoint was loaded from the hub.
@@ -37,10 +37,16 @@ def weights_digest(
     Raises:
         FileNotFoundError: if there are no safetensors files.
     """
+    if Path(place).is_file():
+        return _combined([Path(place)], without)
     folders = [Path(place)] if Path(place).is_dir() else _cached(place, revision)
     files = next(filter(None, (_find(folder / part, stem, variant) for folder in folders)), [])
     if not files:
         raise FileNotFoundError(f"no {stem}{SUFFIX} of '{place}' in '{folders[0] / part}'")
+    return _combined(files, without)
+
+
+def _combined(files: list[Path], without: tuple[str, ...]) -> str:
     digests = sorted(digest for file in files for digest in _digests(file, without))
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
