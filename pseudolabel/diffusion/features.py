@@ -70,7 +70,7 @@ def read_features(
         model: the diffusion model.
         latents: (B, c, h, w) noised latents.
         timesteps: int64 (B,), or one for all latents.
-        embeddings: (B, tokens, width) text embeddings.
+        embeddings: (B, rows, width) text embeddings, as the model's `encode_text` gives them.
         layers: some of its feature layers, at least one.
 
     Returns:

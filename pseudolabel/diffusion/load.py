@@ -1,18 +1,19 @@
-"""Loading a diffusion model: Stable Diffusion from the hub or a folder, or the small one that ships here."""
+"""Loading a diffusion model: Stable Diffusion or SDXL from the hub or a folder, or the small one that ships here."""
 
 import hashlib
 import logging
 import os
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
-from pseudolabel.diffusion.model import DiffusionModel, Prediction
+from pseudolabel.diffusion.model import DiffusionModel
+from pseudolabel.diffusion.supported import check_index, check_model, check_schedule, is_xl, read_index
 from pseudolabel.errors import ModelError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.shipped import resolve
@@ -22,6 +23,7 @@ from pseudolabel.runtime.bars import library_bars
 from pseudolabel.runtime.precision import resolve_dtype
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+XL_WEIGHTS = WEIGHTS | {"text_encoder_2": "model"}
 DECODER = ("decoder.", "post_quant_conv.")  # of the VAE, with which labelling only encodes
 NO_FILE = "file named"  # in what diffusers and transformers say of a file that a folder or repository does not have
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
@@ -34,7 +36,8 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     """Load a checkpoint in diffusers' layout, frozen, from safetensors files only.
 
     Raises:
-        ModelError: if it is not found, not in diffusers' layout, has no safetensors, or is not Stable Diffusion 1 or 2.
+        ModelError: if it is not found, not in diffusers' layout, has no safetensors, or is none of Stable Diffusion
+            1.x, 2.x and XL.
     """
     dtype = resolve_dtype(config.dtype, device)
     folder = resolve(config.name, "diffusion")
@@ -42,16 +45,29 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     origin: dict[str, Any] = {} if os.path.isdir(folder) else {"revision": config.revision}
     origin |= access.options
     weights = {**origin, "use_safetensors": True}
+    text_2 = tokenizer_2 = None
     try:
+        index = read_index(folder, **origin)
+        check_index(config.name, index)
         with library_bars():
             unet = _load_part(UNet2DConditionModel, "unet", folder, config, torch_dtype=dtype, **weights)
-            vae = _load_part(AutoencoderKL, "vae", folder, config, torch_dtype=dtype, **weights)
+            vae_dtype = torch.float32 if is_xl(unet) else dtype
+            vae = _load_part(AutoencoderKL, "vae", folder, config, torch_dtype=vae_dtype, **weights)
             text_encoder = _load_part(CLIPTextModel, "text_encoder", folder, config, dtype=dtype, **weights)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **origin)
-            scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **origin)
+            if is_xl(unet):
+                text_2 = _load_part(
+                    CLIPTextModelWithProjection, "text_encoder_2", folder, config, dtype=dtype, **weights
+                )
+                tokenizer_2 = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2", **origin)
+            schedule = DDPMScheduler.load_config(folder, subfolder="scheduler", **origin)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_explain(config, folder, error)) from error
+    check_schedule(config.name, index, schedule)
+    scheduler = DDPMScheduler.from_config(schedule)
     del vae.decoder, vae.post_quant_conv  # labelling only encodes
+    if is_xl(unet):
+        _prepare_xl_vae(vae, dtype)
     model = DiffusionModel(
         vae=vae.to(device).eval().requires_grad_(False),
         unet=unet.to(device).eval().requires_grad_(False),
@@ -62,8 +78,10 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
         image_size=config.image_size or unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
         name=config.name,
         hub=hub,
+        text_encoder_2=None if text_2 is None else text_2.to(device).eval().requires_grad_(False),
+        tokenizer_2=tokenizer_2,
     )
-    _check_parts(config, model)
+    check_model(model, index)
     _check_size(model)
     _speed_up(config, model)
     return model
@@ -83,6 +101,13 @@ def _load_part(model_class: Any, part: str, folder: str, config: ModelConfig, **
             raise error from None
 
 
+def _prepare_xl_vae(vae: AutoencoderKL, dtype: torch.dtype) -> None:
+    """SDXL's VAE overflows in float16, as its configuration says, and its images have four times the pixels."""
+    if not vae.config.force_upcast:
+        vae.to(dtype)
+    vae.enable_slicing()  # a batch's images one by one
+
+
 def fingerprint(config: ModelConfig) -> str:
     """A short digest of a model's weights and noise schedule, independent of their location and precision.
 
@@ -95,7 +120,8 @@ def fingerprint(config: ModelConfig) -> str:
         # What has been loaded is in the local cache.
         schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True, **origin).config
         digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
-        for part, stem in WEIGHTS.items():
+        unet = UNet2DConditionModel.load_config(folder, subfolder="unet", local_files_only=True, **origin)
+        for part, stem in (XL_WEIGHTS if is_xl(unet) else WEIGHTS).items():
             own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
             digest.update(own.encode())
     except OSError as error:
@@ -112,8 +138,9 @@ def _explain(config: ModelConfig, folder: str, error: Exception) -> str:
         return f"cannot load {_what(config)}:\n{others}"
     if os.path.isdir(folder):
         hint = (
-            "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
-            "with weights in .safetensors files, plain or of the variant that `model.variant` names"
+            "a checkpoint folder in diffusers' layout holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/, for "
+            "SDXL also text_encoder_2/ and tokenizer_2/, with weights in .safetensors files, plain or of the variant "
+            "that `model.variant` names"
         )
     else:
         hint = (
@@ -129,28 +156,6 @@ def _speed_up(config: ModelConfig, model: DiffusionModel) -> None:
             part.to(memory_format=torch.channels_last)  # the layout that tensor cores convolve without transposing
         if config.compile:
             compile_parts(part)
-
-
-def _check_parts(config: ModelConfig, model: DiffusionModel) -> None:
-    """The parts must fit each other; without its files, a tokenizer is empty and every word unknown to it."""
-    if model.prediction not in get_args(Prediction):
-        raise ModelError(
-            f"'{config.name}' (`model.name`) is not a Stable Diffusion 1.x or 2.x: its scheduler says that it predicts "
-            f"'{model.prediction}', not {' or '.join(get_args(Prediction))}"
-        )
-    unet, vae, text, tokenizer = model.unet.config, model.vae.config, model.text_encoder.config, model.tokenizer
-    fit = {
-        "U-Net's channels and the VAE's": (unet.in_channels, vae.latent_channels),
-        "U-Net's text width and the text encoder's": (unet.cross_attention_dim, text.hidden_size),
-        "tokenizer's vocabulary and the text encoder's": (len(tokenizer), text.vocab_size),
-        "tokenizer's length and the text encoder's": (tokenizer.model_max_length, text.max_position_embeddings),
-    }
-    for what, (one, other) in fit.items():
-        if one != other:
-            raise ModelError(
-                f"'{config.name}' (`model.name`) is no complete text-to-image Stable Diffusion 1.x or 2.x: "
-                f"the {what} differ, {one} and {other}"
-            )
 
 
 def _check_size(model: DiffusionModel) -> None:

@@ -5,9 +5,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
 
@@ -21,12 +22,14 @@ class DiffusionModel:
     Attributes:
         vae: encodes images to latents.
         unet: the denoiser whose attention is read.
-        text_encoder, tokenizer: CLIP's, of the checkpoint.
+        text_encoder, tokenizer: CLIP's, of the checkpoint. The tokenizer tells which token is which word.
         alphas_cumprod: float32 (T,) on the CPU, the fraction of signal variance at each timestep.
         prediction: what the U-Net was trained to predict: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) z.
         image_size: side in pixels of the square images that the model takes.
         name: hub id or folder of the checkpoint.
         hub: access to the hub, for further models that a method needs.
+        text_encoder_2, tokenizer_2: those of SDXL, which has two of each; None for Stable Diffusion 1.x and 2.x. Both
+            tokenizers have the same tokens at the same places, and differ in the token that fills a sentence up.
     """
 
     vae: AutoencoderKL
@@ -38,6 +41,8 @@ class DiffusionModel:
     image_size: int
     name: str
     hub: Hub = DEFAULT_HUB
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: CLIPTokenizer | None = None
 
     def __repr__(self) -> str:
         side, dtype = self.image_size, str(self.dtype).removeprefix("torch.")
@@ -88,7 +93,7 @@ class DiffusionModel:
         Returns:
             float32 (B, c, h, w) on the model's device.
         """
-        posterior = self.vae.encode(self.upload(pixels).to(self.dtype)).latent_dist
+        posterior = self.vae.encode(self.upload(pixels).to(self.vae.dtype)).latent_dist
         latents = posterior.mean.float()
         if posterior_noise is not None:
             latents = latents + posterior.std.float() * self.upload(posterior_noise)
@@ -105,12 +110,24 @@ class DiffusionModel:
         Args:
             latents: (B, c, h, w) noised latents.
             timesteps: int64 (B,), or one for all latents.
-            embeddings: (B, tokens, width) text embeddings.
+            embeddings: (B, rows, width) text embeddings, as `encode_text` gives them.
         """
         if isinstance(timesteps, torch.Tensor):
             timesteps = self.upload(timesteps)
         latents, embeddings = (self.upload(tensor).to(self.dtype) for tensor in (latents, embeddings))
-        return self.unet(latents, timesteps, embeddings).sample
+        if self.text_encoder_2 is None:
+            return self.unet(latents, timesteps, embeddings).sample
+        pooled = embeddings[:, -1, : self.text_encoder_2.config.projection_dim]
+        added = {"text_embeds": pooled, "time_ids": self._time_ids(len(latents))}
+        return self.unet(latents, timesteps, embeddings[:, :-1], added_cond_kwargs=added).sample
+
+    def _time_ids(self, count: int) -> torch.Tensor:
+        """What SDXL is told of an image: its own size, the crop's corner and the crop's size, float32 (count, 6).
+
+        Every image is a full square of the model's size, whatever it was before it was stretched.
+        """
+        side = self.image_size
+        return self.upload(torch.tensor([side, side, 0, 0, side, side]).float()).expand(count, -1)
 
     @torch.inference_mode()
     def predict_noise(self, noised: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -119,7 +136,7 @@ class DiffusionModel:
         Args:
             noised: float32 (B, c, h, w) latents z_t.
             timesteps: int64 (B,), on the CPU.
-            embeddings: (B, tokens, width) text embeddings.
+            embeddings: (B, rows, width) text embeddings, as `encode_text` gives them.
 
         Returns:
             float32 (B, c, h, w) on the model's device.
@@ -137,6 +154,19 @@ class DiffusionModel:
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        """Text embeddings of prompts, truncated to the tokenizer's length: (B, tokens, width) in the model's dtype."""
-        ids = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.text_encoder(self.upload(ids))[0]
+        """Text embeddings of prompts, truncated to the tokenizer's length: (B, rows, width) in the model's dtype.
+
+        The rows are the tokens. In SDXL a token's row is what the last layer but one of each encoder gives, side by
+        side, and one more row follows the tokens: the second encoder's embedding of the sentence, filled up with zeros.
+        """
+        ids = self._token_ids(self.tokenizer, prompts)
+        if self.text_encoder_2 is None or self.tokenizer_2 is None:
+            return self.text_encoder(ids)[0]
+        first = self.text_encoder(ids, output_hidden_states=True)
+        second = self.text_encoder_2(self._token_ids(self.tokenizer_2, prompts), output_hidden_states=True)
+        tokens = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1)
+        pooled = F.pad(second.text_embeds, (0, tokens.shape[-1] - second.text_embeds.shape[-1]))
+        return torch.cat([tokens, pooled[:, None]], 1)
+
+    def _token_ids(self, tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
+        return self.upload(tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids)

@@ -60,7 +60,7 @@ def read_attention(
         model: the diffusion model; its attention processors are restored at the end.
         latents: (B, c, h, w) noised latents.
         timesteps: int64 (B,), or one for all latents.
-        embeddings: (B, tokens, width) text embeddings.
+        embeddings: (B, rows, width) text embeddings, as the model's `encode_text` gives them.
         layers: those that are recorded.
         token_weights: float32 (B, tokens) on the model's device, or (B, C, tokens) for C maps of each latent: how much
             each token's cross-attention counts in the map. Needed for cross-attention only.

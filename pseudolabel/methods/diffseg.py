@@ -70,7 +70,7 @@ class AggregatedAttention:
 
         Args:
             latents: (B, c, h, w) scaled latents.
-            embeddings: (B, tokens, width) text encodings of the images' prompts.
+            embeddings: (B, rows, width) text encodings of the images' prompts.
             weights: (B, C, tokens) how much each token counts in each class's map.
 
         Returns:

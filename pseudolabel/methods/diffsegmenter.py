@@ -58,7 +58,7 @@ class CompletedAttention:
         Args:
             latents: (P, c, h, w) scaled latents.
             noise: (P, T or 1, c, h, w) standard normal noise per timestep, or one for all.
-            embeddings: (P, tokens, width) text encodings of the prompts.
+            embeddings: (P, rows, width) text encodings of the prompts.
             weights: (P, K, tokens) how much each token counts in the class's map; rows sum to 1, or are 0 where a
                 prompt names fewer classes.
 

@@ -59,7 +59,7 @@ class Row:
         owner: the sample.
         latent: float32 (c, h, w), on the model's device.
         noise: float32 (T or 1, c, h, w), standard normal, the same for all sentences of an image.
-        embeddings: (tokens, width) text embeddings of the sentence.
+        embeddings: (rows, width) text embeddings of the sentence.
         weights: float32 (K, tokens), the token weights.
     """
 

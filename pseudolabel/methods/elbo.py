@@ -39,7 +39,7 @@ class PixelLikelihood:
             latents: float32 (B, c, h, w) scaled latents.
             noise: float32 (B, c, h, w), standard normal.
             timesteps: int64 (B,).
-            embeddings: (B, tokens, width) text encodings of the prompts.
+            embeddings: (B, rows, width) text encodings of the prompts.
 
         Returns:
             float32 (B, h, w) on the model's device, at most 0.

@@ -32,7 +32,7 @@ class Draw:
         latent: float32 (c, h, w), on the model's device.
         noise: float32 (c, h, w), standard normal.
         timestep: of the noise.
-        embeddings: (tokens, width) text embeddings of the prompt.
+        embeddings: (rows, width) text embeddings of the prompt.
     """
 
     owner: Sample

@@ -28,18 +28,23 @@ class TextEncodings:
             self._embeddings |= zip(chunk, model.encode_text(list(chunk)), strict=True)
 
     def plain(self, text: str) -> torch.Tensor:
-        """One of the sentences as it is: (tokens, width) in the model's dtype."""
+        """One of the sentences as it is: (rows, width) in the model's dtype."""
         return self._embeddings[text]
 
     def emphasised(self, text: str, emphasis: torch.Tensor) -> torch.Tensor:
         """Move a sentence away from the empty one or from zero, position by position: z' = z0 + w (z - z0).
+
+        The row of SDXL that stands for the whole sentence stays as it is, as in compel.
 
         Args:
             text: one of the sentences.
             emphasis: float32 (tokens,), the factor w of every position.
 
         Returns:
-            (tokens, width) in the model's dtype.
+            (rows, width) in the model's dtype.
         """
-        factor = self.model.upload(emphasis)[:, None]
-        return (self._origin + factor * (self._embeddings[text].float() - self._origin)).to(self.model.dtype)
+        factor, embeddings = self.model.upload(emphasis)[:, None], self._embeddings[text].float()
+        tokens = len(emphasis)
+        origin = self._origin[:tokens]
+        moved = origin + factor * (embeddings[:tokens] - origin)
+        return torch.cat([moved, embeddings[tokens:]]).to(self.model.dtype)
