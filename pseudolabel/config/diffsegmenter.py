@@ -18,6 +18,7 @@ class DiffSegmenterConfig:
         joint_tail: words after the last class of a joint prompt.
         level_weights: weight of the cross-attention maps of each stride (image side / map side), Eq. 5; or by
             `resolution`, where a layer's weight is 1 / its number of positions, for checkpoints without tuned weights.
+            Of the default, SDXL and SSD-1B use what is for their strides, .5 and .1 for 32 and 16, which is unmeasured.
         cross_layers: numbers of the cross-attention layers that are read, as `probe` lists them; all of the
             weighted strides, if there are none.
         cross_heads: heads of cross-attention that are averaged; all, if there are none.

@@ -9,13 +9,14 @@ class ModelConfig:
     """The frozen text-to-image diffusion model.
 
     Args:
-        name: hub id or folder of a Stable Diffusion 1.x or 2.x checkpoint in diffusers' layout, or `shapes`, the small
-            model that ships with the package.
+        name: hub id or folder of a checkpoint of Stable Diffusion 1.x or 2.x, SDXL or SSD-1B in diffusers' layout, or
+            `shapes`, the small model that ships with the package.
         revision: branch, tag or commit on the hub.
         variant: variant of the weights' files, such as `fp16`; empty for the plain files, or for fp16 where there are
             no others.
         dtype: precision of weights and activations. `auto` is the precision of `accelerate launch --mixed_precision` if
-            given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere.
+            given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere. The
+            VAE of SDXL is float32 in each, unless its configuration says that it need not be.
         image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the
             checkpoint's own.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA

@@ -19,7 +19,8 @@ class AttentionLayer:
     Attributes:
         name: the module's path in the U-Net, such as `up_blocks.3.attentions.2.transformer_blocks.0.attn1`.
         kind: `self` attends to the image's own positions, `cross` to the text's tokens.
-        stride: downsampling factor, image side over the side of the layer's maps; 8 to 64 in Stable Diffusion.
+        stride: downsampling factor, image side over the side of the layer's maps; 8 to 64 in Stable Diffusion, 16 and
+            32 in SDXL.
     """
 
     name: str

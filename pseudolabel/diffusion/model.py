@@ -17,7 +17,9 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """The parts of a Stable Diffusion checkpoint that labelling needs, on one device in one dtype.
+    """The parts of a Stable Diffusion or SDXL checkpoint that labelling needs, on one device in one dtype.
+
+    The VAE's dtype may be float32 where that of the others is not.
 
     Attributes:
         vae: encodes images to latents.
@@ -58,7 +60,7 @@ class DiffusionModel:
 
     @property
     def vae_stride(self) -> int:
-        """Image side over latent side; 8 in Stable Diffusion."""
+        """Image side over latent side; 8 in Stable Diffusion and SDXL."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property

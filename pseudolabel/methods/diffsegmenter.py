@@ -1,18 +1,22 @@
 """DiffSegmenter (Wang et al. 2023): cross-attention of a class's tokens, completed by self-attention."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from pseudolabel.config import DiffSegmenterConfig
+from pseudolabel.config import SD_LEVEL_WEIGHTS, DiffSegmenterConfig
 from pseudolabel.diffusion.layers import AttentionLayer, at_strides, attention_layers, numbered
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.recording import Recording, by_stride, read_attention
 from pseudolabel.errors import SettingError
 from pseudolabel.methods.affinity import check_affinity, spread
 from pseudolabel.score_maps import min_max, square
+
+log = logging.getLogger(__name__)
 
 TINY = torch.finfo(torch.float32).tiny  # of the maps that fill up a batch and are zero
 
@@ -26,8 +30,10 @@ class CompletedAttention:
         Raises:
             SettingError: if a timestep, a stride, a layer, a head or the weights do not fit this model.
         """
-        self.model, self.config = model, config
         layers = attention_layers(model.unet, model.vae_stride)
+        if model.text_encoder_2 is not None:
+            config = _of_xl(config, layers)
+        self.model, self.config = model, config
         self.cross_layers = _cross_layers(config, layers)
         self.level_weights = _level_weights(config.level_weights, self.cross_layers)
         self.self_layers = _self_layers(config, layers)
@@ -119,6 +125,16 @@ def _resize(maps: torch.Tensor, side: int) -> torch.Tensor:
     if maps.shape[-1] == side:
         return maps
     return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _of_xl(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> DiffSegmenterConfig:
+    """The default weights without those of strides at which SDXL has no attention; other weights as they are."""
+    if config.level_weights != SD_LEVEL_WEIGHTS:
+        return config
+    known = {layer.stride for layer in layers}
+    weights = {stride: weight for stride, weight in SD_LEVEL_WEIGHTS.items() if stride in known}
+    log.info("SDXL has fewer resolutions: of the default `diffsegmenter.level_weights`, %s are used, unmeasured", weights)
+    return replace(config, level_weights=weights)
 
 
 def _cross_layers(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> list[AttentionLayer]:

@@ -25,7 +25,7 @@ def load_model(
     image_size: int = 0,
     compile: bool = False,
 ) -> DiffusionModel:
-    """Load a frozen Stable Diffusion 1.x or 2.x from safetensors files.
+    """Load a frozen Stable Diffusion 1.x or 2.x, SDXL or SSD-1B from safetensors files.
 
     Args:
         name: hub id, or folder in diffusers' layout, or `shapes` or `shapes_standard`, which ship.
@@ -40,7 +40,7 @@ def load_model(
         compile: compile the residual blocks and feed-forward layers, for many images on CUDA devices.
 
     Raises:
-        ModelError: if it cannot be loaded, or is not a complete Stable Diffusion 1.x or 2.x.
+        ModelError: if it cannot be loaded, or is none of these, or not complete.
         SettingError: if a value is out of range.
     """
     settings = model_settings(name, dtype, revision, variant)

@@ -25,7 +25,7 @@ from pseudolabel.methods.diffseg import (
 from pseudolabel.shapes.world import draw_scene
 from tests.plain import diffseg as plain
 from tests.plain.architectures import loaded
-from tests.plain.diffsegmenter import attend, encode_image, encode_text
+from tests.plain.diffsegmenter import attend, encode_image, encode_text, pool_text
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,7 @@ BASE = {
     "tiny": DiffSegConfig(threshold=0.12, anchors=5),
     "tiny_v2": DiffSegConfig(threshold=0.1, anchors=5),
     "shapes": DiffSegConfig(threshold=0.05, anchors=5),
+    "tiny_xl": DiffSegConfig(threshold=0.15, anchors=5),
 }
 CHANGES = [
     {},
@@ -108,10 +109,11 @@ def test_masks_equal_the_plain_loop(name, change):
     assert_same_masks(suppress(proposals, SIZE), expected)
 
 
-def test_masks_equal_the_plain_loop_at_other_sizes():
-    model, config = loaded("tiny_v2"), BASE["tiny_v2"]
+@pytest.mark.parametrize("name", ["tiny_v2", "tiny_xl"])
+def test_masks_equal_the_plain_loop_at_other_sizes(name):
+    model, config = loaded(name), BASE[name]
     (maps,) = AggregatedAttention(model, config)(latents(model, 0))
-    tensor = plain.aggregate(plain_attention("tiny_v2", config.timestep), config.weights)
+    tensor = plain.aggregate(plain_attention(name, config.timestep), config.weights)
     np.testing.assert_allclose(maps[0].numpy(), tensor.reshape(maps[0].shape), atol=1e-6)
     assert_same_masks(suppress(merge(maps, config)[0], SIZE), plain.proposals(tensor, config))
 
@@ -252,19 +254,21 @@ def test_the_first_of_equal_proposals_wins():
     assert suppress(torch.stack([low, high, high, low]), (5, 3)).unique().tolist() == [1]
 
 
-def test_segment_names_equal_the_plain_loop():
-    model = loaded("shapes")
+@pytest.mark.parametrize("name", ["shapes", "tiny_xl"])
+def test_segment_names_equal_the_plain_loop(name):
+    model = loaded(name)
     image, prompt = scene(1), "a photograph of circle and star"
     names = {name: token for token, name in enumerate(prompt.split(" "), 1)}
     weights = torch.zeros(1, 2, 77)
     weights[0, 0, names["circle"]] = weights[0, 1, names["star"]] = 1
-    method = AggregatedAttention(model, BASE["shapes"])
+    method = AggregatedAttention(model, BASE[name])
     levels = method.text_maps(latents(model, 1), model.encode_text([prompt]), weights)
     rng = np.random.default_rng(0)
     labels = np.kron(rng.permutation(9).reshape(3, 3), np.ones((40, 50), int))[: SIZE[0], : SIZE[1]]
     found = name_segments(torch.from_numpy(labels), [level[0] for level in levels])
     with torch.inference_mode():
-        attention = attend(model, encode_image(model, image, None), method.config.timestep, encode_text(model, prompt))
+        text, pooled = encode_text(model, prompt), pool_text(model, prompt)
+        attention = attend(model, encode_image(model, image, None), method.config.timestep, text, pooled)
     tensors = [matrix.probabilities.mean(0).numpy() for matrix in attention if matrix.is_cross]
     expected = plain.name_segments(labels, tensors, [[names["circle"]], [names["star"]]])
     assert found.tolist() == expected

@@ -68,6 +68,14 @@ CHANGES = [
     {"affinity": "peaks", "affinity_value": 0.9, "iterations": 2},
     {"affinity": "entropy", "affinity_value": 1.0},
 ]
+XL = {"level_weights": {32: 0.5, 16: 0.1}}
+XL_CHANGES = [
+    {},
+    {"vae": "sample", "noise": "per_timestep", "level_norm": "before"},
+    {"emphasis": "absolute", "class_tokens": "last_word", "self_attention": "all"},
+    {"level_weights": "resolution", "head_weights": "output", "level_norm": "none"},
+    {"self_attention": "layers", "self_layers": [1, 6], "affinity": "power", "iterations": 2},
+]
 RELEASED = {"class_tokens": "last_word", "modifiers": "ing_released", "vae": "sample"}
 
 
@@ -169,6 +177,28 @@ def test_every_option_matters(change):
 def test_the_unconditional_half_changes_nothing(name):
     config = DiffSegmenterConfig(timesteps=[100])
     assert_same(fast_maps(loaded(name), config, ONE), plain_maps(loaded(name), config, ONE, guidance_pair=True))
+
+
+@pytest.mark.parametrize("change", XL_CHANGES, ids=str)
+@pytest.mark.parametrize("name", ["tiny_xl", "tiny_ssd"])
+def test_maps_of_sdxl_agree_with_the_equations(name, change):
+    assert_agreement(loaded(name), replace(DiffSegmenterConfig(timesteps=[50, 150]), **XL | change), SEVERAL)
+
+
+def test_sdxl_s_default_weights_are_the_paper_s_for_its_strides(caplog):
+    config, model = DiffSegmenterConfig(timesteps=[100]), loaded("tiny_xl")
+    with caplog.at_level("INFO", "pseudolabel"):
+        maps = fast_maps(model, config, ONE)
+    assert "`diffsegmenter.level_weights`, {32: 0.5, 16: 0.1} are used, unmeasured" in caplog.text
+    assert_same(maps, plain_maps(model, replace(config, **XL), ONE))
+    assert (stretched(maps) - stretched(fast_maps(model, replace(config, level_weights={32: 1.0}), ONE))).max() > 0.01
+    with pytest.raises(SettingError, match=r"no cross-attention at stride 64, only at \[16, 32\]"):
+        CompletedAttention(model, replace(config, level_weights={64: 0.3, 32: 0.5}))
+
+
+def test_the_unconditional_half_changes_nothing_for_sdxl():
+    config, model = DiffSegmenterConfig(timesteps=[100], **XL), loaded("tiny_xl")
+    assert_same(fast_maps(model, config, ONE), plain_maps(model, config, ONE, guidance_pair=True))
 
 
 @pytest.mark.parametrize("name", MODELS)

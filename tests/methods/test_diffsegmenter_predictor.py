@@ -29,13 +29,13 @@ def samples(classes=CLASSES):
     return [Sample(f"image_{number}", images[number % len(images)], own) for number, own in enumerate(classes)]
 
 
-def predictor(config=PLAIN, captions=None, **work):
-    return DiffSegmenterPredictor(context("tiny", NAMES, captions, **work), config)
+def predictor(config=PLAIN, captions=None, name="tiny", **work):
+    return DiffSegmenterPredictor(context(name, NAMES, captions, **work), config)
 
 
-def one_map(config, sample, index):
+def one_map(config, sample, index, name="tiny"):
     """Of one class, with nothing beside it."""
-    model = loaded("tiny")
+    model = loaded(name)
     noise = draw_noise(0, "noise", sample.key, 2 if config.noise == "per_timestep" else 1, model.latent_shape)
     posterior = draw_noise(0, "posterior", sample.key, 1, model.latent_shape) if config.vae == "sample" else None
     tokens = token_weights(model.tokenizer, build_prompt(NAMES.template, NAMES.prompt(index)), config)
@@ -46,31 +46,40 @@ def one_map(config, sample, index):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "tiny_xl"])
 @pytest.mark.parametrize(
     "config", [PLAIN, replace(PLAIN, vae="sample", noise="per_timestep")], ids=["default", "sampled"]
 )
-def test_maps_of_batches_equal_single_pairs(config):
-    for given, (sample, result) in zip(samples(), predictor(config, batch=6)(samples()), strict=True):
+def test_maps_of_batches_equal_single_pairs(config, name):
+    side = loaded(name).latent_shape[1]
+    for given, (sample, result) in zip(samples(), predictor(config, name=name, batch=6)(samples()), strict=True):
         assert sample.key == given.key
         assert isinstance(result, ScoreMaps)
         assert result.maps.dtype == np.float16
-        assert result.maps.shape == (len(given.classes), 16, 16)
+        assert result.maps.shape == (len(given.classes), side, side)
         for own, index in zip(result.maps, given.classes, strict=True):
-            np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index).numpy(), atol=2e-3)
+            np.testing.assert_allclose(own.astype(np.float32), one_map(config, given, index, name).numpy(), atol=2e-3)
 
 
 TAIL = "and grass"
 
 
-def joint_predictor(**changes):
-    return predictor(replace(PLAIN, prompt="joint", joint_tail=TAIL, **changes), batch=6)
+def joint_predictor(name, **changes):
+    return predictor(replace(PLAIN, prompt="joint", joint_tail=TAIL, **changes), name=name, batch=6)
+
+
+XL = {"level_weights": {32: 0.5, 16: 0.1}}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{}, {"affinity": "power", "iterations": 2}], ids=str)
-def test_joint_maps_agree_with_the_equations(change):
-    config, model = replace(PLAIN, prompt="joint", **change), loaded("tiny")
-    for sample, result in joint_predictor(**change)(samples()):
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("tiny", {}), ("tiny", {"affinity": "power", "iterations": 2}), ("tiny_xl", XL), ("tiny_ssd", XL)],
+    ids=str,
+)
+def test_joint_maps_agree_with_the_equations(name, change):
+    config, model = replace(PLAIN, prompt="joint", **change), loaded(name)
+    for sample, result in joint_predictor(name, **change)(samples()):
         names = [NAMES.prompt(index) for index in sample.classes]
         before = ["a photograph of " + "".join(f"{name} and " for name in names[:at]) for at in range(len(names))]
         after = ["".join(f" and {name}" for name in names[at + 1 :]) + f" {TAIL}" for at in range(len(names))]

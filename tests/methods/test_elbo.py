@@ -15,7 +15,7 @@ from tests.plain.architectures import loaded
 
 pytestmark = pytest.mark.slow
 
-PREDICTIONS = {"tiny": "epsilon", "tiny_v2": "v_prediction", "shapes": "epsilon"}
+PREDICTIONS = {"tiny": "epsilon", "tiny_v2": "v_prediction", "shapes": "epsilon", "tiny_xl": "epsilon"}
 PROMPTS = ["", "a photograph of star", "a photograph of red car"]
 CONFIG = ElboConfig(timesteps=[50, 900, 500], samples=4)
 

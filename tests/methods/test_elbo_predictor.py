@@ -41,7 +41,7 @@ def label(name="tiny", captions=None, config=ElboConfig(samples=3), **work):  # 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes", "tiny_xl"])
 def test_maps_agree_with_the_equation(name):
     model, config = loaded(name), ElboConfig(samples=3, temperature=0.02)
     prediction = "v_prediction" if name == "tiny_v2" else "epsilon"

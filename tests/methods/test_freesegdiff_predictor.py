@@ -79,7 +79,7 @@ def label_plainly(config, name, sample):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("name", ["tiny", "shapes"])
+@pytest.mark.parametrize("name", ["tiny", "shapes", "tiny_xl"])
 def test_masks_equal_a_plain_version(clip, name, change):
     config = configure(clip, name, **change)
     named = set()

@@ -25,6 +25,8 @@ LAYERS = {
     "tiny": "down_blocks.2.attentions.1.transformer_blocks.0.attn1",
     "tiny_v2": "down_blocks.2.attentions.1.transformer_blocks.0.attn1",
     "shapes": "down_blocks.1.attentions.0.transformer_blocks.0.attn1",
+    "tiny_xl": "down_blocks.2.attentions.1.transformer_blocks.1.attn1",
+    "tiny_ssd": "down_blocks.2.attentions.1.transformer_blocks.3.attn1",  # the one that the authors name for SSD-1B
 }
 
 

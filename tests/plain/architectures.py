@@ -7,9 +7,15 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import Attention
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pseudolabel.config import ModelConfig
@@ -37,6 +43,26 @@ V15_TEXT = {
     "intermediate_size": 3072,
     "hidden_act": "quick_gelu",
 }
+# SDXL, and what SSD-1B does differently: fewer layers, not alike on the way up, and none in the middle.
+XL_UNET = {
+    "sample_size": 128,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 6 * 256 + 1280,
+}
+SSD_LAYERS = {
+    "transformer_layers_per_block": (1, 2, 4),
+    "reverse_transformer_layers_per_block": ((4, 4, 10), (2, 1, 1), 1),
+    "mid_block_type": "UNetMidBlock2D",
+}
 TINY_UNET = {
     "sample_size": 16,
     "block_out_channels": (16, 32, 32, 32),
@@ -47,6 +73,17 @@ TINY_UNET = {
 }
 TINY_VAE = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 128}
 TINY_TEXT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+TINY_XL_UNET = {
+    "sample_size": 24,
+    "block_out_channels": (16, 32, 32),
+    "transformer_layers_per_block": (1, 1, 2),
+    "attention_head_dim": (1, 2, 4),
+    "cross_attention_dim": 24 + 32,
+    "norm_num_groups": 8,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + 20,
+}
+TINY_TEXT_2 = TINY_TEXT | {"hidden_size": 32, "num_hidden_layers": 3, "projection_dim": 20, "hidden_act": "gelu"}
 
 
 def stable_diffusion_v15(folder: Path) -> Path:
@@ -71,13 +108,39 @@ def tiny_v2(folder: Path) -> Path:
     return _build(folder, TINY_UNET | unet, TINY_VAE, text, {"prediction_type": "v_prediction"})
 
 
+def tiny_xl(folder: Path, **overrides: object) -> Path:
+    """SDXL's layout as its own pipeline saves it, with latents of 24 and maps of 12 and 6."""
+    tokenizer, second = shipped_tokenizer(), shipped_tokenizer()
+    second.pad_token = second.convert_ids_to_tokens(0)  # as in SDXL, whose second tokenizer fills up with token 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(**XL_UNET | TINY_XL_UNET | overrides)
+        _sharpen(unet)
+        StableDiffusionXLPipeline(
+            vae=AutoencoderKL(latent_channels=4, scaling_factor=0.13025, **_vae_blocks(TINY_VAE), **TINY_VAE),
+            text_encoder=CLIPTextModel(_text_config(tokenizer, TINY_TEXT)),
+            text_encoder_2=CLIPTextModelWithProjection(_text_config(second, TINY_TEXT_2)),
+            tokenizer=tokenizer,
+            tokenizer_2=second,
+            unet=unet,
+            scheduler=EulerDiscreteScheduler(**{k: v for k, v in SCHEDULE.items() if k != "clip_sample"}),
+            add_watermarker=False,
+        ).save_pretrained(folder)
+    return folder
+
+
+def tiny_ssd(folder: Path) -> Path:
+    """SSD-1B's layers at SDXL's tiny size."""
+    return tiny_xl(folder, **SSD_LAYERS | {"reverse_transformer_layers_per_block": ((1, 1, 3), (2, 1, 1), 1)})
+
+
 @cache
 def loaded(name: str) -> DiffusionModel:
-    """One that ships, `tiny` or `tiny_v2` in float32 on the CPU; tests share it and leave it as it is."""
+    """One that ships, or a tiny one in float32 on the CPU; tests share it and leave it as it is."""
     if name in NAMES:
         return load_model(ModelConfig(name=name), torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        {"tiny": tiny, "tiny_v2": tiny_v2}[name](Path(folder))
+        {"tiny": tiny, "tiny_v2": tiny_v2, "tiny_xl": tiny_xl, "tiny_ssd": tiny_ssd}[name](Path(folder))
         return load_model(ModelConfig(name=folder), torch.device("cpu"))
 
 
@@ -100,15 +163,12 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, half: bool = False) -> Path:
     tokenizer = shipped_tokenizer()
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    blocks = len(vae["block_out_channels"])
-    types = {"down_block_types": ("DownEncoderBlock2D",) * blocks, "up_block_types": ("UpDecoderBlock2D",) * blocks}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models = {
             "unet": UNet2DConditionModel(**unet),
-            "vae": AutoencoderKL(latent_channels=4, **types, **vae),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **special, **text)),
+            "vae": AutoencoderKL(latent_channels=4, **_vae_blocks(vae), **vae),
+            "text_encoder": CLIPTextModel(_text_config(tokenizer, text)),
         }
     _sharpen(models["unet"])
     for name, model in models.items():
@@ -116,6 +176,16 @@ def _build(folder: Path, unet: dict, vae: dict, text: dict, schedule: dict, half
     tokenizer.save_pretrained(folder / "tokenizer")
     DDPMScheduler(**SCHEDULE, **schedule).save_pretrained(folder / "scheduler")
     return folder
+
+
+def _vae_blocks(vae: dict) -> dict:
+    blocks = len(vae["block_out_channels"])
+    return {"down_block_types": ("DownEncoderBlock2D",) * blocks, "up_block_types": ("UpDecoderBlock2D",) * blocks}
+
+
+def _text_config(tokenizer: CLIPTokenizer, text: dict) -> CLIPTextConfig:
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return CLIPTextConfig(vocab_size=len(tokenizer), **special, **text)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from tests.plain.diffsegmenter import Matrix, attend, encode_image, encode_text
+from tests.plain.diffsegmenter import Matrix, attend, encode_image, encode_text, pool_text
 
 FLOOR = float(np.finfo(np.float32).tiny)
 
@@ -18,9 +18,8 @@ FLOOR = float(np.finfo(np.float32).tiny)
 def self_attention(model, image, timestep: int) -> list[np.ndarray]:
     """The mean over heads of each self-attention layer, (h, w, h, w), of an image fed without noise or text."""
     latent = encode_image(model, image, None)
-    return [
-        tensor_4d(matrix) for matrix in attend(model, latent, timestep, encode_text(model, "")) if not matrix.is_cross
-    ]
+    attention = attend(model, latent, timestep, encode_text(model, ""), pool_text(model, ""))
+    return [tensor_4d(matrix) for matrix in attention if not matrix.is_cross]
 
 
 def tensor_4d(matrix: Matrix) -> np.ndarray:

@@ -77,20 +77,22 @@ def score_maps(
             empty = encode_text(model, "")
             named = sentences if config.prompt == "joint" else [sentence]
             embeddings = encode_classes(model, named, config, empty)
+            pooled = pool_text(model, sentence.text)
             if guidance_pair:
                 embeddings = torch.cat([empty, embeddings])
-        maps.append(one_class(model, config, latent, sentence, embeddings, noise, part))
+                pooled = pooled if pooled is None else torch.cat([pool_text(model, ""), pooled])
+        maps.append(one_class(model, config, latent, sentence, embeddings, pooled, noise, part))
     return torch.stack(maps)
 
 
-def one_class(model, config, latent, sentence, embeddings, noise, part) -> torch.Tensor:
+def one_class(model, config, latent, sentence, embeddings, pooled, noise, part) -> torch.Tensor:
     """Timesteps one after the other: the mean of the products A_t c_t, or the product of the means."""
     side = latent.shape[-1]
     products = matrices = scores = torch.zeros(())
     for number, timestep in enumerate(config.timesteps):
         step_noise = noise[number if len(noise) > 1 else 0]
         with part("unet"):
-            attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, embeddings)
+            attention = attend(model, add_noise(model, latent, step_noise, timestep), timestep, embeddings, pooled)
         with part("propagation"):
             score = fuse_cross(config, attention, class_tokens(model.tokenizer, sentence, config), side)
             matrix = fuse_self(config, attention, side)
@@ -109,7 +111,7 @@ def encode_image(model, image: Image.Image, posterior_noise: torch.Tensor | None
     """The latent z, float32 (c, h, w): the posterior's mean, or mean + deviation * noise, times the scaling factor."""
     stretched = image.resize((model.image_size, model.image_size), Image.Resampling.BILINEAR)
     pixels = torch.tensor(np.asarray(stretched).astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
-    moments = model.vae.quant_conv(model.vae.encoder(pixels.to(model.unet.device, model.unet.dtype)))[0].float()
+    moments = model.vae.quant_conv(model.vae.encoder(pixels.to(model.unet.device, model.vae.dtype)))[0].float()
     mean, log_variance = moments.chunk(2)
     if posterior_noise is not None:
         mean = mean + torch.exp(log_variance / 2) * posterior_noise.to(mean.device)
@@ -122,10 +124,42 @@ def add_noise(model, latent: torch.Tensor, noise: torch.Tensor, timestep: int) -
 
 
 def encode_text(model, text: str) -> torch.Tensor:
-    """(1, tokens, width)."""
-    length = model.tokenizer.model_max_length
-    ids = model.tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
-    return model.text_encoder(torch.tensor([ids], device=model.text_encoder.device))[0]
+    """(1, tokens, width); SDXL's two encoders are both read before their last layer."""
+    ids = token_ids(model.tokenizer, text, model.text_encoder.device)
+    if model.text_encoder_2 is None:
+        return model.text_encoder(ids)[0]
+    read = []
+    for encoder, tokenizer in ((model.text_encoder, model.tokenizer), (model.text_encoder_2, model.tokenizer_2)):
+        last = getattr(encoder, "text_model", encoder).encoder.layers[-1]
+        hook = last.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        encoder(token_ids(tokenizer, text, encoder.device))
+        hook.remove()
+    return torch.cat(read, -1)
+
+
+def token_ids(tokenizer, text: str, device: torch.device) -> torch.Tensor:
+    ids = tokenizer(text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
+    return torch.tensor([ids], device=device)
+
+
+def pool_text(model, text: str) -> torch.Tensor | None:
+    """SDXL's sentence as a whole, (1, width): the second encoder's last layer at the end token, projected."""
+    if model.text_encoder_2 is None:
+        return None
+    encoder, ids = model.text_encoder_2, token_ids(model.tokenizer_2, text, model.text_encoder_2.device)
+    end = ids[0].tolist().index(model.tokenizer_2.eos_token_id)
+    return encoder(ids).last_hidden_state[:, end] @ encoder.text_projection.weight.T
+
+
+def run_unet(model, latents: torch.Tensor, timestep: int, embeddings, pooled) -> torch.Tensor:
+    """The U-Net's output; SDXL is also told that every image is a full square of the model's size."""
+    if pooled is None:
+        return model.unet(latents, timestep, embeddings).sample
+    size = [model.image_size, model.image_size]
+    sizes = torch.tensor([[*size, 0, 0, *size]] * len(latents), device=latents.device)
+    return model.unet(
+        latents, timestep, embeddings, added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes}
+    ).sample
 
 
 def encode_classes(model, sentences: list[Sentence], config, empty: torch.Tensor) -> torch.Tensor:
@@ -173,8 +207,11 @@ def count_tokens(tokenizer, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def attend(model, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor) -> list[Matrix]:
-    """One U-Net forward in which every attention layer keeps its full softmax matrices (Eq. 4) of the last prompt."""
+def attend(model, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor, pooled=None) -> list[Matrix]:
+    """One U-Net forward in which every attention layer keeps its full softmax matrices (Eq. 4) of the last prompt.
+
+    `pooled` is SDXL's, of the same prompts.
+    """
     kept: list[Matrix] = []
     layers = {name: layer for name, layer in model.unet.named_modules() if isinstance(layer, Attention)}
     before = model.unet.attn_processors
@@ -186,7 +223,7 @@ def attend(model, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor)
         layer.get_attention_scores = _keeping(layer, name.endswith("attn2"), model.image_size, kept, values)
     try:
         batch = noised.to(model.unet.dtype).expand(len(embeddings), -1, -1, -1)
-        model.unet(batch, timestep, embeddings)
+        run_unet(model, batch, timestep, embeddings, pooled)
     finally:
         for layer in layers.values():
             del layer.get_attention_scores

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.plain.diffsegmenter import add_noise, encode_image, encode_text
+from tests.plain.diffsegmenter import add_noise, encode_image, encode_text, pool_text, run_unet
 
 
 @torch.inference_mode()
@@ -20,12 +20,12 @@ def log_likelihoods(model, prediction: str, config, image: Image.Image, prompts:
     latent = encode_image(model, image, None)
     rows = []
     for prompt in prompts:
-        embeddings = encode_text(model, prompt)
+        embeddings, pooled = encode_text(model, prompt), pool_text(model, prompt)
         total = torch.zeros(())
         for number, epsilon in enumerate(noise):
             timestep = config.timesteps[number % len(config.timesteps)]
             predicted = predict_noise(
-                model, prediction, add_noise(model, latent, epsilon, timestep), timestep, embeddings
+                model, prediction, add_noise(model, latent, epsilon, timestep), timestep, embeddings, pooled
             )
             total = total + (epsilon - predicted) ** 2
         rows.append(-total.mean(0) / len(noise))
@@ -33,10 +33,10 @@ def log_likelihoods(model, prediction: str, config, image: Image.Image, prompts:
 
 
 def predict_noise(
-    model, prediction: str, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor
+    model, prediction: str, noised: torch.Tensor, timestep: int, embeddings: torch.Tensor, pooled
 ) -> torch.Tensor:
     """The U-Net's noise; a model that predicts v gives the clean latent first, and that the noise."""
-    output = model.unet(noised[None], timestep, embeddings).sample[0]
+    output = run_unet(model, noised[None], timestep, embeddings, pooled)[0]
     if prediction == "epsilon":
         return output
     left = float(model.alphas_cumprod[timestep])

@@ -14,7 +14,7 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 from sklearn.cluster import KMeans
 
-from tests.plain.diffsegmenter import add_noise, encode_image, encode_text
+from tests.plain.diffsegmenter import add_noise, encode_image, encode_text, pool_text, run_unet
 
 ENDINGS = {"queries": ["attn2.to_q"], "resblock": ["resnets.#"], "attention": ["attentions.#"]}
 ENDINGS["both"] = ENDINGS["resblock"] + ENDINGS["attention"]
@@ -41,7 +41,8 @@ def points(model, config, image: Image.Image, noise=None, posterior_noise=None) 
         for name, module in model.unet.named_modules()
         if any(is_ending(ending, name) for ending in ENDINGS[config.features])
     ]
-    model.unet(latent[None].to(model.unet.dtype), config.timestep, encode_text(model, ""))
+    noised = latent[None].to(model.unet.dtype)
+    run_unet(model, noised, config.timestep, encode_text(model, ""), pool_text(model, ""))
     for handle in handles:
         handle.remove()
     return torch.cat(maps).flatten(1).T.double().numpy()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.plain.diffsegmenter import add_noise, encode_image, encode_text
+from tests.plain.diffsegmenter import add_noise, encode_image, encode_text, pool_text, run_unet
 
 
 @torch.inference_mode()
@@ -14,7 +14,7 @@ def features(model, image: Image.Image, layer: str, timestep: int, noise: torch.
     noised = add_noise(model, encode_image(model, image, None), noise, timestep)
     found = []
     hook = model.unet.get_submodule(layer).register_forward_hook(lambda _, __, output: found.append(output[0].float()))
-    model.unet(noised[None].to(model.unet.dtype), timestep, encode_text(model, ""))
+    run_unet(model, noised[None].to(model.unet.dtype), timestep, encode_text(model, ""), pool_text(model, ""))
     hook.remove()
     side = round(len(found[0]) ** 0.5)
     return found[0].T.reshape(-1, side, side)

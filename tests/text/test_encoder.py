@@ -5,7 +5,7 @@ from pseudolabel.text.encoder import BATCH, TextEncodings
 from tests.plain.architectures import loaded
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_v2", "shapes", "tiny_xl"])
 def test_emphasis_is_compel_s_formula(name):
     model = loaded(name)
     text = "a photograph of red star"
