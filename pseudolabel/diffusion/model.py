@@ -31,7 +31,7 @@ class DiffusionModel:
         name: hub id or folder of the checkpoint.
         hub: access to the hub, for further models that a method needs.
         text_encoder_2, tokenizer_2: those of SDXL, which has two of each; None for Stable Diffusion 1.x and 2.x. Both
-            tokenizers have the same tokens at the same places, and differ in the token that fills a sentence up.
+            tokenizers have the same tokens, and differ in the one that fills a sentence up, `!` in the second.
     """
 
     vae: AutoencoderKL

@@ -69,7 +69,7 @@ def check_schedule(name: str, index: Mapping[str, Any], schedule: Mapping[str, A
 
 
 def is_xl(unet: UNet2DConditionModel | Mapping[str, Any]) -> bool:
-    """Whether a U-Net, or the configuration of one, is SDXL's: it also takes a pooled embedding and an image's sizes."""
+    """Whether a U-Net, or a U-Net's configuration, is SDXL's: it also takes a pooled embedding and an image's sizes."""
     config = unet.config if isinstance(unet, UNet2DConditionModel) else unet
     return config.get("addition_embed_type") == "text_time"
 

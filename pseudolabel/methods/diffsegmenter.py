@@ -133,7 +133,9 @@ def _of_xl(config: DiffSegmenterConfig, layers: Sequence[AttentionLayer]) -> Dif
         return config
     known = {layer.stride for layer in layers}
     weights = {stride: weight for stride, weight in SD_LEVEL_WEIGHTS.items() if stride in known}
-    log.info("SDXL has fewer resolutions: of the default `diffsegmenter.level_weights`, %s are used, unmeasured", weights)
+    log.info(
+        "SDXL has fewer resolutions: of the default `diffsegmenter.level_weights`, %s are used, unmeasured", weights
+    )
     return replace(config, level_weights=weights)
 
 

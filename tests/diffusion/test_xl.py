@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, EDMEulerScheduler, StableDiffusionXLPipeline
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pseudolabel.config import ModelConfig
+import pseudolabel as pl
+from pseudolabel.config import DiffSegmenterConfig, ModelConfig
 from pseudolabel.diffusion.layers import attention_layers
 from pseudolabel.diffusion.load import fingerprint, load_model
+from pseudolabel.diffusion.noise import draw_noise
 from pseudolabel.diffusion.recording import read_attention
 from pseudolabel.errors import ModelError
+from pseudolabel.score_maps import at_image_size
 from pseudolabel.shapes.world import draw_scene
 from pseudolabel.text.encoder import TextEncodings
 from tests.plain import diffsegmenter as plain
@@ -235,6 +239,22 @@ def test_two_tokenizers_must_agree(copy):
     path.write_text(json.dumps(content))
     with pytest.raises(ModelError, match="its two tokenizers do not have the same tokens"):
         load(copy)
+
+
+@pytest.mark.slow
+def test_cams_of_a_folder(checkpoint, experiment):
+    """A run's score maps are those of the equations, with the default weights; a second run finds them done."""
+    settings = {"model.name": str(checkpoint), "diffsegmenter.timesteps": [100]}
+    first = pl.cams(experiment, settings)
+    assert first.statuses == {"ok": 5}
+    model, config = loaded("tiny_xl"), DiffSegmenterConfig(timesteps=[100], level_weights={32: 0.5, 16: 0.1})
+    for item in pl.ShardDataset(f"{experiment.out}/cams"):
+        sentences = [plain.write_sentence("a photograph of {}", name) for name in item["classes"]]
+        image = Image.fromarray(item["image"].permute(1, 2, 0).numpy())
+        noise = draw_noise(0, "noise", item["key"], 1, model.latent_shape)
+        maps = torch.stack([plain.stretch(one) for one in plain.score_maps(model, config, image, sentences, noise)])
+        torch.testing.assert_close(item["scores"], torch.as_tensor(at_image_size(maps, image.size)), atol=5e-3, rtol=0)
+    assert pl.cams(experiment, settings) == first
 
 
 def test_a_checkpoint_without_an_index_is_judged_by_its_parts(copy, tmp_path):

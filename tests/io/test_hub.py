@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from pseudolabel.text.captioner import Captioner
 from pseudolabel.text.clip import ClipScorer
 from tests.exports.hub import Hub as Served
 from tests.exports.hub import open_hub
-from tests.plain.architectures import tiny
+from tests.plain.architectures import tiny, tiny_xl
 
 NOWHERE = "http://127.0.0.1:9"
 CPU = torch.device("cpu")
@@ -100,14 +100,17 @@ def test_every_model_s_name_is_looked_up() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_in_the_cache_is_loaded_without_network(cache: Path, tmp_path: Path, caplog) -> None:
+@pytest.mark.parametrize(("build", "side"), [(tiny, 128), (tiny_xl, 192)])
+def test_a_model_in_the_cache_is_loaded_without_network(
+    build: Callable[[Path], Path], side: int, cache: Path, tmp_path: Path, caplog
+) -> None:
     folder = cache / "models--someone--model"
-    shutil.copytree(tiny(tmp_path / "checkpoint"), folder / "snapshots" / ("0" * 40))
+    shutil.copytree(build(tmp_path / "checkpoint"), folder / "snapshots" / ("0" * 40))
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("0" * 40)
     config = ModelConfig(name="someone/model")
     with caplog.at_level(logging.WARNING, "pseudolabel"):
         model = load_model(config, CPU)
-    assert model.image_size == 128
+    assert model.image_size == side
     assert "is loaded from the local cache: http://127.0.0.1:9 cannot be reached" in caplog.text
     assert fingerprint(config) == fingerprint(ModelConfig(name=str(tmp_path / "checkpoint")))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pseudolabel.config import Experiment, ModelConfig, SourceConfig
+from pseudolabel.config import DiffSegmenterConfig, Experiment, ModelConfig, SourceConfig
 from pseudolabel.diffusion.noise import draw_noise
 from pseudolabel.errors import NothingScoredError, SettingError, SourceError
 from pseudolabel.evaluation.confusion import Confusion
@@ -21,7 +21,7 @@ from pseudolabel.stages.probe import probe
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, expect
 from tests.plain import diffsegmenter as plain
-from tests.plain.architectures import loaded, tiny
+from tests.plain.architectures import loaded, tiny, tiny_xl
 
 SHAPES = load_vocabulary("shapes")
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
@@ -116,6 +116,14 @@ def test_every_layer_and_timestep_has_a_row(settings: Experiment, one_rank: Rank
     assert written["self_attention"][0]["passes"].keys() == {"attention", "squared", "perfect"}
     with Image.open(Path(settings.out) / "probe.png") as figure:
         assert figure.width > 1000
+
+
+def test_the_layers_of_sdxl(settings: Experiment, one_rank: Rank, tmp_path: Path) -> None:
+    own = DiffSegmenterConfig(timesteps=[100])
+    changed = replace(settings, diffsegmenter=own, model=ModelConfig(name=str(tiny_xl(tmp_path / "model"))))
+    report = probe(changed, one_rank, images=2)
+    for rows in (report.cross, report.self_attention):
+        assert [row.stride for row in rows] == [16] * 2 + [32] * 12 + [16] * 3
 
 
 def test_real_images_and_the_layers_of_stable_diffusion(
