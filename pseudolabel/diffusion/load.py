@@ -119,7 +119,10 @@ def fingerprint(config: ModelConfig) -> str:
     try:
         # What has been loaded is in the local cache.
         schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True, **origin).config
-        digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
+        values = [schedule[name] for name in SCHEDULE]
+        if schedule["rescale_betas_zero_snr"]:  # of some fine-tuned SDXLs; without it, digests are as they were
+            values.append("rescale_betas_zero_snr")
+        digest = hashlib.sha256(repr(values).encode())
         unet = UNet2DConditionModel.load_config(folder, subfolder="unet", local_files_only=True, **origin)
         for part, stem in (XL_WEIGHTS if is_xl(unet) else WEIGHTS).items():
             own = weights_digest(folder, part, stem, variant=config.variant, without=DECODER, **origin)
