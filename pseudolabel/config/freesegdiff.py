@@ -18,7 +18,8 @@ class FreeSegDiffConfig:
             blocks' outputs (`attention`), or residual blocks and attention (`both`).
         backbone: hub id or folder of a vision transformer (CLIP, ViT, DINOv2) whose patch tokens are clustered instead
             of the diffusion model's features; empty for none.
-        strides: strides (image side / map side) of the layers whose features are used; 32 is 16 x 16 at 512 pixels.
+        strides: strides (image side / map side) of the layers whose features are used; 32 is 16 x 16 at 512 pixels, and
+            32 x 32 at SDXL's 1024.
         side: features of all layers are resized to a square of this side before they are concatenated.
         clusters: K of K-means.
         restarts: number of K-means runs, of which the best is kept.

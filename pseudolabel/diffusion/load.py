@@ -159,7 +159,10 @@ def fingerprint(config: ModelConfig) -> str:
 
 def _digest(schedule: Mapping[str, Any], weights: list[str]) -> str:
     """Of the noise schedule and the weights of each part."""
-    digest = hashlib.sha256(repr([schedule[name] for name in SCHEDULE]).encode())
+    values = [schedule[name] for name in SCHEDULE]
+    if schedule["rescale_betas_zero_snr"]:  # of some fine-tuned SDXLs; without it, digests are as they were
+        values.append("rescale_betas_zero_snr")
+    digest = hashlib.sha256(repr(values).encode())
     digest.update("".join(weights).encode())
     return digest.hexdigest()[:16]
 

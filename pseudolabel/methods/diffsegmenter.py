@@ -203,7 +203,8 @@ def _weighted_strides(weights: Mapping[int, float], known: Sequence[int]) -> lis
     if unknown := sorted(set(chosen) - set(known)):
         raise SettingError(
             f"{setting}: this model has no cross-attention at stride {', '.join(map(str, unknown))}, only at "
-            f"{list(known)}. A model that ships has an experiment file of its name (`config`), with settings that fit"
+            f"{list(known)}; give weights for these. A model that ships has an experiment file of its name (`config`), "
+            "with settings that fit"
         )
     if not chosen or min(weights.values()) < 0:
         raise SettingError(f"{setting}: give weights of at least 0, and one above 0, for strides among {list(known)}")

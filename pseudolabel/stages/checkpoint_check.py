@@ -1,4 +1,4 @@
-"""`pseudolabel doctor --model`: whether a checkpoint can be used, where its files are, and what a run with it costs."""
+"""What `doctor` says of a checkpoint: whether it can be used, where its files are, and what a run with it costs."""
 
 import os
 import resource

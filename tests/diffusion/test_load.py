@@ -174,9 +174,11 @@ def test_the_fingerprint_depends_on_every_weight(checkpoint, copy, file, name):
     assert fingerprint_of(copy) != fingerprint_of(checkpoint)
 
 
-def test_the_fingerprint_depends_on_the_noise_schedule(checkpoint, copy):
+@pytest.mark.parametrize("change", [{"beta_end": 0.05}, {"rescale_betas_zero_snr": True}], ids=str)
+def test_the_fingerprint_depends_on_the_noise_schedule(checkpoint, copy, change):
     path = copy / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_end": 0.05}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert not torch.equal(load(copy).alphas_cumprod, load(checkpoint).alphas_cumprod)
     assert fingerprint_of(copy) != fingerprint_of(checkpoint)
 
 

@@ -24,6 +24,8 @@ from pseudolabel.text.encoder import TextEncodings
 from tests.plain import diffsegmenter as plain
 from tests.plain.architectures import loaded, tiny, tiny_xl
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SENTENCES = ["a photograph of red star", "", "a photograph of " + "circle " * 100]
 SENTENCE = SENTENCES[0]
@@ -241,7 +243,6 @@ def test_two_tokenizers_must_agree(copy):
         load(copy)
 
 
-@pytest.mark.slow
 def test_cams_of_a_folder(checkpoint, experiment):
     """A run's score maps are those of the equations, with the default weights; a second run finds them done."""
     settings = {"model.name": str(checkpoint), "diffsegmenter.timesteps": [100]}

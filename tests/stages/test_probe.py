@@ -118,6 +118,7 @@ def test_every_layer_and_timestep_has_a_row(settings: Experiment, one_rank: Rank
         assert figure.width > 1000
 
 
+@pytest.mark.slow
 def test_the_layers_of_sdxl(settings: Experiment, one_rank: Rank, tmp_path: Path) -> None:
     own = DiffSegmenterConfig(timesteps=[100])
     changed = replace(settings, diffsegmenter=own, model=ModelConfig(name=str(tiny_xl(tmp_path / "model"))))
