@@ -297,8 +297,8 @@ def doctor(model: str = "") -> int:
     """Print versions and devices, what is missing, and the command that fixes it.
 
     Args:
-        model: also load this checkpoint, which other commands know as the setting model.name, and run it once: whether it can be used,
-            where its files are, how much memory a batch takes, and how long a run would.
+        model: also load this checkpoint, which other commands know as the setting model.name, and run it once: whether
+            it can be used, where its files are, how much memory a batch takes, and how long a run would.
     """
     from pseudolabel.stages.doctor import diagnose
 

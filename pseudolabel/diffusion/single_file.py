@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from pseudolabel.diffusion.clip_tokenizer import clip_tokenizer
 from pseudolabel.diffusion.file_layout import (
     CLIP,
     OPEN_CLIP,
@@ -34,7 +35,6 @@ from pseudolabel.diffusion.supported import SUPPORTED
 from pseudolabel.errors import ModelError
 from pseudolabel.io.weight_file import explain
 from pseudolabel.io.weights import SUFFIX, weights_digest
-from pseudolabel.text.clip_tokenizer import clip_tokenizer
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -12,10 +12,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 import pseudolabel as pl
 from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion.clip_tokenizer import clip_tokenizer as shipped_clip_tokenizer
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.errors import ModelError
-from pseudolabel.text.clip_tokenizer import clip_tokenizer as shipped_clip_tokenizer
 from tests.plain.architectures import SCHEDULE, clip_tokenizer
 from tests.plain.original_layout import write_single_file
 

@@ -32,7 +32,7 @@ def clip_tokenizer(pad: str = END) -> CLIPTokenizer:
 
 @cache
 def _merges() -> tuple[tuple[str, str], ...]:
-    file = resources.files("pseudolabel.text") / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
+    file = resources.files("pseudolabel.diffusion") / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(file.read_bytes()).decode().split("\n")
     pairs = [line.split() for line in lines[1 : PAIRS + 1]]  # the first line is the file's title
     return tuple((first, second) for first, second in pairs)
