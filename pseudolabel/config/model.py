@@ -23,6 +23,9 @@ class ModelConfig:
         prediction: what the U-Net predicts, which the ELBO baseline reads; `auto` is what the checkpoint says. A single
             file says nothing: `auto` is then `epsilon`, and for Stable Diffusion 2.x `v_prediction` at 768 pixels;
             `epsilon` is for those of 512 pixels.
+        lora: a LoRA, as a `.safetensors` file: its changes are added to the weights of the U-Net and the text encoders.
+            Empty for none.
+        lora_scale: factor on the LoRA's changes.
         compile: compile the U-Net's and the VAE's residual blocks and feed-forward layers, for long runs on CUDA
             devices; the first batch of a run takes minutes longer.
     """
@@ -33,4 +36,6 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     image_size: int = 0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    lora: str = ""
+    lora_scale: float = 1.0
     compile: bool = False

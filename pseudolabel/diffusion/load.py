@@ -13,12 +13,14 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from pseudolabel.config import ModelConfig
 from pseudolabel.diffusion.compiling import compile_parts
+from pseudolabel.diffusion.lora import fuse_lora
 from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.parts import Parts
 from pseudolabel.diffusion.single_file import file_digest, file_schedule, is_single_file, read_file
 from pseudolabel.diffusion.supported import check_index, check_model, check_schedule, is_xl, read_index
 from pseudolabel.errors import ModelError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
+from pseudolabel.io.json_text import digest
 from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import HALF, weights_digest
@@ -66,6 +68,9 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
         tokenizer_2=parts.tokenizer_2,
     )
     check_model(model, index)
+    if config.lora:
+        parts_by_name = {"unet": unet, "text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
+        fuse_lora(parts_by_name, config.lora, config.lora_scale, f"`model.lora` '{config.lora}'")
     _check_size(model)
     _speed_up(config, model)
     return model
@@ -136,6 +141,13 @@ def fingerprint(config: ModelConfig) -> str:
     Raises:
         ModelError: if the weights' files are not found.
     """
+    own = _checkpoint_digest(config)
+    if not config.lora:
+        return own
+    return digest([own, weights_digest(config.lora), config.lora_scale])[:16]
+
+
+def _checkpoint_digest(config: ModelConfig) -> str:
     if is_single_file(config.name):
         schedule = DDPMScheduler.from_config(file_schedule(config.name, _prediction(config))).config
         return _digest(schedule, [file_digest(config.name)])
@@ -162,9 +174,7 @@ def _digest(schedule: Mapping[str, Any], weights: list[str]) -> str:
     values = [schedule[name] for name in SCHEDULE]
     if schedule["rescale_betas_zero_snr"]:  # of some fine-tuned SDXLs; without it, digests are as they were
         values.append("rescale_betas_zero_snr")
-    digest = hashlib.sha256(repr(values).encode())
-    digest.update("".join(weights).encode())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256((repr(values) + "".join(weights)).encode()).hexdigest()[:16]
 
 
 def _what(config: ModelConfig) -> str:

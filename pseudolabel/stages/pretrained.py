@@ -1,5 +1,6 @@
 """Loading the diffusion model from Python."""
 
+import os
 from typing import Any
 
 import torch
@@ -23,12 +24,16 @@ def load_model(
     token: str | None = None,
     local_files_only: bool = False,
     image_size: int = 0,
+    prediction: str = "auto",
+    lora: str | os.PathLike[str] = "",
+    lora_scale: float = 1.0,
     compile: bool = False,
 ) -> DiffusionModel:
     """Load a frozen Stable Diffusion 1.x or 2.x, SDXL or SSD-1B from safetensors files.
 
     Args:
-        name: hub id, or folder in diffusers' layout, or `shapes` or `shapes_standard`, which ship.
+        name: hub id, folder in diffusers' layout, or single safetensors file; or `shapes` or `shapes_standard`, which
+            ship.
         device: such as `cuda`; None is the device that Accelerate gives this process.
         dtype: `float32`, `float16`, `bfloat16`, or `auto`: bfloat16 on CUDA devices that have it, float16 on other
             CUDA devices, float32 elsewhere.
@@ -37,6 +42,10 @@ def load_model(
         token: for gated and private checkpoints; None is the token of `hf auth login`.
         local_files_only: use only the local cache.
         image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
+        prediction: what the U-Net predicts, `epsilon` or `v_prediction`; `auto` is what the checkpoint says, and for a
+            single file what most of its kind predict.
+        lora: a LoRA's safetensors file, whose changes are added to the weights.
+        lora_scale: factor on these changes.
         compile: compile the residual blocks and feed-forward layers, for many images on CUDA devices.
 
     Raises:
@@ -44,7 +53,8 @@ def load_model(
         SettingError: if a value is out of range.
     """
     settings = model_settings(name, dtype, revision, variant)
-    settings |= {"model.image_size": image_size, "model.compile": compile}
+    settings |= {"model.image_size": image_size, "model.compile": compile, "model.prediction": prediction}
+    settings |= {"model.lora": os.fspath(lora), "model.lora_scale": lora_scale}
     return load(open_experiment(Experiment(), settings).model, find_device(device), Hub(token, local_files_only))
 
 

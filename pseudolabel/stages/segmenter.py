@@ -80,7 +80,7 @@ class Segmenter:
         captioner that guess classes.
 
         Args:
-            name: hub id or folder.
+            name: hub id, folder, or single safetensors file.
             method: a registered method.
             sharpen: as for `Segmenter`.
 
