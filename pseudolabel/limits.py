@@ -70,6 +70,7 @@ LIMITS = {
     "source.max_pixels": FROM_1,
     "source.limit": FROM_0,
     "model.image_size": FROM_0,
+    "model.lora_scale": ANY,
     "diffsegmenter.timesteps": FROM_0,
     "diffsegmenter.level_weights": FROM_0,
     "diffsegmenter.cross_layers": NUMBERS,

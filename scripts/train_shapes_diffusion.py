@@ -31,6 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pseudolabel.errors import OutputError
 from pseudolabel.io.own_folder import claim_folder
+from pseudolabel.runtime.precision import computes_bfloat16
 from pseudolabel.shapes.difficulty import DIFFICULTIES, Difficulty
 from pseudolabel.shapes.world import BACKGROUNDS, SIZE, Scene, caption, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
@@ -340,14 +341,6 @@ def unet_loss(unet, text_encoder, scheduler, pool: Pool, batch: int) -> torch.Te
     is_noise = scheduler.config.prediction_type == "epsilon"
     wanted = noise if is_noise else scheduler.get_velocity(latents, noise, timesteps)
     return F.mse_loss(predicted.float(), wanted)
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes bfloat16 natively; on a processor that emulates it, a step took ten times as long."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def draw_timesteps(count: int, steps: int, device: torch.device) -> torch.Tensor:

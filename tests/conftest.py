@@ -42,7 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     Tests that need Stable Diffusion's architecture come first in the first process, so that one process builds it.
     """
     for item in items:
-        if not has_pydensecrf() and "pydensecrf" in getattr(item, "callspec", item).__dict__.get("params", {}).values():
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if not has_pydensecrf() and any(
+            value == "pydensecrf" for value in parameters.values() if isinstance(value, str)
+        ):
             item.add_marker(pytest.mark.skip("pydensecrf is not installed"))
         if item.path.relative_to(REPOSITORY / "tests").parts[0] in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)

@@ -92,13 +92,14 @@ def test_access_to_the_hub_reaches_every_loader(scenes, labels, monkeypatch) -> 
     reached: dict[str, dict[str, object]] = {}
 
     def watch(kind: type) -> None:
-        load = kind.from_pretrained
+        name = "load_config" if kind is DDPMScheduler else "from_pretrained"
+        load = getattr(kind, name)
 
-        def from_pretrained(*arguments: object, **options: object) -> object:
+        def watched(*arguments: object, **options: object) -> object:
             reached[kind.__name__] = options
             return load(*arguments, **options)
 
-        monkeypatch.setattr(kind, "from_pretrained", from_pretrained)
+        monkeypatch.setattr(kind, name, watched)
 
     kinds = (UNet2DConditionModel, AutoencoderKL, CLIPTextModel, CLIPTokenizer, DDPMScheduler)
     kinds += (CLIPModel, CLIPProcessor, AutoProcessor)

@@ -16,8 +16,9 @@ class ModelConfig:
         variant: variant of the weights' files, such as `fp16`; empty for the plain files, or for fp16 where there are
             no others.
         dtype: precision of weights and activations. `auto` is the precision of `accelerate launch --mixed_precision` if
-            given, else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, and float32 elsewhere. The
-            VAE of SDXL is float32 in each, unless its configuration says that it need not be.
+            given; else bfloat16 on CUDA devices that have it, float16 on other CUDA devices, bfloat16 on processors
+            that compute it natively if a short trial shows that it is faster, and float32 elsewhere. The VAE of SDXL is
+            float32 in each, unless its configuration says that it need not be.
         image_size: side in pixels of the square that images are resized to, ignoring aspect ratio; 0 is the
             checkpoint's own.
         prediction: what the U-Net predicts, which the ELBO baseline reads; `auto` is what the checkpoint says. A single

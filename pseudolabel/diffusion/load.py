@@ -25,7 +25,7 @@ from pseudolabel.io.shipped import resolve
 from pseudolabel.io.weight_file import explain_folder
 from pseudolabel.io.weights import HALF, weights_digest
 from pseudolabel.runtime.bars import library_bars
-from pseudolabel.runtime.precision import resolve_dtype
+from pseudolabel.runtime.precision import gains_from_bfloat16, resolve_dtype
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 XL_WEIGHTS = WEIGHTS | {"text_encoder_2": "model"}
@@ -50,6 +50,8 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     else:
         parts = _read_folder(config, dtype, hub)
     unet, vae, index = parts.unet, parts.vae, parts.index or {}
+    if config.dtype == "auto" and device.type == "cpu" and dtype == torch.float32:
+        dtype = _quicken(parts)
     check_schedule(config.name, index, parts.schedule)
     scheduler = DDPMScheduler.from_config(parts.schedule)
     if is_xl(unet):
@@ -74,6 +76,18 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     _check_size(model)
     _speed_up(config, model)
     return model
+
+
+def _quicken(parts: Parts) -> torch.dtype:
+    """Convert the parts, but for SDXL's VAE, to bfloat16 if the processor is faster with it; the U-Net's dtype."""
+    config = parts.unet.config
+    if not gains_from_bfloat16(config.block_out_channels[0], config.sample_size):
+        return torch.float32
+    log.info("`model.dtype` auto: bfloat16, which this processor computes faster than float32")
+    for part in (parts.unet, parts.text_encoder, parts.text_encoder_2, None if is_xl(parts.unet) else parts.vae):
+        if part is not None:
+            part.to(torch.bfloat16)
+    return torch.bfloat16
 
 
 def _prediction(config: ModelConfig) -> Any:

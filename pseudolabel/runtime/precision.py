@@ -1,10 +1,18 @@
 """The dtype of frozen models."""
 
 import os
+import time
 
 import torch
+import torch.nn.functional as F
 
 from pseudolabel.errors import SettingError
+
+# Of a processor's instructions that compute bfloat16, as torch names them.
+NATIVE = ("amx_bf16", "avx512_bf16", "bf16")
+ROUNDS = 4
+SMALL = 5e-3  # seconds of a convolution below which there is nothing to gain
+GAIN = 1.3  # how many times as fast bfloat16 must be
 
 MIXED_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `accelerate launch --mixed_precision`
 
@@ -30,4 +38,39 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         )
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float16
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes bfloat16 natively; where it is emulated, it is many times as slow as float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in NATIVE)
+
+
+def gains_from_bfloat16(channels: int, side: int) -> bool:
+    """Whether this processor runs a model markedly faster in bfloat16; a convolution of the model's size is tried.
+
+    Args:
+        channels, side: of the model's first level.
+    """
+    if not computes_bfloat16(torch.device("cpu")):
+        return False
+    plain = _seconds(channels, side, torch.float32)
+    return plain > SMALL and plain > GAIN * _seconds(channels, side, torch.bfloat16)
+
+
+@torch.inference_mode()
+def _seconds(channels: int, side: int, dtype: torch.dtype) -> float:
+    """Of a 3 x 3 convolution, the best of several."""
+    image = torch.zeros(1, channels, side, side, dtype=dtype)
+    kernel = torch.zeros(channels, channels, 3, 3, dtype=dtype)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        F.conv2d(image, kernel, padding=1)
+        best = min(best, time.perf_counter() - started)
+    return best

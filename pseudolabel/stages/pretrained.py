@@ -36,7 +36,7 @@ def load_model(
             ship.
         device: such as `cuda`; None is the device that Accelerate gives this process.
         dtype: `float32`, `float16`, `bfloat16`, or `auto`: bfloat16 on CUDA devices that have it, float16 on other
-            CUDA devices, float32 elsewhere.
+            CUDA devices, bfloat16 on processors that are faster with it, float32 elsewhere.
         revision: branch, tag or commit on the hub; None is `main`.
         variant: file variant on the hub, such as `fp16`.
         token: for gated and private checkpoints; None is the token of `hf auth login`.

@@ -6,9 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.config import ModelConfig
+from pseudolabel.diffusion import load as loading
 from pseudolabel.diffusion.load import fingerprint, load_model
 from pseudolabel.errors import ModelError, SettingError, UserError
-from pseudolabel.runtime.precision import resolve_dtype
+from pseudolabel.runtime import precision
+from pseudolabel.runtime.precision import gains_from_bfloat16, resolve_dtype
 from tests.plain.architectures import loaded, tiny
 
 pytestmark = pytest.mark.slow
@@ -119,6 +121,27 @@ def test_resolves_dtypes():
     assert resolve_dtype("float16", CPU) == torch.float16
     assert resolve_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
     assert resolve_dtype("float32", torch.device("cuda")) == torch.float32
+
+
+def test_processors_that_are_faster_in_bfloat16_use_it(checkpoint, monkeypatch):
+    assert load(checkpoint).dtype == torch.float32  # too small to gain
+    monkeypatch.setattr(loading, "gains_from_bfloat16", lambda channels, side: (channels, side) == (16, 16))
+    model = load(checkpoint)
+    assert {part.dtype for part in (model.unet, model.vae, model.text_encoder)} == {torch.bfloat16}
+    assert load(checkpoint, dtype="float32").dtype == torch.float32
+
+
+def test_gains_are_those_of_a_trial(monkeypatch):
+    assert not gains_from_bfloat16(8, 8)
+    found = {torch.float32: 0.1, torch.bfloat16: 0.06}
+    monkeypatch.setattr(precision, "_seconds", lambda channels, side, dtype: found[dtype])
+    monkeypatch.setattr(precision, "NATIVE", ("avx2", "neon"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert gains_from_bfloat16(320, 64)
+    found[torch.bfloat16] = 0.09
+    assert not gains_from_bfloat16(320, 64)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert not gains_from_bfloat16(320, 64)
 
 
 def test_auto_is_the_launcher_s_mixed_precision(monkeypatch):
