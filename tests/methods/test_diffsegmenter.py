@@ -268,7 +268,7 @@ def test_propagate_keeps_small_differences_in_bfloat16():
 
 def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, which takes a quarter of the time."""
-    model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
+    model = load_model(ModelConfig(name=str(stable_diffusion), dtype="float32", image_size=256), torch.device("cpu"))
     assert model.latent_shape == (4, 32, 32)
     assert_agreement(model, DiffSegmenterConfig(timesteps=[100]), SEVERAL[:1])
 

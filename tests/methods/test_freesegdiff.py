@@ -116,7 +116,7 @@ def test_bfloat16_regions_are_nearly_equal():
 
 def test_results_agree_on_the_architecture_of_stable_diffusion_v15(stable_diffusion):
     """At half its size, whose 6400 channels become 64 dimensions."""
-    model = load_model(ModelConfig(name=str(stable_diffusion), image_size=256), torch.device("cpu"))
+    model = load_model(ModelConfig(name=str(stable_diffusion), dtype="float32", image_size=256), torch.device("cpu"))
     config = FreeSegDiffConfig()
     image = scene().resize((500, 375))
     found = FeatureClusters(model, config).regions(model.encode(model.pixels(image)[None]), None, generators()[:1])[0]
