@@ -1,4 +1,5 @@
-# make demo | test | lint | docs | wheel | clean. Each creates .venv and installs what it needs; the second time is quick.
+# make demo | check | test | lint | docs | wheel | interpreters | canary | clean. Each creates .venv and installs what it
+# needs; the second time is quick.
 #
 # Which build of torch gets installed (CPU, CUDA, ROCm) is decided by pip's own settings: point PIP_EXTRA_INDEX_URL or
 # PIP_FIND_LINKS at the builds you want, or install torch into .venv yourself before the first make.
@@ -16,7 +17,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 SLOW := bench e2e train
 PACKAGE := pyproject.toml constraints.txt
 
-.PHONY: demo check test lint docs wheel clean
+.PHONY: demo check test lint docs wheel interpreters canary clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.package
@@ -41,6 +42,13 @@ docs: .venv/.dev
 wheel: .venv/.dev
 	@rm -rf build dist
 	@$(PY) -m build
+
+# The fast tests of the built wheel in every Python here; and here on the newest versions of all dependencies.
+interpreters: .venv/.dev
+	@$(PY) scripts/check_interpreters.py
+
+canary: .venv/.dev
+	@$(PY) scripts/check_interpreters.py --pythons "$(PYTHON)" --newest
 
 clean:
 	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
