@@ -1,6 +1,6 @@
 """A frozen text-to-image latent diffusion model; nothing is sampled from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
+from pseudolabel.runtime.halving import Halving
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -32,6 +33,7 @@ class DiffusionModel:
         hub: access to the hub, for further models that a method needs.
         text_encoder_2, tokenizer_2: those of SDXL, which has two of each; None for Stable Diffusion 1.x and 2.x. Both
             tokenizers have the same tokens, and differ in the one that fills a sentence up, `!` in the second.
+        in_parts: encodes fewer images at once where memory is too small.
     """
 
     vae: AutoencoderKL
@@ -45,6 +47,7 @@ class DiffusionModel:
     hub: Hub = DEFAULT_HUB
     text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer_2: CLIPTokenizer | None = None
+    in_parts: Halving = field(default_factory=Halving, repr=False, compare=False)
 
     def __repr__(self) -> str:
         side, dtype = self.image_size, str(self.dtype).removeprefix("torch.")
@@ -95,6 +98,9 @@ class DiffusionModel:
         Returns:
             float32 (B, c, h, w) on the model's device.
         """
+        return torch.cat(self.in_parts(self._encode, pixels, posterior_noise))
+
+    def _encode(self, pixels: torch.Tensor, posterior_noise: torch.Tensor | None) -> torch.Tensor:
         posterior = self.vae.encode(self.upload(pixels).to(self.vae.dtype)).latent_dist
         latents = posterior.mean.float()
         if posterior_noise is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pseudolabel.methods.kmeans import kmeans
 from pseudolabel.methods.ncut import CutFeatures
 from pseudolabel.methods.registry import Context
 from pseudolabel.records import BACKGROUND, IGNORE, LabelMap, Sample
+from pseudolabel.runtime.halving import Halving
 from pseudolabel.text.encoder import TextEncodings
 from pseudolabel.text.joint_prompt import build_joint_prompt, class_token_weights
 from pseudolabel.vocabulary import MAX_CLASSES
@@ -44,7 +45,7 @@ class DiffSegPredictor:
         self.model, self.vocabulary = context.diffusion, context.vocabulary
         self.captions = {} if context.captions is None else context.captions
         self.config, self.context = config, context
-        self.method = AggregatedAttention(self.model, config)
+        self.method, self.in_parts = AggregatedAttention(self.model, config), Halving()
         self.cut = CutFeatures(self.model, config) if config.grouping == "ncut" else None
 
     def settings(self) -> dict[str, Any]:
@@ -112,7 +113,8 @@ class DiffSegPredictor:
         self, batch: Sequence[Sample], latents: torch.Tensor
     ) -> Iterator[tuple[Sample, torch.Tensor | SampleError]]:
         """Segments int64 (h, w) of the part of each image that the model saw, numbered 0, 1, ... without gaps."""
-        for sample, proposals in zip(batch, self._proposals(batch, latents), strict=True):
+        parts = self.in_parts(lambda *part: list(self._proposals(*part)), batch, latents)
+        for sample, proposals in zip(batch, chain.from_iterable(parts), strict=True):
             if isinstance(proposals, SampleError):
                 yield sample, proposals
             else:
@@ -150,7 +152,8 @@ class DiffSegPredictor:
         encodings = TextEncodings(self.model, [one.text for one in prompted])
         embeddings = torch.stack([encodings.plain(one.text) for one in prompted])
         weights = pad_sequence([one.weights for one in prompted], batch_first=True)
-        return self.method.text_maps(latents, embeddings, weights)
+        parts = self.in_parts(self.method.text_maps, latents, embeddings, weights)
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _view(self, sample: Sample) -> Image.Image:
         return sample.viewed(self.view)

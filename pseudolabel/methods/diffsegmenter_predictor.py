@@ -19,6 +19,7 @@ from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.runtime.batching import batched, bypass, static_batches
 from pseudolabel.runtime.fetching import fetch
+from pseudolabel.runtime.halving import Halving
 from pseudolabel.score_maps import min_max
 from pseudolabel.text.encoder import BATCH, TextEncodings
 from pseudolabel.text.joint_prompt import build_joint_prompt, fits
@@ -84,7 +85,7 @@ class DiffSegmenterPredictor:
         if config.prompt == "joint" and self.captions is not None:
             raise SettingError("`diffsegmenter.prompt` joint takes no captions: leave them out")
         self.method = CompletedAttention(self.model, config)
-        self.too_long = 0
+        self.in_parts, self.too_long = Halving(), 0
         # All timesteps of a row are in one batch, which computes their mean.
         self.rows_per_batch = max(1, context.batch // len(config.timesteps))
 
@@ -123,12 +124,14 @@ class DiffSegmenterPredictor:
         K is the largest number of classes that a row of the batch has; the maps behind a row's own are zeros.
         """
         for batch, count in static_batches(rows, self.rows_per_batch):
-            maps = self.method(
+            parts = self.in_parts(
+                self.method,
                 torch.stack([row.latent for row in batch]),
                 torch.stack([row.noise for row in batch]),
                 torch.stack([row.embeddings for row in batch]),
                 pad_sequence([row.weights for row in batch], batch_first=True),
             )
+            maps = torch.cat(parts)
             # Self-attention leaves a narrow range of values; scaled to [0, 1], they lose least in float16.
             yield [row.owner for row in batch[:count]], min_max(maps[:count]).half()
 

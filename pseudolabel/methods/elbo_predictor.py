@@ -16,6 +16,7 @@ from pseudolabel.methods.registry import Context
 from pseudolabel.records import Sample, ScoreMaps
 from pseudolabel.runtime.batching import batched, bypass, static_batches
 from pseudolabel.runtime.fetching import fetch
+from pseudolabel.runtime.halving import Halving
 from pseudolabel.score_maps import min_max
 from pseudolabel.text.encoder import BATCH, TextEncodings
 from pseudolabel.text.prompts import build_prompt
@@ -48,7 +49,7 @@ class ElboPredictor:
     def __init__(self, context: Context, config: ElboConfig) -> None:
         self.model, self.vocabulary, self.captions = context.diffusion, context.vocabulary, context.captions
         self.config, self.context = config, context
-        self.method = PixelLikelihood(self.model, config)
+        self.method, self.in_parts = PixelLikelihood(self.model, config), Halving()
 
     def settings(self) -> dict[str, Any]:
         """All that the maps depend on besides the diffusion model and the labels."""
@@ -77,12 +78,14 @@ class ElboPredictor:
     def _run(self, draws: Iterable[Draw]) -> Iterator[tuple[Sample, torch.Tensor]]:
         """Each draw's sample and term of Eq. 3, float32 (h, w) on the model's device."""
         for batch, count in static_batches(draws, self.context.batch):
-            terms = self.method.log_likelihood(
+            parts = self.in_parts(
+                self.method.log_likelihood,
                 torch.stack([draw.latent for draw in batch]),
                 torch.stack([draw.noise for draw in batch]),
                 torch.tensor([draw.timestep for draw in batch]),
                 torch.stack([draw.embeddings for draw in batch]),
             )
+            terms = torch.cat(parts)
             yield from zip([draw.owner for draw in batch[:count]], terms[:count], strict=True)
 
     def _collect(self, rows: Iterable[tuple[Sample, torch.Tensor]]) -> Iterator[tuple[Sample, torch.Tensor]]:

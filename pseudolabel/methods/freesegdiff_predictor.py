@@ -29,6 +29,7 @@ from pseudolabel.methods.freesegdiff import (
 from pseudolabel.methods.registry import Context
 from pseudolabel.records import BACKGROUND, LabelMap, Sample
 from pseudolabel.runtime.batching import batched, bypass
+from pseudolabel.runtime.halving import Halving
 from pseudolabel.runtime.prefetch import map_ahead
 from pseudolabel.runtime.workers import open_pool
 from pseudolabel.text.clip import ClipScorer
@@ -47,7 +48,7 @@ class FreeSegDiffPredictor:
         if problem := template_problem(self.config.template):
             raise SettingError(f"`freesegdiff.template` {problem}")
         self.engine = resolve_engine(self.config.crf, model.device).engine
-        self.method = FeatureClusters(model, self.config)
+        self.method, self.in_parts = FeatureClusters(model, self.config), Halving()
         self.backbone = PatchFeatures(self.config.backbone, model.device, model.hub) if self.config.backbone else None
         self.clip = ClipScorer(self.config.clip, model.device, "`freesegdiff.clip`", model.hub)
         words = [vocabulary.prompt(index) for index in range(1, len(vocabulary) + 1)]
@@ -103,7 +104,7 @@ class FreeSegDiffPredictor:
             self.model, samples, self._view, self.context.batch, self.context.loaders, draw
         ):
             noise = torch.cat([self._draw(sample.key, "noise") for sample in group]) if self.config.noise else None
-            yield group, self.method.regions(latents, noise, self._generators(group))
+            yield group, torch.cat(self.in_parts(self.method.regions, latents, noise, self._generators(group)))
 
     def _patches(
         self, samples: Iterable[Sample], backbone: PatchFeatures

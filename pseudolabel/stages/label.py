@@ -74,8 +74,8 @@ def write_labels(
             work_through(job, source, work.loaders, predictor, members, predictor.view)
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
-                f"out of memory on {rank.device} with `work.batch` {experiment.work.batch}; give a smaller one, or "
-                f"`model.dtype` bfloat16: every finished shard is safe, and the run resumes with it. ({error})"
+                f"out of memory on {rank.device}, with one row at once as well; give a smaller `model.image_size`, or "
+                f"`model.dtype` bfloat16. Every finished shard is safe. ({error})"
             ) from error
         return job.finish()
 

@@ -167,7 +167,7 @@ class _Run:
                     raise
                 except torch.OutOfMemoryError as error:
                     raise DeviceMemoryError(
-                        f"out of memory with `work.batch` {self.experiment.work.batch}; give a smaller one, or "
+                        "out of memory, with one row at once as well; give a smaller `model.image_size`, or "
                         f"`model.dtype` bfloat16. Finished images are kept, and the same command resumes. ({error})"
                     ) from error
 
