@@ -50,6 +50,9 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
     else:
         parts = _read_folder(config, dtype, hub)
     unet, vae, index = parts.unet, parts.vae, parts.index or {}
+    if config.lora:
+        changed = {"unet": unet, "text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
+        fuse_lora(changed, config.lora, config.lora_scale, f"`model.lora` '{config.lora}'")
     if config.dtype == "auto" and device.type == "cpu" and dtype == torch.float32:
         dtype = _quicken(parts)
     check_schedule(config.name, index, parts.schedule)
@@ -70,9 +73,6 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
         tokenizer_2=parts.tokenizer_2,
     )
     check_model(model, index)
-    if config.lora:
-        parts_by_name = {"unet": unet, "text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
-        fuse_lora(parts_by_name, config.lora, config.lora_scale, f"`model.lora` '{config.lora}'")
     _check_size(model)
     _speed_up(config, model)
     return model

@@ -97,7 +97,8 @@ def fuse_lora(models: Models, path: str, scale: float, what: str) -> None:
                 "that it was trained on, such as Stable Diffusion 1.5, 2.1 or SDXL"
             )
         try:
-            module.weight.data += (scale * change.matrix(module.weight.shape)).to(module.weight)
+            changed = module.weight.data.float() + scale * change.matrix(module.weight.shape)
+            module.weight.data = changed.to(module.weight.dtype)  # rounded once
         except ValueError as error:
             raise ModelError(f"{what}: '{change.name}' does not fit this checkpoint: {error}") from error
 
