@@ -24,6 +24,8 @@ class ModelConfig:
         prediction: what the U-Net predicts, which the ELBO baseline reads; `auto` is what the checkpoint says. A single
             file says nothing: `auto` is then `epsilon`, and for Stable Diffusion 2.x `v_prediction` at 768 pixels;
             `epsilon` is for those of 512 pixels.
+        vae: folder or hub id of another VAE than the checkpoint's own, `AutoencoderKL`, or a tiny one such as
+            `madebyollin/taesd`, which is fast and approximate; empty for the checkpoint's.
         lora: a LoRA, as a `.safetensors` file: its changes are added to the weights of the U-Net and the text encoders.
             Empty for none.
         lora_scale: factor on the LoRA's changes.
@@ -37,6 +39,7 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     image_size: int = 0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    vae: str = ""
     lora: str = ""
     lora_scale: float = 1.0
     compile: bool = False

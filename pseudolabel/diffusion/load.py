@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pseudolabel.diffusion.model import DiffusionModel
 from pseudolabel.diffusion.parts import Parts
 from pseudolabel.diffusion.single_file import file_digest, file_schedule, is_single_file, read_file
 from pseudolabel.diffusion.supported import check_index, check_model, check_schedule, is_xl, read_index
+from pseudolabel.diffusion.vae import load_vae, vae_digest
 from pseudolabel.errors import ModelError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.io.json_text import digest
@@ -49,6 +51,9 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
         parts = read_file(config.name, _what(config), dtype, _prediction(config))
     else:
         parts = _read_folder(config, dtype, hub)
+    if config.vae:
+        vae_dtype = torch.float32 if is_xl(parts.unet) else dtype
+        parts = replace(parts, vae=load_vae(config.vae, vae_dtype, hub))
     unet, vae, index = parts.unet, parts.vae, parts.index or {}
     if config.lora:
         changed = {"unet": unet, "text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}
@@ -156,9 +161,9 @@ def fingerprint(config: ModelConfig) -> str:
         ModelError: if the weights' files are not found.
     """
     own = _checkpoint_digest(config)
-    if not config.lora:
-        return own
-    return digest([own, weights_digest(config.lora), config.lora_scale])[:16]
+    added = [vae_digest(config.vae)] if config.vae else []
+    added += [weights_digest(config.lora), str(config.lora_scale)] if config.lora else []
+    return digest([own, *added])[:16] if added else own
 
 
 def _checkpoint_digest(config: ModelConfig) -> str:

@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from pseudolabel.errors import SettingError
 from pseudolabel.io.hub import DEFAULT_HUB, Hub
 from pseudolabel.runtime.halving import Halving
 
@@ -36,7 +37,7 @@ class DiffusionModel:
         in_parts: encodes fewer images at once where memory is too small.
     """
 
-    vae: AutoencoderKL
+    vae: AutoencoderKL | AutoencoderTiny
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
@@ -97,11 +98,21 @@ class DiffusionModel:
 
         Returns:
             float32 (B, c, h, w) on the model's device.
+
+        Raises:
+            SettingError: if there is noise, and a tiny VAE without a posterior.
         """
         return torch.cat(self.in_parts(self._encode, pixels, posterior_noise))
 
     def _encode(self, pixels: torch.Tensor, posterior_noise: torch.Tensor | None) -> torch.Tensor:
-        posterior = self.vae.encode(self.upload(pixels).to(self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(self.upload(pixels).to(self.vae.dtype))
+        if isinstance(self.vae, AutoencoderTiny):
+            if posterior_noise is not None:
+                raise SettingError(
+                    "`model.vae`: a tiny VAE has no posterior to draw latents from; set the method's `vae` to mean"
+                )
+            return encoded.latents.float() * self.vae.config.scaling_factor
+        posterior = encoded.latent_dist
         latents = posterior.mean.float()
         if posterior_noise is not None:
             latents = latents + posterior.std.float() * self.upload(posterior_noise)

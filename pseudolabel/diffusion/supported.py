@@ -90,7 +90,7 @@ def check_model(model: DiffusionModel, index: Mapping[str, Any]) -> None:
     if unet.get("addition_embed_type") not in (None, "text_time"):
         problem = f"its U-Net takes more than text (`addition_embed_type` is {unet.addition_embed_type})"
         raise refused(model.name, problem, index)
-    if any(vae.get(option) is not None for option in ("latents_mean", "latents_std", "shift_factor")):
+    if any(vae.get(option) for option in ("latents_mean", "latents_std", "shift_factor")):
         raise refused(model.name, "its VAE shifts latents, where those of Stable Diffusion are only scaled", index)
     for what, (one, other) in _pairs(model).items():
         if one != other:

@@ -147,6 +147,7 @@ def describe_run(
             "name": chosen.name,
             "revision": chosen.revision,
             "variant": chosen.variant,
+            "vae": chosen.vae,
             "lora": chosen.lora,
             "dtype": str(model.dtype).removeprefix("torch."),
             "compile": chosen.compile,

@@ -25,6 +25,7 @@ def load_model(
     local_files_only: bool = False,
     image_size: int = 0,
     prediction: str = "auto",
+    vae: str | os.PathLike[str] = "",
     lora: str | os.PathLike[str] = "",
     lora_scale: float = 1.0,
     compile: bool = False,
@@ -44,6 +45,7 @@ def load_model(
         image_size: side in pixels of the square that images are stretched to; 0 is the checkpoint's own.
         prediction: what the U-Net predicts, `epsilon` or `v_prediction`; `auto` is what the checkpoint says, and for a
             single file what most of its kind predict.
+        vae: folder or hub id of another VAE; a tiny one, such as `madebyollin/taesd`, is fast and approximate.
         lora: a LoRA's safetensors file, whose changes are added to the weights.
         lora_scale: factor on these changes.
         compile: compile the residual blocks and feed-forward layers, for many images on CUDA devices.
@@ -54,7 +56,7 @@ def load_model(
     """
     settings = model_settings(name, dtype, revision, variant)
     settings |= {"model.image_size": image_size, "model.compile": compile, "model.prediction": prediction}
-    settings |= {"model.lora": os.fspath(lora), "model.lora_scale": lora_scale}
+    settings |= {"model.vae": os.fspath(vae), "model.lora": os.fspath(lora), "model.lora_scale": lora_scale}
     return load(open_experiment(Experiment(), settings).model, find_device(device), Hub(token, local_files_only))
 
 
