@@ -85,8 +85,7 @@ def load_model(config: ModelConfig, device: torch.device, hub: Hub = DEFAULT_HUB
 
 def _quicken(parts: Parts) -> torch.dtype:
     """Convert the parts, but for SDXL's VAE, to bfloat16 if the processor is faster with it; the U-Net's dtype."""
-    config = parts.unet.config
-    if not gains_from_bfloat16(config.block_out_channels[0], config.sample_size):
+    if not gains_from_bfloat16(parts.unet.num_parameters()):
         return torch.float32
     log.info("`model.dtype` auto: bfloat16, which this processor computes faster than float32")
     for part in (parts.unet, parts.text_encoder, parts.text_encoder_2, None if is_xl(parts.unet) else parts.vae):

@@ -124,24 +124,28 @@ def test_resolves_dtypes():
 
 
 def test_processors_that_are_faster_in_bfloat16_use_it(checkpoint, monkeypatch):
-    assert load(checkpoint).dtype == torch.float32  # too small to gain
-    monkeypatch.setattr(loading, "gains_from_bfloat16", lambda channels, side: (channels, side) == (16, 16))
+    plain = load(checkpoint)
+    assert plain.dtype == torch.float32  # too small to gain
+    found = plain.unet.num_parameters()
+    monkeypatch.setattr(loading, "gains_from_bfloat16", lambda parameters: parameters == found)
     model = load(checkpoint)
     assert {part.dtype for part in (model.unet, model.vae, model.text_encoder)} == {torch.bfloat16}
     assert load(checkpoint, dtype="float32").dtype == torch.float32
 
 
 def test_gains_are_those_of_a_trial(monkeypatch):
-    assert not gains_from_bfloat16(8, 8)
+    many = 860_000_000
     found = {torch.float32: 0.1, torch.bfloat16: 0.06}
-    monkeypatch.setattr(precision, "_seconds", lambda channels, side, dtype: found[dtype])
-    monkeypatch.setattr(precision, "NATIVE", ("avx2", "neon"))
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert gains_from_bfloat16(320, 64)
+    monkeypatch.setattr(precision, "_seconds", lambda dtype: found[dtype])
+    monkeypatch.setattr(precision, "_is_faster", precision._is_faster.__wrapped__)  # not cached
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert gains_from_bfloat16(many)
+    assert not gains_from_bfloat16(4_000_000)
     found[torch.bfloat16] = 0.09
-    assert not gains_from_bfloat16(320, 64)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    assert not gains_from_bfloat16(320, 64)
+    assert not gains_from_bfloat16(many)
+    found[torch.bfloat16] = 0.06
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert not gains_from_bfloat16(many)
 
 
 def test_auto_is_the_launcher_s_mixed_precision(monkeypatch):
