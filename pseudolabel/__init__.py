@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pseudolabel import crf
     from pseudolabel.config import (
         CrfConfig,
         DiffSegConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "__version__",
     "cams",
     "correct",
+    "crf",
     "evaluate",
     "export",
     "generate",
@@ -111,6 +113,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # a copy that is not installed has none
         return metadata.version("pseudolabel")
+    if name == "crf":
+        return import_module("pseudolabel.crf")
     if name == "register_method":
         return import_module("pseudolabel.methods.registry").register
     if name not in _HOMES:

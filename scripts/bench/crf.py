@@ -21,7 +21,7 @@ from PIL import Image
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.pydensecrf_engine import mean_field
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.torch_engine import TorchMeanField
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.shapes.world import draw_scene
 
@@ -121,7 +121,7 @@ def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labe
         for image, _ in zip(load_images(args), range(args.images), strict=False)
     ]
     scores = [draw_scores(rng, labels, size) for _ in images]
-    crf = TorchCrf(config, device)
+    crf = TorchMeanField(config, device)
     began = time.perf_counter()
     for image, own in zip(images, scores, strict=True):
         mean_field(image, own, config)
@@ -140,7 +140,7 @@ def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labe
 
 def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreement:
     """Compare both engines image by image, at their own size, with 2 to 21 labels in turn."""
-    config, rng, crf = PRESETS[preset], np.random.default_rng(args.seed), TorchCrf(PRESETS[preset], device)
+    config, rng, crf = PRESETS[preset], np.random.default_rng(args.seed), TorchMeanField(PRESETS[preset], device)
     pixels = equal = equal_masks = 0
     worst, largest, count = 1.0, 0.0, 0
     for loaded in load_images(args):

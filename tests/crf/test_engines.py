@@ -10,7 +10,8 @@ from pseudolabel.config import CrfConfig
 from pseudolabel.crf import engines
 from pseudolabel.crf.engines import open_mean_field, resolve_engine
 from pseudolabel.crf.pydensecrf_engine import mean_field
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.scipy_engine import ScipyMeanField
+from pseudolabel.crf.torch_engine import TorchMeanField
 from pseudolabel.errors import SettingError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -19,9 +20,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize(
     ("engine", "device", "expected"),
     [
-        ("auto", CPU, "pydensecrf"),
+        ("auto", CPU, "scipy"),
         ("auto", CUDA, "torch"),
-        ("auto", torch.device("mps"), "pydensecrf"),
+        ("auto", torch.device("mps"), "scipy"),
         ("pydensecrf", CUDA, "pydensecrf"),
         ("torch", CPU, "torch"),
     ],
@@ -41,10 +42,10 @@ def test_the_chosen_engine_is_used_except_for_large_images(monkeypatch):
     rng = np.random.default_rng(0)
     image, scores = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8), rng.random((2, 9, 7), np.float32)
     config = CrfConfig(engine="torch")
-    by_torch, by_cores = open_mean_field(config, CPU), open_mean_field(CrfConfig(), CPU)
+    by_torch, by_cores = open_mean_field(config, CPU), open_mean_field(replace(config, engine="pydensecrf"), CPU)
     assert open_mean_field(config, CPU) is by_torch
     images, own = [torch.from_numpy(image)], [torch.from_numpy(scores)]
-    np.testing.assert_array_equal(by_torch(images, own)[0], TorchCrf(config, CPU)(images, own)[0])
+    np.testing.assert_array_equal(by_torch(images, own)[0], TorchMeanField(config, CPU)(images, own)[0])
     np.testing.assert_array_equal(by_cores(images, own)[0], mean_field(image, scores, config))
     monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", image.shape[0] * image.shape[1] - 1)
-    np.testing.assert_array_equal(by_torch(images, own)[0], by_cores(images, own)[0])
+    np.testing.assert_array_equal(by_torch(images, own)[0], ScipyMeanField(config)(images, own)[0])
