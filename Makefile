@@ -64,12 +64,12 @@ clean:
 	@touch $@
 
 .venv/.package: $(PACKAGE) .venv/.torch
-	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): DenseCRF is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
 	@echo "Installing pseudolabel and its dependencies (a few minutes the first time)"
 	@$(PIP) install -q -c constraints.txt -e ".[train]"
 	@touch $@
 
 .venv/.dev: .venv/.package tests/exports/readers.txt
+	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): the tests compare DenseCRF with pydensecrf, which is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
 	@echo "Installing the tools for tests and linting"
 	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
 	@$(PIP) install -q --no-deps -r tests/exports/readers.txt

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
-from pseudolabel.crf.scipy_lattice import ScipyLattice, build_scipy_lattice
 from pseudolabel.crf.features import appearance_points, places
+from pseudolabel.crf.scipy_lattice import ScipyLattice, build_scipy_lattice
 from pseudolabel.crf.scores import SMALLEST_PROBABILITY
 from pseudolabel.crf.torch_engine import LARGEST_KEPT, SIZES_KEPT
+
 COLUMNS = (1, 2, 4, 8)  # numbers of labels that are filtered together; zeros fill up
 
 

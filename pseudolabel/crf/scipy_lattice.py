@@ -1,7 +1,7 @@
 """The permutohedral lattice of one image on one processor core: the filter of `lattice.py`, several times as fast.
 
-Nothing is sorted: vertices are numbered by a hash table, in the order of the image's pixels, so that neighbours lie near
-each other in memory. A column alone is filtered by SciPy's sparse products; rows of 2, 4 or 8 columns by torch's
+Nothing is sorted: vertices are numbered by a hash table, in the order of the image's pixels, so that neighbours lie
+near each other in memory. A column alone is filtered by SciPy's sparse products; rows of 2, 4 or 8 columns by torch's
 `embedding_bag`, whose time is that of the rows, and by NumPy's `take`, which copies rows of these lengths as one item.
 """
 

@@ -28,9 +28,9 @@ class Refinement(NamedTuple):
 class TorchCrf:
     """Mean field of a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011) without pydensecrf, with its labels.
 
-    On a CUDA device the lattice is made of tensors there; elsewhere, and for images of more than 4 million pixels, the work
-    is done on one processor core. What depends on the image's size alone is kept for the latest 16 sizes, so use one
-    object for many images. No gradients flow through it.
+    On a CUDA device the lattice is made of tensors there; elsewhere, and for images of more than 4 million pixels, the
+    work is done on one processor core. What depends on the image's size alone is kept for the latest 16 sizes, so use
+    one object for many images. No gradients flow through it.
 
     Args:
         iterations: mean-field steps, at least 1.
