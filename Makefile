@@ -8,8 +8,6 @@
 RIGHT_VERSION := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c '$(RIGHT_VERSION)' 2>/dev/null && echo $(p))))
 CXX ?= g++
-# pydensecrf, the faster engine of DenseCRF on processors, is built from source; without a compiler torch replaces it.
-EXTRAS := train$(if $(shell command -v $(CXX)),$(shell echo ,crf))
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -74,13 +72,13 @@ clean:
 	@touch $@
 
 .venv/.package: $(PACKAGE) .venv/.torch
-	@command -v $(CXX) >/dev/null || echo "No C++ compiler ($(CXX)): DenseCRF runs in torch, which is slower on processors. On Debian and Ubuntu: apt install g++"
 	@echo "Installing pseudolabel and its dependencies (a few minutes the first time)"
-	@$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	@$(PIP) install -q -c constraints.txt -e ".[train]"
 	@touch $@
 
 .venv/.dev: .venv/.package tests/exports/readers.txt
+	@command -v $(CXX) >/dev/null || { echo "No C++ compiler ($(CXX)): the tests compare DenseCRF with pydensecrf, which is built from source. On Debian and Ubuntu: apt install g++"; exit 1; }
 	@echo "Installing the tools for tests and linting"
-	@$(PIP) install -q -c constraints.txt -e ".[$(EXTRAS),dev]"
+	@$(PIP) install -q -c constraints.txt -e ".[train,dev]"
 	@$(PIP) install -q --no-deps -r tests/exports/readers.txt
 	@touch $@

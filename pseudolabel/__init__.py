@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pseudolabel import crf
     from pseudolabel.config import (
         CrfConfig,
         DiffSegConfig,
@@ -90,6 +91,7 @@ __all__ = [
     "cams",
     "caption",
     "correct",
+    "crf",
     "diagnose",
     "evaluate",
     "export",
@@ -158,6 +160,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # a copy that is not installed has none
         return metadata.version("pseudolabel")
+    if name == "crf":
+        return import_module("pseudolabel.crf")
     if name == "register_method":
         return import_module("pseudolabel.methods.registry").register
     if name not in _HOMES:

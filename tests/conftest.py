@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from hypothesis import settings
 
 from pseudolabel.config import CrfConfig, Experiment, ModelConfig, SourceConfig, WorkConfig
-from pseudolabel.crf.engines import has_pydensecrf
 from pseudolabel.methods.registry import METHODS
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shapes.dataset import write_shapes
@@ -23,15 +23,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
-# What cannot run where the extra `crf` is not installed: comparisons with pydensecrf.
-collect_ignore = (
-    []
-    if has_pydensecrf()
-    else [
-        *("crf/test_engines.py", "crf/test_regions.py", "crf/test_torch_engine.py", "methods/test_freesegdiff.py"),
-        *("methods/test_freesegdiff_predictor.py"),
-    ]
-)
+# Comparisons with pydensecrf cannot run where the extra `crf` is not installed.
+HAS_PYDENSECRF = find_spec("pydensecrf") is not None
+COMPARED = ["crf/test_engines.py", "crf/test_regions.py", "crf/test_torch_engine.py", "crf/test_torch_crf.py"]
+COMPARED += ["methods/test_freesegdiff.py", "methods/test_freesegdiff_predictor.py"]
+collect_ignore = [] if HAS_PYDENSECRF else COMPARED
 SLOW_FOLDERS = ("bench", "e2e", "train")  # as in the Makefile
 
 
@@ -43,9 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if not has_pydensecrf() and any(
-            value == "pydensecrf" for value in parameters.values() if isinstance(value, str)
-        ):
+        if not HAS_PYDENSECRF and any(isinstance(own, str) and own == "pydensecrf" for own in parameters.values()):
             item.add_marker(pytest.mark.skip("pydensecrf is not installed"))
         if item.path.relative_to(REPOSITORY / "tests").parts[0] in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)

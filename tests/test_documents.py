@@ -59,5 +59,6 @@ def test_settings_of_paper_and_released_code_can_be_chosen() -> None:
 
 
 def test_the_api_reference_lists_every_public_name_once() -> None:
-    listed = re.findall(r"^::: pseudolabel\.(\w+)$", (METHODS.parent / "api.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(set(pseudolabel.__all__) - {"__version__"})
+    listed = re.findall(r"^::: pseudolabel\.([\w.]+)$", (METHODS.parent / "api.md").read_text(), re.MULTILINE)
+    expected = {*pseudolabel.__all__, *(f"crf.{name}" for name in pseudolabel.crf.__all__)} - {"__version__", "crf"}
+    assert sorted(listed) == sorted(expected)

@@ -21,9 +21,9 @@ class CrfConfig:
         background_value: exponent or threshold.
         ignore_below: pixels whose winning probability is smaller become 255; 0 keeps every pixel.
         image: the image in the appearance kernel: `rgb`, or `wrapped`, CLIP-ES's mean-subtracted BGR that overflows.
-        engine: `pydensecrf` runs on processor cores, one image on each. `torch` runs on the model's device, many images
-            at once, and gives the same labels; images of more than 4 million pixels are still refined on cores. `auto`
-            is `torch` on CUDA devices, and elsewhere `pydensecrf` if it is installed (the extra `crf`), else `torch`.
+        engine: `scipy` and `pydensecrf` run on processor cores, one image on each; the latter is the authors' C++, from
+            the extra `crf`. `torch` runs on the model's device, many images at once; images of more than 4 million
+            pixels still use `scipy`. All give the same labels. `auto` is `torch` on CUDA devices and `scipy` elsewhere.
     """
 
     iterations: int = 10
@@ -36,4 +36,4 @@ class CrfConfig:
     background_value: float = 1.0
     ignore_below: float = 0.95
     image: Literal["rgb", "wrapped"] = "rgb"
-    engine: Literal["auto", "pydensecrf", "torch"] = "auto"
+    engine: Literal["auto", "pydensecrf", "scipy", "torch"] = "auto"

@@ -1,9 +1,8 @@
-"""Which engine runs DenseCRF's mean field: pydensecrf on processor cores, or torch on a device."""
+"""Which engine runs DenseCRF's mean field: scipy or pydensecrf on processor cores, or torch on a device."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,42 +16,28 @@ MeanField = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], list[torc
 """From images, uint8 (H, W, 3), and their scores, float32 (L, H, W) in [0, 1], to marginals, float32 (L, H, W)."""
 
 CPU = torch.device("cpu")
-# Larger images are refined on processor cores whatever the engine: torch takes some 1 KB of memory per pixel.
+# Larger images go to processor cores: torch takes some 1 KB of the device's memory per pixel.
 LARGEST_ON_DEVICE = 2**22
 SIGMAS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
-INSTALL = "pip install 'pseudolabel[crf]' (a C++ compiler builds it, on Python 3.11 and 3.12)"
-
-log = logging.getLogger(__name__)
 
 
 def resolve_engine(config: CrfConfig, device: torch.device) -> CrfConfig:
-    """The settings with `auto` replaced: torch on CUDA devices, elsewhere pydensecrf where it is installed, else torch.
+    """The settings with `auto` replaced: torch on CUDA devices, scipy elsewhere.
 
     Raises:
-        SettingError: if a kernel's sigma is not positive, or pydensecrf is wanted and not installed.
+        SettingError: if a kernel's sigma is not positive, or the engine is not installed.
     """
     for name in SIGMAS:
         if not getattr(config, name) > 0:
             raise SettingError(f"crf.{name} {getattr(config, name)}: a kernel's sigma is larger than 0")
-    if config.engine == "pydensecrf" and not has_pydensecrf():
-        raise SettingError(f"`crf.engine` pydensecrf: it is not installed; {INSTALL}, or give `auto`")
+    if config.engine == "pydensecrf" and find_spec("pydensecrf") is None:
+        raise SettingError(
+            "crf.engine pydensecrf: the package pydensecrf2 is not installed; install it with the extra `crf` "
+            "(pip install 'pseudolabel[crf]'), which needs a C++ compiler, or choose `scipy`, which gives equal labels"
+        )
     if config.engine != "auto":
         return config
-    if device.type != "cuda" and not has_pydensecrf():
-        _say_that_torch_replaces_it()
-        return replace(config, engine="torch")
-    return replace(config, engine="torch" if device.type == "cuda" else "pydensecrf")
-
-
-def has_pydensecrf() -> bool:
-    """Whether the engine `pydensecrf` is installed."""
-    return find_spec("pydensecrf") is not None
-
-
-@cache
-def _say_that_torch_replaces_it() -> None:
-    """Once in a process."""
-    log.info("DenseCRF runs in torch, with the same labels; pydensecrf is faster on processors: %s", INSTALL)
+    return replace(config, engine="torch" if device.type == "cuda" else "scipy")
 
 
 def crf_settings(config: CrfConfig) -> dict[str, Any]:
@@ -65,14 +50,19 @@ def open_mean_field(config: CrfConfig, device: torch.device) -> MeanField:
     """The mean field of images and scores on the CPU; each engine is imported where it is used.
 
     Raises:
-        SettingError: if a kernel's sigma is not positive.
+        SettingError: if a kernel's sigma is not positive, or the engine is not installed.
     """
-    on_cores = partial(_on_cores, config=config)
-    if resolve_engine(config, device).engine == "pydensecrf":
-        return on_cores
-    from pseudolabel.crf.torch_engine import TorchCrf
+    chosen = resolve_engine(config, device).engine
+    if chosen == "pydensecrf":
+        return partial(_by_pydensecrf, config=config)
+    from pseudolabel.crf.scipy_engine import ScipyMeanField
 
-    engine = TorchCrf(config, device)
+    on_cores = ScipyMeanField(config)
+    if chosen == "scipy":
+        return on_cores
+    from pseudolabel.crf.torch_engine import TorchMeanField
+
+    engine = TorchMeanField(config, device)
 
     def on_device(images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if not all(map(fits_device, images)):
@@ -88,12 +78,9 @@ def fits_device(image: np.ndarray | torch.Tensor) -> bool:
     return image.shape[0] * image.shape[1] <= LARGEST_ON_DEVICE
 
 
-def _on_cores(images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], config: CrfConfig) -> list[torch.Tensor]:
-    if not has_pydensecrf():
-        from pseudolabel.crf.torch_engine import TorchCrf
-
-        engine = TorchCrf(config, CPU)  # one by one, for their memory
-        return [engine([image], [own])[0] for image, own in zip(images, scores, strict=True)]
+def _by_pydensecrf(
+    images: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], config: CrfConfig
+) -> list[torch.Tensor]:
     from pseudolabel.crf.pydensecrf_engine import mean_field
 
     return [

@@ -75,6 +75,24 @@ def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
     Raises:
         LatticeOverflowError: if there are too many points, or they are too far apart.
     """
+    numbers, weights, steps = number_vertices(images)
+    return _connect(numbers.T.flatten(), weights.T.flatten(), steps, sum(len(points) for points in images))
+
+
+def number_vertices(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """The vertices around each point of several images, and around one point at the origin where the C++ has some.
+
+    Args:
+        images: float32 (n, d) of each image, points scaled so that the kernel's sigma is 1.
+
+    Returns:
+        int64 (d + 1, N) numbers of the vertices, equal for the same vertex of the same image only; float32 (d + 1, N)
+        their shares of the point; how much a number grows by a step along each of the d + 1 axes. N is all points and,
+        after them, the origin's.
+
+    Raises:
+        LatticeOverflowError: if there are too many points, or they are too far apart.
+    """
     device, dimensions = images[0].device, images[0].shape[1]
     counts = torch.tensor([len(points) for points in images], device=device)
     total = sum(len(points) for points in images)
@@ -82,11 +100,16 @@ def build_lattice(images: Sequence[torch.Tensor]) -> Lattice:
     if 4 * (total + len(images)) * (dimensions + 1) >= INT32_END:
         raise LatticeOverflowError(f"{total} pixels are too many for one lattice of {dimensions} dimensions")
     incomplete = torch.tensor([number for number, own in enumerate(images) if len(own) % BLOCK], device=device)
-    numbers = torch.arange(len(images), device=device).repeat_interleave(counts, output_size=total)
+    of_image = torch.arange(len(images), device=device).repeat_interleave(counts, output_size=total)
     origin = torch.zeros(len(incomplete), dimensions, device=device)
     rounded, ranks, weights = find_simplices(torch.cat([*images, origin]).T)
-    codes, steps = _number_vertices(rounded, ranks, torch.cat([numbers, incomplete.long()]), len(images))
-    return _connect(codes.T.flatten(), weights.T.flatten(), steps, total)
+    numbers, steps = _number(rounded, ranks, torch.cat([of_image, incomplete.long()]), len(images))
+    return numbers, weights, steps
+
+
+def blur_scale(size: int) -> float:
+    """What undoes the doubling by a blur along `size` axes, which is exact, times the paper's factor of the kernel."""
+    return 0.5**size / (1 + 0.5 ** (size - 1))
 
 
 def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,19 +135,29 @@ def find_simplices(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     whole = (elevated * per_size).round()
     rounded = whole * size
     beyond = elevated - rounded
-    ranks = torch.stack(
-        [(own < beyond[axis + 1 :]).sum(0) + (beyond[:axis] >= own).sum(0) for axis, own in enumerate(beyond)]
-    )
+    ranks = _ranks(beyond)
     # Rounding may leave the plane in which coordinates sum to zero; those of extreme ranks bring the point back.
-    ranks += whole.sum(0).long()
-    back = size * ((ranks < 0).long() - (ranks > dimensions).long())
+    ranks += whole.sum(0).to(ranks.dtype)
+    back = size * ((ranks < 0).to(ranks.dtype) - (ranks > dimensions).to(ranks.dtype))
     ranks += back
     rounded += back
+    ranks = ranks.long()
     shares = torch.empty_like(elevated).scatter_(0, ranks, (elevated - rounded) * per_size).flip(0)
     weights = shares.clone()
     weights[1:] -= shares[:-1]
     weights[0] += 1 - shares[-1]
     return rounded, ranks, weights
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    """Place of each value in its column, the largest first and equal ones from the last up: int8 (R, N) of (R, N)."""
+    ranks = torch.zeros_like(values, dtype=torch.int8)
+    for axis, own in enumerate(values):
+        for other in range(axis + 1, len(values)):
+            is_smaller = own < values[other]
+            ranks[axis] += is_smaller
+            ranks[other] += ~is_smaller
+    return ranks
 
 
 def _elevate(points: torch.Tensor) -> torch.Tensor:
@@ -140,7 +173,7 @@ def _elevate(points: torch.Tensor) -> torch.Tensor:
     return torch.stack([total, *reversed(elevated)])
 
 
-def _number_vertices(
+def _number(
     rounded: torch.Tensor, ranks: torch.Tensor, images: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, list[int]]:
     """Name every vertex by one number; d of its coordinates are the digits, its image the first of them.
@@ -161,11 +194,12 @@ def _number_vertices(
     start = torch.tensor(low, device=rounded.device).long()[:, None] - 2 * dimensions
     first = ((digits.long() - start) * value).sum(0) + images * values[dimensions]
     size = dimensions + 1
-    numbers = [
-        first + ((remainder - size * (ranks[:dimensions] > dimensions - remainder).long()) * value).sum(0)
-        for remainder in range(size)
-    ]
     back = sum(values[:dimensions])
+    # From one remainder to the next, a vertex moves by one along all axes and by -size along that of the next rank.
+    by_rank = torch.zeros_like(ranks).scatter_(0, ranks, torch.cat([value, value[:1] * 0]).expand_as(ranks))
+    numbers = [first]
+    for rank in range(dimensions, 0, -1):
+        numbers.append(numbers[-1] + (back - size * by_rank[rank]))
     return torch.stack(numbers), [size * step - back for step in values[:dimensions]] + [-back]
 
 
@@ -186,12 +220,10 @@ def _connect(numbers: torch.Tensor, weights: torch.Tensor, steps: list[int], poi
         indptr=torch.cat([begins, begins.new_full((2,), len(order))]).int(),
         data=torch.where(has_value, weights[order], 0.0),
     )
-    # Each axis doubles the values, which a power of two undoes without rounding; the paper's kernel has another factor.
-    scale = 0.5**size / (1 + 0.5 ** (size - 1))
     slices = SparseRows(
         indices=vertices[: points * size],
         indptr=torch.arange(0, points * size + 1, size, dtype=torch.int32, device=numbers.device),
-        data=weights[: points * size] * scale,
+        data=weights[: points * size] * blur_scale(size),
     )
     return Lattice(splat, tuple(_neighbours(distinct, step) for step in steps), slices)
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 import torch
 
 from pseudolabel.config import CrfConfig
+from pseudolabel.crf.features import appearance_points, places
 from pseudolabel.crf.lattice import Lattice, build_lattice, join_lattices
 from pseudolabel.crf.scores import SMALLEST_PROBABILITY
 
@@ -13,7 +14,7 @@ SIZES_KEPT = 16  # lattices of positions, of some 30 MB each at VOC's image size
 LARGEST_KEPT = 2**20  # pixels
 
 
-class TorchCrf:
+class TorchMeanField:
     """Mean field of Kraehenbuehl and Koltun (NIPS 2011, Algorithm 1) with Potts compatibility.
 
     Args:
@@ -54,19 +55,9 @@ class TorchCrf:
         return (self._kept if height * width <= LARGEST_KEPT else self._build_smoothness)(height, width)
 
     def _build_smoothness(self, height: int, width: int) -> Lattice:
-        places = _places(height, width, self.device) / self.config.gaussian_sxy
-        return build_lattice([places]).normalised(self.config.gaussian_weight)
+        points = places(height, width, self.device) / self.config.gaussian_sxy
+        return build_lattice([points]).normalised(self.config.gaussian_weight)
 
     def _build_appearance(self, images: Sequence[torch.Tensor]) -> Lattice:
-        config = self.config
-        points = []
-        for image in images:
-            places = _places(image.shape[0], image.shape[1], self.device) / config.bilateral_sxy
-            points.append(torch.cat([places, image.flatten(0, 1) / config.bilateral_srgb], 1))
-        return build_lattice(points).normalised(config.bilateral_weight)
-
-
-def _places(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Column and row of every pixel: int64 (height * width, 2)."""
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    return torch.cartesian_prod(rows, columns).flip(1)
+        points = [appearance_points(image, self.config) for image in images]
+        return build_lattice(points).normalised(self.config.bilateral_weight)

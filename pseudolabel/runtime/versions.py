@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-PACKAGES = ("pseudolabel", "torch", "diffusers", "transformers", "numpy", "pydensecrf2")
+PACKAGES = ("pseudolabel", "torch", "diffusers", "transformers", "numpy", "scipy", "pydensecrf2")
 
 
 def versions() -> dict[str, str]:

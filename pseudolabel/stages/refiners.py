@@ -16,7 +16,7 @@ from pseudolabel.crf.engines import CPU, fits_device
 from pseudolabel.crf.failures import STATUS, crf_failure, crf_failures
 from pseudolabel.crf.image import fed
 from pseudolabel.crf.scores import Decision
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.torch_engine import TorchMeanField
 from pseudolabel.errors import LatticeOverflowError, SampleError
 from pseudolabel.io.images import decode_image
 from pseudolabel.io.tar import Members
@@ -42,7 +42,7 @@ AHEAD_PER_THREAD = 8
 def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
     """A refiner by the engine `crf.engine`; its worker processes and threads end with the context."""
     with open_pool(workers) as processes:
-        if crf.engine == "pydensecrf":
+        if crf.engine != "torch":
             yield PoolRefiner(crf, processes)
             return
         with ThreadPoolExecutor(workers, thread_name_prefix="masks") as threads:
@@ -116,7 +116,7 @@ class DeviceRefiner:
 
     def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int, processes: Executor) -> None:
         self.crf, self.device, self.pool, self.threads, self.processes = crf, device, pool, threads, processes
-        self.engine = TorchCrf(crf, device)
+        self.engine = TorchMeanField(crf, device)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
@@ -149,7 +149,7 @@ class DeviceRefiner:
             elif fits_device(decoded.image):
                 yield decoded
             else:
-                on_cores = replace(self.crf, engine="auto")
+                on_cores = replace(self.crf, engine="scipy")
                 encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
 
     def _decide(self, batch: Sequence[Decoded]) -> Sequence[Decision[np.ndarray] | SampleError]:

@@ -1,11 +1,12 @@
-"""DenseCRF by both engines: images per second by image size and number of labels, and whether the masks agree.
+"""DenseCRF by all engines: images per second by image size and number of labels, and whether the masks agree.
 
     python -m scripts.bench crf                                   # one core each, Shapes scenes
     python -m scripts.bench crf --sample data/voc --json crf.json # images in VOC's layout, and the agreement on each
     python -m scripts.bench crf --device cuda                     # pydensecrf on one core beside torch on the device
 
-Scores are smooth random maps, as many as there are labels. pydensecrf takes one image after the other on one core;
-torch takes all images of a size at once. Both are timed in this process, one after the other.
+Scores are smooth random maps, as many as there are labels. pydensecrf and scipy take one image after the other on one
+core, in turn; torch takes all images of a size at once. All are timed in this process. Times on cores are processor
+times, which other programs on the machine lengthen less than the clock's.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from PIL import Image
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf.pydensecrf_engine import mean_field
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.scipy_engine import ScipyMeanField
+from pseudolabel.crf.torch_engine import TorchMeanField
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.shapes.world import draw_scene
 
@@ -32,6 +34,7 @@ from .report import MIB, table
 COMMON = ("device", "seed")
 PRESETS = {"clip-es": CrfConfig(), "shapes": open_experiment("shapes").crf}
 LABELS = range(2, 22)
+ENGINES = ("pydensecrf", "scipy", "torch")
 COARSE = 12  # side of the random maps before they are enlarged
 
 
@@ -44,19 +47,22 @@ class Speed:
     width: int
     labels: int
     pydensecrf: float
+    scipy: float
     torch: float
     peak_bytes: int
 
     @property
-    def ratio(self) -> float:
-        return self.pydensecrf / self.torch
+    def ratios(self) -> dict[str, float]:
+        """How many times as fast as pydensecrf each engine is."""
+        return {"scipy": self.pydensecrf / self.scipy, "torch": self.pydensecrf / self.torch}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the engines agree on all images together; `worst` is the image with most pixels that differ."""
+    """How far an engine agrees with pydensecrf on all images together; `worst_image` has most pixels that differ."""
 
     preset: str
+    engine: str
     images: int
     pixels: int
     equal_labels: float
@@ -84,8 +90,12 @@ def measure(args: argparse.Namespace) -> dict:
         for labels in args.labels
     ]
     return {
-        "speed": [asdict(one) | {"ratio": one.ratio} for one in speeds],
-        "agreement": [asdict(agree(preset, args, device)) for preset in PRESETS] if args.agreement else [],
+        "speed": [asdict(one) | {"ratios": one.ratios} for one in speeds],
+        "agreement": [
+            asdict(agree(preset, engine, args, device)) for preset in PRESETS for engine in ("scipy", "torch")
+        ]
+        if args.agreement
+        else [],
     }
 
 
@@ -121,26 +131,36 @@ def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labe
         for image, _ in zip(load_images(args), range(args.images), strict=False)
     ]
     scores = [draw_scores(rng, labels, size) for _ in images]
-    crf = TorchCrf(config, device)
-    began = time.perf_counter()
-    for image, own in zip(images, scores, strict=True):
+    crf, on_core = TorchMeanField(config, device), ScipyMeanField(config)
+    by_core = [0.0, 0.0]
+    given = [([torch.from_numpy(image)], [torch.from_numpy(own)]) for image, own in zip(images, scores, strict=True)]
+    on_core(*given[0])  # the stage has the lattice of positions of a size it has seen
+    for image, own, tensors in zip(images, scores, given, strict=True):
+        began = time.process_time()
         mean_field(image, own, config)
-    by_cores = time.perf_counter() - began
+        by_core[0] += time.process_time() - began
+        began = time.process_time()
+        on_core(*tensors)
+        by_core[1] += time.process_time() - began
     on_device = [torch.from_numpy(image).to(device) for image in images]
     scores_on_device = [torch.from_numpy(own).to(device) for own in scores]
-    crf(on_device, scores_on_device)  # the stage has the lattice of positions of a size it has seen
-    synchronize(device)
-    peak = Peak(device)
-    began = time.perf_counter()
     crf(on_device, scores_on_device)
     synchronize(device)
-    by_torch = time.perf_counter() - began
-    return Speed(preset, *size, labels, by_cores / len(images), by_torch / len(images), peak.bytes())
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    peak = Peak(device)
+    began = clock()
+    crf(on_device, scores_on_device)
+    synchronize(device)
+    by_torch = clock() - began
+    seconds = {name: spent / len(images) for name, spent in zip(ENGINES, (*by_core, by_torch), strict=True)}
+    return Speed(preset, *size, labels, peak_bytes=peak.bytes(), **seconds)
 
 
-def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreement:
-    """Compare both engines image by image, at their own size, with 2 to 21 labels in turn."""
-    config, rng, crf = PRESETS[preset], np.random.default_rng(args.seed), TorchCrf(PRESETS[preset], device)
+def agree(preset: str, engine: str, args: argparse.Namespace, device: torch.device) -> Agreement:
+    """Compare an engine with pydensecrf image by image, at their own size, with 2 to 21 labels in turn."""
+    config, rng = PRESETS[preset], np.random.default_rng(args.seed)
+    device = device if engine == "torch" else torch.device("cpu")
+    crf = TorchMeanField(config, device) if engine == "torch" else ScipyMeanField(config)
     pixels = equal = equal_masks = 0
     worst, largest, count = 1.0, 0.0, 0
     for loaded in load_images(args):
@@ -156,20 +176,21 @@ def agree(preset: str, args: argparse.Namespace, device: torch.device) -> Agreem
         count, pixels, equal = count + 1, pixels + same.size, equal + int(same.sum())
         equal_masks += int(((same & sure[0] & sure[1]) | (~sure[0] & ~sure[1])).sum())
         worst, largest = min(worst, float(same.mean())), max(largest, float(np.abs(expected - found).max()))
-    return Agreement(preset, count, pixels, equal / pixels, equal_masks / pixels, worst, largest)
+    return Agreement(preset, engine, count, pixels, equal / pixels, equal_masks / pixels, worst, largest)
 
 
 def speed_table(report: dict) -> str:
     device, threads = report["settings"]["device"], report["settings"]["threads"]
     where = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else device
     return table(
-        f"DenseCRF, images per second: pydensecrf on one core, torch on {where}",
-        ["preset", "size", "labels", "pydensecrf", "torch", "torch / pydensecrf", "torch's peak, MiB"],
+        f"DenseCRF, images per second: pydensecrf and scipy on one core, torch on {where}",
+        ["preset", "size", "labels", *ENGINES, "scipy / pydensecrf", "torch / pydensecrf", "torch's peak, MiB"],
         [
             [
                 *(one["preset"], f"{one['height']} x {one['width']}", one["labels"]),
-                *(f"{1 / one['pydensecrf']:.2f}", f"{1 / one['torch']:.2f}"),
-                *(f"{one['ratio']:.2f}", f"{one['peak_bytes'] / MIB:.0f}"),
+                *(f"{1 / one[engine]:.2f}" for engine in ENGINES),
+                *(f"{ratio:.2f}" for ratio in one["ratios"].values()),
+                f"{one['peak_bytes'] / MIB:.0f}",
             ]
             for one in report["speed"]
         ],
@@ -180,11 +201,11 @@ def agreement_table(report: dict) -> str:
     sample = report["settings"]["sample"]
     images = "Shapes scenes" if sample is None else f"images of {sample.name}"
     return table(
-        f"Pixels in which both engines agree, in %, on {images}, {LABELS[0]} to {LABELS[-1]} labels",
-        ["preset", "images", "labels", "masks with 255", "labels, worst image", "largest difference of Q"],
+        f"Pixels in which an engine agrees with pydensecrf, in %, on {images}, {LABELS[0]} to {LABELS[-1]} labels",
+        ["preset", "engine", "images", "labels", "masks with 255", "labels, worst image", "largest difference of Q"],
         [
             [
-                *(one["preset"], one["images"]),
+                *(one["preset"], one["engine"], one["images"]),
                 *(f"{100 * one[share]:.4f}" for share in ("equal_labels", "equal_masks", "worst_image")),
                 f"{one['largest_difference']:.1e}",
             ]

@@ -61,7 +61,9 @@ def test_a_benchmark_runs_as_a_step(tmp_path):
     settings = [(one["preset"], one["height"], one["width"], one["labels"]) for one in figures["speed"]]
     assert settings == [("clip-es", 64, 64, 2), ("shapes", 64, 64, 2)]
     for one in figures["speed"]:
-        assert one["ratio"] == pytest.approx(one["pydensecrf"] / one["torch"])
+        for engine, ratio in one["ratios"].items():
+            assert ratio == pytest.approx(one["pydensecrf"] / one[engine])
+    assert [one["engine"] for one in figures["agreement"]] == ["scipy", "torch"] * 2
     for one in figures["agreement"]:
         assert one["images"] == 2
         assert one["pixels"] == 2 * 256 * 256

@@ -79,7 +79,7 @@ def difference(config: CrfConfig, ours: CrfConfig) -> float:
     return float(np.mean(differences))
 
 
-@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("engine", ["pydensecrf", "scipy", "torch"])
 @pytest.mark.parametrize("config", [GAUSSIAN, BILATERAL, BOTH], ids=["gaussian", "bilateral", "both"])
 def test_agrees_with_full_kernel_matrices(config, engine):
     config = replace(config, engine=engine)
@@ -160,7 +160,7 @@ def test_a_pixel_at_the_limit_is_kept():
     np.testing.assert_array_equal(labels, [[255, 3]])
 
 
-@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("engine", ["pydensecrf", "scipy", "torch"])
 def test_result_types_and_memory_layouts(engine):
     image, scores, classes = noisy_scene(1)
     image.flags.writeable = False
@@ -202,7 +202,7 @@ def test_no_classes_give_background():
     assert (winning == 1).all()
 
 
-@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("engine", ["pydensecrf", "scipy", "torch"])
 def test_one_pixel_image(engine):
     config = CrfConfig(engine=engine)
     labels, winning, _ = refine(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1, 1), np.float32), (5,), config)
@@ -210,7 +210,7 @@ def test_one_pixel_image(engine):
     assert winning.item() > 0.99
 
 
-@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("engine", ["pydensecrf", "scipy", "torch"])
 def test_the_crf_gets_the_wrapped_image(engine):
     image, scores, classes = noisy_scene(4)
     config = replace(BOTH, engine=engine)

@@ -44,9 +44,9 @@ def test_the_torch_engine_writes_the_same_masks(shapes: Shapes, tmp_path: Path) 
     assert np.mean(agreement) >= 0.999
     engines = [json.loads((out / "masks" / "run.json").read_text())["about"]["crf"]["engine"]
                for out in (shapes.out, tmp_path / "after")]  # fmt: skip
-    assert engines == ["pydensecrf", "torch"]
+    assert engines == ["scipy", "torch"]
     outcome = expect(0, call("refine", *shapes.at(tmp_path / "after")))
-    assert "masks: the run resumes with crf.engine: torch -> pydensecrf\n" in outcome.err
+    assert "masks: the run resumes with crf.engine: torch -> scipy\n" in outcome.err
 
 
 def test_refine_waits_for_all_cams(shapes: Shapes, tmp_path: Path) -> None:

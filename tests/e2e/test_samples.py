@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.torch_engine import TorchMeanField
 from tests.e2e.commands import assert_alike, call, expect, failures, finished_units, samples, shards
 from tests.e2e.conftest import Shapes
 from tests.e2e.forks import run_fork
@@ -119,15 +119,15 @@ def test_a_retry_keeps_finished_samples(shapes: Shapes, own_data: Path, tmp_path
 def test_a_retry_repeats_crf_failures(shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device's memory is full at first, for images with two classes; that is made by hand."""
     settings = [*shapes.at(tmp_path), "--source.limit", "4", "--crf.engine", "torch"]
-    infer = TorchCrf.__call__
+    infer = TorchMeanField.__call__
 
-    def full(self: TorchCrf, images: list[torch.Tensor], scores: list[torch.Tensor]) -> list[torch.Tensor]:
+    def full(self: TorchMeanField, images: list[torch.Tensor], scores: list[torch.Tensor]) -> list[torch.Tensor]:
         if len(scores[0]) == 3:
             raise torch.OutOfMemoryError("out of memory")
         return infer(self, images, scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TorchCrf, "__call__", full)
+        patch.setattr(TorchMeanField, "__call__", full)
         assert "Traceback" not in expect(3, call("generate", *settings)).err
     failed = failures(tmp_path / "masks")
     assert 0 < len(failed) < 4

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pseudolabel.config import CrfConfig
 from pseudolabel.crf import engines
-from pseudolabel.crf.torch_engine import TorchCrf
+from pseudolabel.crf.torch_engine import TorchMeanField
 from pseudolabel.errors import SampleError
 from pseudolabel.experiment_file import open_experiment
 from pseudolabel.records import Sample, ScoreMaps
@@ -56,9 +56,10 @@ def mask(members):
     "crf", [CRF, CrfConfig(), replace(CRF, iterations=0), replace(CRF, image="wrapped")],
     ids=["shapes", "clip-es", "none", "wrapped"],
 )  # fmt: skip
-def test_both_engines_write_the_same_masks(crf):
+@pytest.mark.parametrize("engine", ["scipy", "torch"])
+def test_all_engines_write_the_same_masks(crf, engine):
     samples = cam_samples()
-    by_cores, by_device = refined(samples, "pydensecrf", crf), refined(samples, "torch", crf)
+    by_cores, by_device = refined(samples, "pydensecrf", crf), refined(samples, engine, crf)
     assert by_cores.keys() == by_device.keys() == {key for key, _ in samples}
     for key in by_cores:
         assert by_device[key].keys() == {"jpg", "png", "json"}
@@ -84,7 +85,7 @@ def test_batches_have_one_class_count_and_limited_pixels():
     assert [len(batch) for batch in batches(decoded, 1)] == [1] * len(decoded)
 
 
-@pytest.mark.parametrize("engine", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("engine", ["pydensecrf", "scipy", "torch"])
 def test_failures_stay_with_their_samples(engine):
     samples = cam_samples()
     samples[1] = (samples[1][0], {**samples[1][1], "jpg": b"no image"})
@@ -107,7 +108,7 @@ def not_finite():
 
 def test_a_batch_that_is_too_large_is_split_into_halves(monkeypatch):
     """The memory's end is made by hand; what follows is the real engine."""
-    expected, infer, sizes = refined(cam_samples(), "torch"), TorchCrf.__call__, []
+    expected, infer, sizes = refined(cam_samples(), "torch"), TorchMeanField.__call__, []
 
     def small_device(self, images, scores):
         sizes.append(len(images))
@@ -115,7 +116,7 @@ def test_a_batch_that_is_too_large_is_split_into_halves(monkeypatch):
             raise torch.OutOfMemoryError("out of memory")
         return infer(self, images, scores)
 
-    monkeypatch.setattr(TorchCrf, "__call__", small_device)
+    monkeypatch.setattr(TorchMeanField, "__call__", small_device)
     assert refined(cam_samples(), "torch") == expected
     assert max(sizes) > 1
 
@@ -128,13 +129,13 @@ def test_an_image_too_large_for_the_lattice_fails():
 
 def test_images_too_large_for_the_device_use_the_cpu(monkeypatch):
     """Only those: the others are still done by the device's engine."""
-    expected, infer, sizes = refined(cam_samples(), "pydensecrf"), TorchCrf.__call__, []
+    expected, infer, sizes = refined(cam_samples(), "scipy"), TorchMeanField.__call__, []
 
     def note(self, images, scores):
         sizes.extend(image.shape[0] for image in images)
         return infer(self, images, scores)
 
-    monkeypatch.setattr(TorchCrf, "__call__", note)
+    monkeypatch.setattr(TorchMeanField, "__call__", note)
     monkeypatch.setattr(engines, "LARGEST_ON_DEVICE", 52 * 52)
     found = refined(cam_samples(), "torch")
     assert sorted(sizes) == [40, 40]  # the one of 52 is empty
