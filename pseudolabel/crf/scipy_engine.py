@@ -1,4 +1,4 @@
-"""DenseCRF's mean field on one processor core, by arrays: the same labels as pydensecrf's, in less than half its time."""
+"""DenseCRF's mean field on one processor core, by sparse products; the same labels as pydensecrf's."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
