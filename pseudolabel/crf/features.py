@@ -12,6 +12,6 @@ def places(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def appearance_points(image: torch.Tensor, config: CrfConfig) -> torch.Tensor:
-    """Place and colour of an image's pixels, uint8 (H, W, 3), by the appearance kernel's sigmas: float32 (N, 5)."""
+    """Place and colour of an image's pixels, uint8 (H, W, 3), in the appearance kernel's sigmas: float32 (N, 5)."""
     place = places(image.shape[0], image.shape[1], image.device) / config.bilateral_sxy
     return torch.cat([place, image.flatten(0, 1) / config.bilateral_srgb], 1)

@@ -132,16 +132,16 @@ def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labe
     ]
     scores = [draw_scores(rng, labels, size) for _ in images]
     crf, on_core = TorchMeanField(config, device), ScipyMeanField(config)
-    by_core = [0.0, 0.0]
+    spent_by = [0.0, 0.0]
     given = [([torch.from_numpy(image)], [torch.from_numpy(own)]) for image, own in zip(images, scores, strict=True)]
     on_core(*given[0])  # the stage has the lattice of positions of a size it has seen
     for image, own, tensors in zip(images, scores, given, strict=True):
         began = time.process_time()
         mean_field(image, own, config)
-        by_core[0] += time.process_time() - began
+        spent_by[0] += time.process_time() - began
         began = time.process_time()
         on_core(*tensors)
-        by_core[1] += time.process_time() - began
+        spent_by[1] += time.process_time() - began
     on_device = [torch.from_numpy(image).to(device) for image in images]
     scores_on_device = [torch.from_numpy(own).to(device) for own in scores]
     crf(on_device, scores_on_device)
@@ -151,9 +151,9 @@ def time_both(preset: str, args: argparse.Namespace, size: tuple[int, int], labe
     began = clock()
     crf(on_device, scores_on_device)
     synchronize(device)
-    by_torch = clock() - began
-    seconds = {name: spent / len(images) for name, spent in zip(ENGINES, (*by_core, by_torch), strict=True)}
-    return Speed(preset, *size, labels, peak_bytes=peak.bytes(), **seconds)
+    spent_by.append(clock() - began)
+    pydensecrf, scipy, by_torch = (spent / len(images) for spent in spent_by)
+    return Speed(preset, *size, labels, pydensecrf, scipy, by_torch, peak.bytes())
 
 
 def agree(preset: str, engine: str, args: argparse.Namespace, device: torch.device) -> Agreement:
