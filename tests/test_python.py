@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import pseudolabel as pl
 from pseudolabel.cli import COMMANDS
 from pseudolabel.crf.densecrf import refine as refine_scores
 from pseudolabel.experiment_file import open_experiment
+from pseudolabel.io import pretrained
 from pseudolabel.shapes.world import Scene, draw_scene
 from pseudolabel.vocabulary import load_vocabulary
 from tests.e2e.commands import call, shards
@@ -105,6 +107,7 @@ def test_access_to_the_hub_reaches_every_loader(scenes, labels, monkeypatch) -> 
     kinds += (CLIPModel, CLIPProcessor, AutoProcessor)
     for kind in kinds:
         watch(kind)
+    monkeypatch.setattr(pretrained, "_models", WeakValueDictionary())  # other tests may use one that is loaded
     segment = pl.Segmenter.from_pretrained("shapes", token="secret", local_files_only=True)
     segment(scenes[0].image, "shapes")  # guessed by CLIP and a captioner
     for kind in kinds:
