@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
+from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pseudolabel.config import ModelConfig
@@ -90,7 +91,7 @@ def _quicken(parts: Parts) -> torch.dtype:
     log.info("`model.dtype` auto: bfloat16, which this processor computes faster than float32")
     for part in (parts.unet, parts.text_encoder, parts.text_encoder_2, None if is_xl(parts.unet) else parts.vae):
         if part is not None:
-            part.to(torch.bfloat16)
+            part.bfloat16()
     return torch.bfloat16
 
 
@@ -149,7 +150,7 @@ def _load_part(model_class: Any, part: str, folder: str, config: ModelConfig, **
 def _prepare_xl_vae(vae: AutoencoderKL, dtype: torch.dtype) -> None:
     """SDXL's VAE overflows in float16, as its configuration says, and its images have four times the pixels."""
     if not vae.config.force_upcast:
-        vae.to(dtype)
+        nn.Module.to(vae, dtype)  # diffusers' own warns of parts to keep in float32, of which there are none
     vae.enable_slicing()  # a batch's images one by one
 
 

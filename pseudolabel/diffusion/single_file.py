@@ -66,6 +66,8 @@ def read_file(path: str, what: str, dtype: torch.dtype, prediction: str) -> Part
     """
     tensors = _read(path, what)
     kind = find_kind(tensors)
+    if kind is None and any("lora" in name for name in tensors):
+        raise ModelError(f"{_cannot(what)} is a LoRA: give it as `model.lora`, and a checkpoint as `model.name`")
     if kind is None:
         raise ModelError(
             f"{_cannot(what)} holds no complete checkpoint of a supported kind: {_sample(tensors)}. Supported are "
@@ -118,16 +120,21 @@ def _sample(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _build(tensors: Tensors, kind: Kind, what: str, dtype: torch.dtype, prediction: str) -> Parts:
+    # SDXL's VAE overflows in float16.
+    tensors = {
+        name: tensor.to(torch.float32 if kind == XL and name.startswith(VAE) else dtype)
+        for name, tensor in tensors.items()
+    }
     unet = _unet(tensors, kind, what, SIDE_OF_V if kind == V2 and prediction == "v_prediction" else SIDES[kind])
     text = _clip(tensors, kind, what) if kind in CLIP else _open_clip(tensors, V2, what, CLIPTextModel)
     text_2 = _open_clip(tensors, XL, what, CLIPTextModelWithProjection) if kind == XL else None
     return Parts(
-        unet=unet.to(dtype),
-        vae=_vae(tensors, kind, what).to(torch.float32 if kind == XL else dtype),
-        text_encoder=text.to(dtype),
+        unet=unet,
+        vae=_vae(tensors, kind, what),
+        text_encoder=text,
         tokenizer=clip_tokenizer() if kind in CLIP else clip_tokenizer(OPEN_CLIP_PAD),
         schedule=SCHEDULE | {"prediction_type": prediction},
-        text_encoder_2=None if text_2 is None else text_2.to(dtype),
+        text_encoder_2=text_2,
         tokenizer_2=clip_tokenizer(OPEN_CLIP_PAD) if kind == XL else None,
     )
 

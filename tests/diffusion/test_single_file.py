@@ -160,7 +160,7 @@ KIND = r"holds no complete checkpoint of a supported kind: its {} tensors begin 
         ("model.diffusion_model.middle_block.0", {}, r"lacks \d+ tensors of its U-Net, the first is mid_block"),
         ("first_stage", {}, "looks like Stable Diffusion 1.x, but is not complete"),
         ("cond_stage", {}, KIND.format(r"\d+")),
-        ("", {"lora_unet_down.alpha": torch.ones(1)}, KIND.format(1) + "lora_unet_down.alpha"),
+        ("", {"lora_unet_down.alpha": torch.ones(1)}, "is a LoRA: give it as `model.lora`"),
         ("none", {CONV_IN: torch.ones(64, 9, 3, 3)}, "channels and the VAE's differ, 9 and 4"),
         (
             "none",
