@@ -11,7 +11,7 @@ import pseudolabel
 from pseudolabel.config import CrfConfig, Experiment
 
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
-SECTIONS = ["diffsegmenter", "elbo", "diffseg", "freesegdiff", "captions", "filter", "crf"]
+SECTIONS = ["diffsegmenter", "elbo", "diffseg", "freesegdiff", "captions", "filter", "crf", "refine"]
 KERNELS = [field.name for field in fields(CrfConfig) if field.name.startswith(("gaussian_", "bilateral_"))]
 OF_NO_MEANING = {"captions.batch", "freesegdiff.crf"}  # the latter's own options have rows
 

@@ -13,6 +13,7 @@ from pseudolabel.config.diffseg import DiffSegConfig
 from pseudolabel.config.diffsegmenter import SD_LEVEL_WEIGHTS, DiffSegmenterConfig, ElboConfig
 from pseudolabel.config.freesegdiff import FreeSegDiffConfig
 from pseudolabel.config.model import ModelConfig
+from pseudolabel.config.refine import RefineConfig
 from pseudolabel.config.source import SourceConfig
 from pseudolabel.config.text import CaptionConfig, FilterConfig
 from pseudolabel.config.work import EvaluateConfig, WorkConfig
@@ -31,6 +32,7 @@ __all__ = [
     "FilterConfig",
     "FreeSegDiffConfig",
     "ModelConfig",
+    "RefineConfig",
     "SourceConfig",
     "WorkConfig",
 ]
@@ -59,6 +61,7 @@ class Experiment:
         filter: prediction of classes for images without labels.
         work: units, batches and workers.
         crf: DenseCRF's parameters.
+        refine: what adjusts masks after DenseCRF.
         evaluate: how scores are reported.
         own_settings: settings of the plugins' methods, by name.
     """
@@ -77,6 +80,7 @@ class Experiment:
     filter: FilterConfig = field(default_factory=FilterConfig)
     work: WorkConfig = field(default_factory=WorkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     own_settings: dict[str, Any] = field(default_factory=dict)
 

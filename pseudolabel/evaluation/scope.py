@@ -9,6 +9,10 @@ from pseudolabel.io.left_out import LeftOut
 from pseudolabel.io.reasons import first_by_reason, reason_lines
 from pseudolabel.io.terminal import escaped
 
+ADJUSTED = {
+    "mask_trained": "made with a mask-trained model's masks (refine.regions): not from image-level labels alone",
+    "segments": "adjusted by segments of attention (refine.regions)",
+}
 NAMED = 3  # images of one kind that a line names
 
 
@@ -23,6 +27,7 @@ class Scope:
         left_out: what else was in the folder of predictions.
         warnings: what makes the scores say less than they seem to.
         is_empty: whether the ground truth holds no class, so that the scores say nothing.
+        regions: what adjusted the masks (`refine.regions`): `mask_trained` or `segments`; empty for nothing.
     """
 
     listed: int
@@ -31,6 +36,7 @@ class Scope:
     left_out: LeftOut = field(default_factory=LeftOut)
     warnings: Sequence[str] = ()
     is_empty: bool = False
+    regions: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -39,7 +45,8 @@ class Scope:
 
     def lines(self) -> list[str]:
         """What is to be printed beside the scores; nothing where all is well."""
-        lines = [str(self.left_out)] if self.left_out.total else []
+        lines = [ADJUSTED[self.regions]] if self.regions else []
+        lines += [str(self.left_out)] if self.left_out.total else []
         if self.unlisted:
             count = len(self.unlisted)
             are = "predictions are" if count > 1 else "prediction is"
@@ -70,6 +77,7 @@ class Scope:
             "failures": {key: {"status": status, "message": text} for key, (status, text) in self.not_scored.items()},
             "unlisted": len(self.unlisted),
             "warnings": list(self.warnings),
+            **({"regions": self.regions} if self.regions else {}),
         }
 
 

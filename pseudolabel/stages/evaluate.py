@@ -1,5 +1,6 @@
 """The scoring stage: shards of CAMs, masks or segments, or a folder of PNGs, against ground truth."""
 
+import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pseudolabel.config import Experiment
 from pseudolabel.errors import NothingScoredError, SampleError, SettingError, SourceError
 from pseudolabel.evaluation.report import Report, SegmentReport
-from pseudolabel.evaluation.scope import Scope
+from pseudolabel.evaluation.scope import ADJUSTED, Scope
 from pseudolabel.io.files import Location, join, read_bytes
 from pseudolabel.io.folder import Folder
 from pseudolabel.io.metrics import check_metrics, record_metrics
@@ -39,6 +40,7 @@ class Tally:
         failures: of others, by key.
         unlisted: keys of predictions that are of no listed image.
         unreadable: shards that could not be read to their end, with the reason.
+        regions: what adjusted masks, by their JSON members (`refine.regions`).
     """
 
     scorer: Scorer
@@ -46,6 +48,7 @@ class Tally:
     failures: dict[str, Failure] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    regions: set[str] = field(default_factory=set)
 
     def __iadd__(self, other: "Tally") -> "Tally":
         self.scorer += other.scorer
@@ -53,6 +56,7 @@ class Tally:
         self.failures |= other.failures
         self.unlisted += other.unlisted
         self.unreadable += other.unreadable
+        self.regions |= other.regions
         return self
 
 
@@ -162,6 +166,7 @@ def _scope(tally: Tally, found: Predictions, source: Source, vocabulary: Vocabul
         found.left_out,
         warnings,
         is_empty=bool(tally.keys) and not has_classes,
+        regions=min(tally.regions, default=""),
     )
 
 
@@ -209,6 +214,17 @@ def _score_image(tally: Tally, key: str, members: Members) -> None:
         _fail(tally, key, error)
     else:
         tally.keys.append(key)
+        tally.regions |= _regions(members)
+
+
+def _regions(members: Members) -> set[str]:
+    """The mark of a mask that regions adjusted; other programs' shards may hold any JSON, or none."""
+    try:
+        fields = json.loads(members.get("json", b"{}"))
+    except ValueError:
+        return set()
+    mark = fields.get("regions") if isinstance(fields, dict) else None
+    return {mark} & ADJUSTED.keys() if isinstance(mark, str) else set()
 
 
 def _fail(tally: Tally, key: str, error: SampleError | ValueError) -> None:

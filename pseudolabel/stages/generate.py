@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pseudolabel.config import Experiment
+from pseudolabel.errors import SettingError
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.stages.label import write_labels
 from pseudolabel.stages.method import produced_kind
@@ -21,6 +22,11 @@ def generate(experiment: Experiment, rank: Rank, retry_failed: bool = False) -> 
     count as finished until then.
     """
     if produced_kind(experiment) != "cams":
+        if experiment.refine.regions:
+            raise SettingError(
+                f"`refine.regions` {experiment.refine.regions}: method {experiment.method} gives no class activation "
+                "maps, which are what is refined; leave it out"
+            )
         return (write_labels(experiment, rank, retry_failed),)
     check_crf(experiment, rank)
     if retry_failed:

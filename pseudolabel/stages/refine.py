@@ -13,6 +13,7 @@ from pseudolabel.records import Failure
 from pseudolabel.runtime.rank import Rank
 from pseudolabel.shards.classes import write_classes
 from pseudolabel.shards.ledger import Ledger, LedgerEntry
+from pseudolabel.sources.region_files import Regions, open_regions
 from pseudolabel.stages.job import Job, open_job
 from pseudolabel.stages.refiners import Refiner, open_refiner
 from pseudolabel.stages.summary import Summary
@@ -28,9 +29,16 @@ def check_crf(experiment: Experiment, rank: Rank) -> None:
     Raises:
         OutputError: if it holds masks of other CRF settings.
         SettingError: if a CRF setting is invalid.
+        SourceError: if `refine.regions` is no folder of masks.
     """
     crf = resolve_engine(experiment.crf, rank.device)
-    Ledger(Folder(experiment.out) / KIND, KIND).check({"crf": crf_settings(crf)})
+    regions = _regions(experiment)
+    settings = {"crf": crf_settings(crf), "regions": regions.origin if regions else None}
+    Ledger(Folder(experiment.out) / KIND, KIND).check(settings)
+
+
+def _regions(experiment: Experiment) -> Regions | None:
+    return open_regions(experiment.refine.regions) if experiment.refine.regions else None
 
 
 def write_masks(
@@ -57,6 +65,7 @@ def write_masks(
     Raises:
         StoppedError: if `is_stopped` returned True; finished shards stay.
         NoCamsError: if CAM shards are missing.
+        SourceError: if `refine.regions` is no folder of masks.
     """
     cams = CamShards(Ledger(Folder(experiment.out) / "cams", "cams"))
     while follow and not cams.are_started() and not is_abandoned():
@@ -64,12 +73,19 @@ def write_masks(
     units = cams.units()
     # Without the labels: the inputs of a unit are the digest of its CAM shard.
     crf = resolve_engine(experiment.crf, rank.device)
-    settings = {"crf": crf_settings(crf), "cams": {**cams.settings(), "inputs": {"count": cams.count()}}}
-    folder, about = Folder(experiment.out) / KIND, {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
+    settings: dict[str, Any] = {
+        "crf": crf_settings(crf),
+        "cams": {**cams.settings(), "inputs": {"count": cams.count()}},
+    }
+    folder = Folder(experiment.out) / KIND
+    about: dict[str, Any] = {"crf": {"engine": crf.engine}, "cams": cams.ledger.about()}
+    regions = _regions(experiment)
+    if regions:
+        settings["regions"], about["regions"] = regions.origin, regions.path
     workers = experiment.work.workers or rank.cores()
     cams.finished(units if rank.is_main else rank.assigned(units))  # read together what the job asks for one by one
     with (
-        open_refiner(crf, rank.device, workers) as refiner,
+        open_refiner(crf, rank.device, workers, regions) as refiner,
         open_job(folder, KIND, settings, units, cams.inputs_of, rank, retry_failed, about=about) as job,
     ):
         if rank.is_main:

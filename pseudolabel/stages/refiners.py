@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pseudolabel.config import CrfConfig
+from pseudolabel.crf.class_regions import take_regions
 from pseudolabel.crf.densecrf import label_images, refine
 from pseudolabel.crf.engines import CPU, fits_device
 from pseudolabel.crf.failures import STATUS, crf_failure, crf_failures
@@ -26,9 +27,11 @@ from pseudolabel.runtime.workers import open_pool
 from pseudolabel.score_maps import at_image_size, check_maps, enlarge
 from pseudolabel.shards.confidence import judge
 from pseudolabel.shards.sample import CamSample, decode_cams, encode_mask
+from pseudolabel.sources.region_files import RegionFile, Regions
 
 CamMembers = tuple[str, Members]
 Refined = tuple[str, Members | SampleError]
+FoundRegions = RegionFile | SampleError | None
 Encoded = tuple[str, Future[Members | SampleError]]
 Refiner = Callable[[Sequence[CamMembers]], Iterator[Refined]]
 """From the (key, members) pairs of a CAM shard to those of the mask shard, or their failures, in any order."""
@@ -39,29 +42,45 @@ AHEAD_PER_THREAD = 8
 
 
 @contextmanager
-def open_refiner(crf: CrfConfig, device: torch.device, workers: int) -> Iterator[Refiner]:
-    """A refiner by the engine `crf.engine`; its worker processes and threads end with the context."""
+def open_refiner(
+    crf: CrfConfig, device: torch.device, workers: int, regions: Regions | None = None
+) -> Iterator[Refiner]:
+    """A refiner by the engine `crf.engine`; its worker processes and threads end with the context.
+
+    With `regions`, masks are adjusted by them, and a sample without any is a failure.
+    """
     with open_pool(workers) as processes:
         if crf.engine != "torch":
-            yield PoolRefiner(crf, processes)
+            yield PoolRefiner(crf, processes, regions)
             return
         with ThreadPoolExecutor(workers, thread_name_prefix="masks") as threads:
-            yield DeviceRefiner(crf, device, threads, workers, processes)
+            yield DeviceRefiner(crf, device, threads, workers, processes, regions)
 
 
 class PoolRefiner:
     """One sample per worker process."""
 
-    def __init__(self, crf: CrfConfig, pool: Executor) -> None:
-        self.work, self.pool = partial(refine_sample, crf=crf), pool
+    def __init__(self, crf: CrfConfig, pool: Executor, regions: Regions | None = None) -> None:
+        self.work, self.pool, self.regions = partial(refine_sample, crf=crf), pool, regions
 
     def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
         keys = [key for key, _ in samples]
-        return zip(keys, self.pool.map(self.work, samples), strict=True)
+        found = [find_regions(self.regions, key) for key in keys]
+        return zip(keys, self.pool.map(self.work, samples, found), strict=True)
 
 
-def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
+def find_regions(regions: Regions | None, key: str) -> FoundRegions:
+    """The file with an image's masks, or the failure for lack of it; None where there are to be none."""
+    try:
+        return regions.find(key) if regions is not None else None
+    except SampleError as error:
+        return error
+
+
+def refine_sample(sample: CamMembers, regions: FoundRegions, crf: CrfConfig) -> Members | SampleError:
     """Members of the sample in the mask shard, or its failure."""
+    if isinstance(regions, SampleError):
+        return regions
     decoded = decode(sample)
     if isinstance(decoded, SampleError):
         return decoded
@@ -71,7 +90,7 @@ def refine_sample(sample: CamMembers, crf: CrfConfig) -> Members | SampleError:
             decision = refine(image, at_image_size(maps.maps, maps.size, maps.final), maps.classes, crf)
     except SampleError as error:
         return error
-    return decoded.encode(decision)
+    return decoded.encode(decision, regions)
 
 
 @dataclass(frozen=True)
@@ -86,9 +105,16 @@ class Decoded:
     def pixels(self) -> int:
         return self.image.shape[0] * self.image.shape[1]
 
-    def encode(self, decision: Decision[np.ndarray]) -> Members:
+    def encode(self, decision: Decision[np.ndarray], regions: RegionFile | None) -> Members | SampleError:
+        fields, classes = self.cams.fields, self.cams.scores.classes
+        if regions is not None:
+            try:
+                decision = take_regions(decision, regions.read(self.cams.scores.size), classes)
+            except SampleError as error:
+                return error
+            fields = {**fields, "regions": regions.origin}
         mask = LabelMap(self.key, *decision)
-        return encode_mask(self.cams.jpeg, mask, self.cams.fields | judge(mask, self.cams.scores.classes))
+        return encode_mask(self.cams.jpeg, mask, fields | judge(mask, classes))
 
 
 def decode(sample: CamMembers) -> Decoded | SampleError:
@@ -114,9 +140,17 @@ class DeviceRefiner:
     has its own stream, beside the diffusion model's. Images that are too large for the device go to worker processes.
     """
 
-    def __init__(self, crf: CrfConfig, device: torch.device, pool: Executor, threads: int, processes: Executor) -> None:
+    def __init__(
+        self,
+        crf: CrfConfig,
+        device: torch.device,
+        pool: Executor,
+        threads: int,
+        processes: Executor,
+        regions: Regions | None = None,
+    ) -> None:
         self.crf, self.device, self.pool, self.threads, self.processes = crf, device, pool, threads, processes
-        self.engine = TorchMeanField(crf, device)
+        self.engine, self.regions = TorchMeanField(crf, device), regions
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, samples: Sequence[CamMembers]) -> Iterator[Refined]:
@@ -127,7 +161,8 @@ class DeviceRefiner:
                 if isinstance(decision, SampleError):
                     failures.append((sample.key, decision))
                 else:
-                    encoded.append((sample.key, self.pool.submit(sample.encode, decision)))
+                    regions = self.regions.find(sample.key) if self.regions is not None else None
+                    encoded.append((sample.key, self.pool.submit(sample.encode, decision, regions)))
             while encoded and encoded[0][1].done():
                 key, members = encoded.popleft()
                 yield key, members.result()
@@ -144,13 +179,16 @@ class DeviceRefiner:
         """Samples for the device; larger ones are submitted to worker processes, failures go to `failures`."""
         read = prefetch(decode, samples, self.threads, self.threads * AHEAD_PER_THREAD)
         for sample, decoded in zip(samples, read, strict=True):
+            regions = find_regions(self.regions, sample[0])
             if isinstance(decoded, SampleError):
                 failures.append((sample[0], decoded))
+            elif isinstance(regions, SampleError):
+                failures.append((sample[0], regions))
             elif fits_device(decoded.image):
                 yield decoded
             else:
                 on_cores = replace(self.crf, engine="scipy")
-                encoded.append((decoded.key, self.processes.submit(refine_sample, sample, on_cores)))
+                encoded.append((decoded.key, self.processes.submit(refine_sample, sample, regions, on_cores)))
 
     def _decide(self, batch: Sequence[Decoded]) -> Sequence[Decision[np.ndarray] | SampleError]:
         """The decision for each sample, or its failure; a batch that is too large is split into halves."""
