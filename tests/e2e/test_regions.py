@@ -40,7 +40,8 @@ def score(out: Path) -> dict[str, object]:
 def test_masks_follow_regions_and_scores_say_so(shapes: Shapes, tmp_path: Path, engine: str) -> None:
     regions, plain, out = tmp_path / "regions", tmp_path / "plain", tmp_path / "out"
     write_truth_as_regions(shapes, regions)
-    (lacking := sorted(regions.iterdir())[0]).unlink()
+    lacking = sorted(regions.iterdir())[0]
+    kept = lacking.rename(tmp_path / lacking.name)
     for folder, options in ((plain, ()), (out, ("--refine.regions", regions))):
         shutil.copytree(shapes.out / "cams", folder / "cams")
         options = (*shapes.at(folder), "--crf.ignore_below", "0", "--crf.engine", engine, *options)
@@ -61,6 +62,9 @@ def test_masks_follow_regions_and_scores_say_so(shapes: Shapes, tmp_path: Path, 
         outcome = call("evaluate", "masks", *shapes.at(folder))
         assert ("mask-trained model's masks" in outcome.out + outcome.err) == (folder == out)
     assert (score(out)["regions"], score(plain).get("regions")) == ("mask_trained", None)
+    kept.rename(lacking)
+    expect(0, call("refine", *options, "--retry-failed"))
+    assert samples(out / "masks").keys() == before.keys()
     outcome = expect(1, call("refine", *shapes.at(out), "--crf.ignore_below", "0"))
     assert "regions: mask_trained" in outcome.err
 
