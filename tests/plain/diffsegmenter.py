@@ -80,7 +80,8 @@ def score_maps(
             pooled = pool_text(model, sentence.text)
             if guidance_pair:
                 embeddings = torch.cat([empty, embeddings])
-                pooled = pooled if pooled is None else torch.cat([pool_text(model, ""), pooled])
+                both = [own for own in (pool_text(model, ""), pooled) if own is not None]
+                pooled = torch.cat(both) if both else None
         maps.append(one_class(model, config, latent, sentence, embeddings, pooled, noise, part))
     return torch.stack(maps)
 
