@@ -25,10 +25,17 @@ PINS = [
 @pytest.mark.parametrize("pin", PINS, ids=str)
 def test_pins_are_installed_and_take_the_first_python_of_each_minor_version(pin: Requirement) -> None:
     """A pin that refuses somebody's Python makes pip search for hours instead of saying so."""
+    if pin.marker is not None and not pin.marker.evaluate():
+        pytest.skip("not for this Python")
     found = distribution(pin.name)
     assert found.version in pin.specifier
     required = SpecifierSet(found.metadata.get("Requires-Python", ""))
-    assert all(version in required for version in ("3.11.0", "3.12.0", "3.13.0")), required
+    versions = [own for own in ("3.11.0", "3.12.0", "3.13.0") if _is_for(pin, own)]
+    assert all(version in required for version in versions), required
+
+
+def _is_for(pin: Requirement, python: str) -> bool:
+    return pin.marker is None or pin.marker.evaluate({"python_version": python[:4]})
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_the_union_of_several_places() -> None:
         ('{"cat": 1}', "unclear_labels", "neither"),
         ([None], "unclear_labels", "None is neither"),
         ([["cat"]], "unclear_labels", "neither"),
-        ("[" * 9000 + "]" * 9000, "unknown_class", "unknown class"),
+        ("[" * 90_000 + "]" * 90_000, "unknown_class", "unknown class"),
     ],
 )
 def test_what_is_not_understood_becomes_a_problem(labels: object, status: str, reason: str) -> None:

@@ -27,7 +27,7 @@ def test_a_complete_installation(capsys):
     assert main(["doctor"]) == 0
     output = capsys.readouterr().out
     assert "Everything required is here." in output
-    for name in ("torch", "diffusers", "extra crf", "CPU", "DenseCRF", "Shapes models"):
+    for name in ("torch", "diffusers", "CPU", "DenseCRF", "Shapes models"):
         assert f" ok      {name}: " in output
 
 

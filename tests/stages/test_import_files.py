@@ -234,7 +234,7 @@ def test_all_that_follows_takes_imported_cams(
     crf = CrfConfig(iterations=0, background="threshold", background_value=0.45, ignore_below=0.0)
     experiment = replace(experiment, crf=crf)
     pl.import_cams(experiment, folder=str(folder), format="npy")
-    for engine in ("pydensecrf", "torch"):
+    for engine in ("scipy", "torch"):
         own = replace(experiment, crf=replace(crf, engine=engine))
         write_masks(own, one_rank)
         dataset = pl.ShardDataset(f"{experiment.out}/cams")
